@@ -1,0 +1,161 @@
+"""CoDeQConfig: how one kernel is pruned and quantized, and the rule lookup."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+
+from codeq_keras.logit import MAX_LOGIT
+from codeq_keras.ops import LEVEL_GRIDS
+
+
+@keras.saving.register_keras_serializable(package="codeq_keras")
+@dataclasses.dataclass(frozen=True)
+class CoDeQConfig:
+    """How the kernels of a model are pruned and quantized.
+
+    Args:
+        bit_width: Integer in 2..8, or `"learned"` for one width per kernel
+            that is trained with the weights.
+        min_bit_width: Integer in 2..8, the least that `"learned"` may reach.
+            2 is possible but attracts every layer when the budget is in BOPs.
+        max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
+        level_grid: `"dead_zone"` (default; int8 codes with few distinct
+            values), `"uniform"` (codes of `bit_width` bits, for packed
+            files) or `"paper"` (as published; cannot be exported).
+        axis: None for one scale per kernel, -1 for one per output channel.
+        range_quantile: Float in (0, 1], the quantile of `|w|` that becomes
+            the largest level. The weights above it saturate.
+        initial_dead_zone_logit: Float in (0, 4]. 3 starts with almost no
+            pruning, about 0.5 with half of the range pruned.
+        initial_bit_width_logit: Float in (0, 4]. 3 starts at
+            `max_bit_width`. Used by `"learned"` only.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> CoDeQConfig(bit_width=3).level_grid
+    'dead_zone'
+    >>> CoDeQConfig(bit_width=9)
+    Traceback (most recent call last):
+        ...
+    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
+      Differs from it in: `min_bit_width` is 3, not 2; the default grid.
+    """  # noqa: E501
+
+    bit_width: int | str = 4
+    min_bit_width: int = 3
+    max_bit_width: int = 8
+    level_grid: str = "dead_zone"
+    axis: int | None = None
+    range_quantile: float = 0.99
+    initial_dead_zone_logit: float = 3.0
+    initial_bit_width_logit: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Checks every argument, so that a mistake surfaces where it is."""
+        if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
+            raise ValueError(
+                "`bit_width` must be an integer in 2..8 or 'learned'. "
+                f"Received: bit_width={self.bit_width!r}"
+            )
+        widths = (self.min_bit_width, self.max_bit_width)
+        if not all(map(_is_bit_width, widths)) or widths[0] > widths[1]:
+            raise ValueError(
+                "`min_bit_width` and `max_bit_width` must be integers with "
+                "2 <= min_bit_width <= max_bit_width <= 8. Received: "
+                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}"
+            )
+        if self.level_grid not in LEVEL_GRIDS:
+            raise ValueError(
+                f"`level_grid` must be one of {LEVEL_GRIDS}. "
+                f"Received: level_grid={self.level_grid!r}"
+            )
+        if self.axis not in (None, -1):
+            raise ValueError(
+                "`axis` must be None (one scale per kernel) or -1 (one per "
+                f"output channel). Received: axis={self.axis!r}"
+            )
+        if not 0 < self.range_quantile <= 1:
+            raise ValueError(
+                "`range_quantile` must be in (0, 1]. "
+                f"Received: range_quantile={self.range_quantile!r}"
+            )
+        for name in ("initial_dead_zone_logit", "initial_bit_width_logit"):
+            value = getattr(self, name)
+            if not 0 < value <= MAX_LOGIT:
+                raise ValueError(
+                    f"`{name}` must be in (0, {MAX_LOGIT:g}]: its sign has no "
+                    "meaning and beyond 4 the gradient vanishes. "
+                    f"Received: {name}={value!r}"
+                )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "CoDeQConfig":
+        """Creates the config from `get_config()`."""
+        return cls(**config)
+
+
+Overrides = Mapping[str, CoDeQConfig | None]
+
+
+def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
+    """Raises a ValueError for a rule that is malformed or matches nothing.
+
+    Args:
+        overrides: Map from regular expression to config, or None to skip.
+        paths: Paths of all kernels of the model.
+    """
+    paths = list(paths)
+    for pattern, rule in overrides.items():
+        if rule is not None and not isinstance(rule, CoDeQConfig):
+            raise ValueError(
+                "The values of `overrides` must be a CoDeQConfig, or None to "
+                f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+            )
+        try:
+            found = any(re.search(pattern, path) for path in paths)
+        except re.error as error:
+            raise ValueError(
+                "The keys of `overrides` must be regular expressions. "
+                f"Received: {pattern!r} ({error})"
+            ) from error
+        if not found:
+            raise ValueError(
+                "Every key of `overrides` must match the path of at least one "
+                f"kernel (`re.search`). Received: {pattern!r}. The paths of "
+                f"this model are {paths}"
+            )
+
+
+def config_for(
+    path: str, config: CoDeQConfig, overrides: Overrides
+) -> CoDeQConfig | None:
+    """Returns the config of the first rule that matches `path`.
+
+    Args:
+        path: Path of a kernel, for example `"block1/conv/kernel"`.
+        config: The config where no rule matches.
+        overrides: Map from regular expression to config, or None to skip.
+    """
+    for pattern, rule in overrides.items():
+        if re.search(pattern, path):
+            return rule
+    return config
+
+
+def _is_bit_width(value: Any) -> bool:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and 2 <= value <= 8

@@ -1,0 +1,85 @@
+"""A trainable scalar whose step size does not depend on the optimizer."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+# Beyond it tanh is flat and the gradient too small to lead back.
+MAX_LOGIT = 4.0
+
+# Averages the squared updates over about 100 steps.
+_DECAY = 0.99
+
+
+class Logit(keras.layers.Layer):
+    """A logit that moves at its own rate under any optimizer.
+
+    A dead-zone logit has to travel about 2.5 units in one training, thousands
+    of times the learning rate of a fine-tuning. Instead of a second optimizer,
+    the optimizer moves `probe`, a trainable scalar that adds nothing to the
+    value but carries its gradient. `advance` reads how far the probe was
+    moved, divides by the root mean square of its moves, and moves `value` by
+    that many times `rate`. So Adam, AdamW and SGD at any learning rate move
+    the logit alike.
+
+    Args:
+        initial_value: Float, magnitude at most 4.
+
+    Example:
+
+    >>> logit = Logit(initial_value=3.0)
+    >>> logit.build()
+    >>> logit.probe.assign(-1e-6)           # What an optimizer's step does.
+    >>> logit.advance(rate=0.5, step=1)
+    >>> round(float(logit.tensor()), 3)
+    2.5
+    """
+
+    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables; all are scalars."""
+
+        def scalar(name: str, value: float, *, trainable: bool) -> Any:
+            return self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                trainable=trainable,
+                name=name,
+            )
+
+        self.value = scalar("value", self.initial_value, trainable=False)
+        self.probe = scalar("probe", 0.0, trainable=True)
+        self.seen = scalar("seen", 0.0, trainable=False)
+        self.mean_square = scalar("mean_square", 0.0, trainable=False)
+        self.built = True
+
+    def tensor(self) -> Any:
+        """Returns the value as a scalar whose gradient goes to the probe."""
+        probe = ops.convert_to_tensor(self.probe)
+        return self.value + (probe - ops.stop_gradient(probe))
+
+    def advance(self, *, rate: Any, step: Any) -> None:
+        """Applies the optimizer's last move of the probe to the value.
+
+        Args:
+            rate: Float >= 0, how far one typical move changes the value.
+            step: Integer >= 0, training steps since the first.
+        """
+        probe = ops.stop_gradient(ops.convert_to_tensor(self.probe))
+        move = probe - self.seen
+        mean_square = _DECAY * self.mean_square + (1 - _DECAY) * move * move
+        count = ops.maximum(ops.cast(step, "float32"), 1.0)
+        unbiased = mean_square / (1 - ops.power(_DECAY, count))
+        # 1e-30 only avoids 0 / 0 before the first move.
+        moved = self.value + rate * move / ops.sqrt(unbiased + 1e-30)
+        self.value.assign(ops.clip(moved, -MAX_LOGIT, MAX_LOGIT))
+        self.seen.assign(probe)
+        self.mean_square.assign(mean_square)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "initial_value": self.initial_value}

@@ -1,0 +1,402 @@
+"""quantize_model and its inverse strip_quantizers. No training code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from codeq_keras.config import (
+    CoDeQConfig,
+    Overrides,
+    check_overrides,
+    config_for,
+)
+from codeq_keras.kernels import all_layers, find_kernels
+from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.regularizer import CompressionRegularizer
+from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
+
+# The exact quantile of |w| costs a partial sort; over 10 steps it moves less
+# than the noise between seeds.
+_REFRESH_STEPS = 10
+
+
+@keras.saving.register_keras_serializable(package="codeq_keras")
+class QuantizedModel(keras.Model):
+    """A model whose kernels pass a `DeadZoneQuantizer` in every call.
+
+    Made by `quantize_model`. It trains, evaluates, saves and loads as any
+    Keras model; `summary`, callbacks and optimizers see nothing special. The
+    architecture runs unchanged inside a `keras.StatelessScope` in which each
+    kernel has its quantized value, so any layer works, custom ones included.
+
+    Attributes:
+        latent_model: The float architecture with the latent weights.
+        kernels: All kernels found, see `codeq_keras.kernels.Kernel`.
+        quantizers: One per kernel; None where it was left in float.
+        regularizer: The `CompressionRegularizer`.
+        schedule: Counts the training steps and anneals the logits.
+
+    Args:
+        latent_model: Built Keras model. Owned: not copied.
+        config: `CoDeQConfig` for kernels without an override.
+        overrides: Map from regular expression to `CoDeQConfig` or None.
+        regularizer: `CompressionRegularizer`, or None for one without
+            penalties.
+    """
+
+    def __init__(
+        self,
+        latent_model: keras.Model,
+        config: CoDeQConfig | None = None,
+        *,
+        overrides: Overrides | None = None,
+        regularizer: CompressionRegularizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # The latent model casts its inputs itself, by its own policy.
+        super().__init__(autocast=False, **kwargs)
+        self.config = config or CoDeQConfig()
+        self.overrides = dict(overrides or {})
+        self.latent_model = latent_model
+        self.regularizer = regularizer or CompressionRegularizer()
+        self.schedule = TrainingSchedule(name="schedule")
+        self.kernels = tuple(find_kernels(latent_model))
+        check_overrides(self.overrides, [k.path for k in self.kernels])
+        self.quantizers = [self._make_quantizer(k) for k in self.kernels]
+        self.built = True
+
+    def _make_quantizer(self, kernel: Any) -> DeadZoneQuantizer | None:
+        config = config_for(kernel.path, self.config, self.overrides)
+        if config is None:
+            return None
+        quantizer = DeadZoneQuantizer(
+            config,
+            axis=kernel.output_axes if config.axis is not None else None,
+            name=kernel.path.replace("/", "_"),
+        )
+        quantizer.build(tuple(kernel.variable.shape))
+        quantizer.update_abs_bound(kernel.variable)
+        return quantizer
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """Runs the architecture with quantized kernels.
+
+        Args:
+            inputs: What the original model takes.
+            training: True also advances the logits and the schedule, and adds
+                the penalties.
+            **kwargs: Further arguments of the original model's call.
+        """
+        if training:
+            self._begin_training_step()
+        with keras.StatelessScope(
+            state_mapping=self._substituted_state(), collect_losses=True
+        ) as scope:
+            before = dict(scope.state_mapping)
+            outputs = self.latent_model(inputs, training=training, **kwargs)
+        self._keep_updates(scope, before)
+        if training:
+            penalty = self.regularizer.penalty(
+                self.kernels, self.quantizers, progress=self.schedule.progress()
+            )
+            if penalty is not None:
+                self.add_loss(penalty)
+        return outputs
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit`; the logits settle by its last step."""
+        schedule = ScheduleCallback(self.schedule)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(schedule)
+        else:
+            callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            **kwargs,
+        )
+
+    def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
+        pairs = zip(self.kernels, self.quantizers, strict=True)
+        return [(k.variable, q) for k, q in pairs if q is not None]
+
+    def _begin_training_step(self) -> None:
+        rate, step = self.schedule.logit_rate(), self.schedule.step
+        pairs = self._quantized()
+        for _, quantizer in pairs:
+            quantizer.advance(rate=rate, step=step)
+        # One branch for all kernels: a branch for each would slow tracing.
+        bounds = ops.cond(
+            ops.equal(step % _REFRESH_STEPS, 0),
+            lambda: [q.compute_abs_bound(kernel) for kernel, q in pairs],
+            lambda: [ops.convert_to_tensor(q.abs_bound) for _, q in pairs],
+        )
+        for (_, quantizer), bound in zip(pairs, bounds, strict=True):
+            quantizer.abs_bound.assign(bound)
+        self.schedule.advance()
+
+    def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
+        # All variables, not only the kernels: under JAX the values live in an
+        # outer scope, which an inner one hides.
+        state = {id(v): (v, v) for v in self.latent_model.variables}
+        for variable, quantizer in self._quantized():
+            state[id(variable)] = (variable, quantizer(variable))
+        return list(state.values())
+
+    def _keep_updates(
+        self, scope: keras.StatelessScope, before: Mapping[int, Any]
+    ) -> None:
+        """Carries BatchNorm statistics, seeds and losses out of the scope."""
+        for variable in self.latent_model.non_trainable_variables:
+            value = scope.get_current_value(variable)
+            if value is not before[id(variable)]:
+                variable.assign(value)
+        for loss in scope.losses:
+            self.add_loss(loss)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "latent_model": _serialize_architecture(self.latent_model),
+            "config": serialize(self.config),
+            "overrides": {
+                pattern: rule and serialize(rule)
+                for pattern, rule in self.overrides.items()
+            },
+            "regularizer": serialize(self.regularizer),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "QuantizedModel":
+        """Creates the model from `get_config()`."""
+
+        def deserialize(value: Any) -> Any:
+            return value and keras.saving.deserialize_keras_object(
+                value, custom_objects=custom_objects
+            )
+
+        return cls(
+            deserialize(config["latent_model"]),
+            deserialize(config["config"]),
+            overrides={
+                pattern: deserialize(rule)
+                for pattern, rule in config["overrides"].items()
+            },
+            regularizer=deserialize(config["regularizer"]),
+            name=config["name"],
+        )
+
+
+def quantize_model(
+    model: keras.Model,
+    config: CoDeQConfig | None = None,
+    *,
+    overrides: Overrides | None = None,
+    regularizer: CompressionRegularizer | None = None,
+) -> QuantizedModel:
+    """Returns a copy of a model that learns to prune and quantize itself.
+
+    Every kernel (variables of rank >= 2 called "kernel", "…_kernel" or
+    "embeddings", in Keras's own and in custom layers) gets a
+    `DeadZoneQuantizer` in front. Biases and BatchNorm stay in float. The
+    weights and the BatchNorm statistics are copied; the optimizer is not, so
+    compile the result. `model` is not changed.
+
+    Args:
+        model: Built `keras.Model`: sequential, functional, nested or
+            subclassed, with `get_config`.
+        config: `CoDeQConfig`, or None for its defaults: 4 bits, int8 codes.
+        overrides: Map from a regular expression, searched in the path of a
+            kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
+            gets instead, or to None, which leaves it in float. The first
+            match wins.
+        regularizer: `CompressionRegularizer` with penalties of your own; not
+            needed with a `CompressionBudget`.
+
+    Returns:
+        `QuantizedModel`, not compiled.
+
+    Raises:
+        ValueError: If the model is not built, has no kernel, has NaN weights
+            or is quantized already, or an override matches no kernel.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> qmodel = quantize_model(model, CoDeQConfig(bit_width=3))
+    >>> [kernel.path for kernel in qmodel.kernels]
+    ['head/kernel']
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981). Differs from it in:
+      only kernels are quantized, never BatchNorm gammas.
+    """
+    _check_quantizable(model)
+    return QuantizedModel(
+        _copy(model),
+        config,
+        overrides=overrides,
+        regularizer=regularizer,
+        name=f"quantized_{model.name}",
+    )
+
+
+def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
+    """Returns the plain model whose kernels are the deployed values.
+
+    Args:
+        qmodel: Model from `quantize_model`, trained or not. Not changed.
+
+    Returns:
+        A new model of the original class and architecture, without
+        quantizers. Its kernels are `codes * scale` (the unsnapped levels on
+        the grid `"paper"`), its outputs those of `qmodel`.
+
+    Raises:
+        ValueError: If `qmodel` is not a quantized model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> stripped = strip_quantizers(quantize_model(model))
+    >>> type(stripped).__name__
+    'Sequential'
+    """
+    check_quantized(qmodel)
+    stripped = _copy(qmodel.latent_model)
+    targets = find_kernels(stripped)
+    for kernel, quantizer, target in zip(
+        qmodel.kernels, qmodel.quantizers, targets, strict=True
+    ):
+        if quantizer is not None:
+            target.variable.assign(quantizer(kernel.variable))
+    return stripped
+
+
+def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
+    """Returns the integers of every quantized kernel.
+
+    Args:
+        qmodel: Model from `quantize_model`.
+
+    Returns:
+        Map from the kernel's path, unique in the model, to its
+        `QuantizedWeight`. Kernels left in float are not in it.
+
+    Raises:
+        ValueError: If `qmodel` is not a quantized model, or a kernel is on
+            the grid `"paper"`, which has no integers.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> weights = quantized_weights(quantize_model(model))
+    >>> weights["head/kernel"].codes.dtype, weights["head/kernel"].bit_width
+    (dtype('int8'), 4)
+    """
+    check_quantized(qmodel)
+    return {
+        kernel.path: quantizer.quantized_weight(kernel.variable)
+        for kernel, quantizer in zip(
+            qmodel.kernels, qmodel.quantizers, strict=True
+        )
+        if quantizer is not None
+    }
+
+
+def check_quantized(qmodel: Any) -> None:
+    """Raises a ValueError unless `qmodel` comes from `quantize_model`.
+
+    Args:
+        qmodel: Any object.
+    """
+    if not isinstance(qmodel, QuantizedModel):
+        raise ValueError(
+            "Expected a model returned by `codeq_keras.quantize_model`. "
+            f"Received: an instance of {type(qmodel).__name__}. Call "
+            "`quantize_model(model)` and train the result."
+        )
+
+
+def _check_quantizable(model: Any) -> None:
+    if isinstance(model, QuantizedModel):
+        raise ValueError(
+            "Expected a float model. Received: a model that is quantized "
+            "already. Call `strip_quantizers` on it first."
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "Expected a `keras.Model` (Keras 3). Received: an instance of "
+            f"{type(model).__module__}.{type(model).__name__}. A `tf_keras` "
+            "model goes through `codeq_keras.tfmot`."
+        )
+    if not model.built or not model.variables:
+        raise ValueError(
+            "Expected a built model with weights. Received: "
+            f"{model.name!r}, which has none. Give it an `Input`, call "
+            "`build(input_shape)` or call it once on data."
+        )
+    kernels = find_kernels(model)
+    if not kernels:
+        raise ValueError(
+            "Expected a model with at least one kernel to quantize. Received: "
+            f"{model.name!r} without any variable of rank >= 2 named "
+            "'kernel', '..._kernel' or 'embeddings'."
+        )
+    for kernel in kernels:
+        values = ops.convert_to_numpy(kernel.variable)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                "Expected finite weights. Received: NaN or infinity in "
+                f"{kernel.path!r}. Load or train a sound checkpoint first."
+            )
+
+
+def _serialize_architecture(model: keras.Model) -> dict[str, Any]:
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    """Copies architecture and state, not the optimizer."""
+    classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
+    try:
+        with keras.saving.custom_object_scope(classes):
+            copy = keras.saving.deserialize_keras_object(
+                _serialize_architecture(model), safe_mode=False
+            )
+    except NotImplementedError as error:
+        raise ValueError(
+            "Expected a model that can be rebuilt from its config. Received: "
+            f"{type(model).__name__}, for which Keras reports: {error}"
+        ) from error
+    pairs = zip(copy.variables, model.variables, strict=True)
+    for target, source in pairs:
+        target.assign(source)
+    return copy

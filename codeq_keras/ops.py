@@ -1,0 +1,558 @@
+"""Pure functions of the dead-zone quantizer, in `keras.ops`. No state.
+
+Everything here runs unchanged on the TensorFlow and JAX backends, eagerly,
+in a compiled graph and inside a `tf_keras` layer.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+LEVEL_GRIDS = ("dead_zone", "uniform", "paper")
+
+# The int8 lattice is symmetric, [-127, 127]: a negative BatchNorm gamma flips
+# the sign of a channel's codes, and -128 has no positive counterpart.
+_INT8_MAX_CODE = 127
+
+# Added to the level spacing, as in the published code, so that a dead zone
+# over the whole range does not divide by zero.
+_EPSILON = 1e-8
+
+
+def abs_bound(
+    weights: Any,
+    *,
+    range_quantile: float = 0.99,
+    axis: int | tuple[int, ...] | None = None,
+) -> Any:
+    """Returns a quantile of `|weights|`: the magnitude of the largest level.
+
+    The quantile interpolates linearly between order statistics, as
+    `numpy.quantile` does. Weights above it saturate at the largest level, so
+    a few outliers do not stretch the grid. No gradient flows through it.
+
+    Args:
+        weights: Float tensor of any shape with at least one element.
+        range_quantile: Float in (0, 1]. 1 gives the maximum.
+        axis: None for one bound per tensor, or the axis (or axes) that keep a
+            bound of their own, for example -1 for one per output channel of a
+            convolution kernel.
+
+    Returns:
+        Float tensor, > 0: a scalar for `axis=None`, else of the rank of
+        `weights` with size 1 in all other axes, so that it broadcasts.
+
+    Raises:
+        ValueError: If `range_quantile` is outside (0, 1].
+
+    Example:
+
+    >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6])
+    >>> float(abs_bound(weights, range_quantile=0.5))
+    0.30000001192092896
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
+      Differs from it in: an all-zero tensor has the bound 1e-8, not 0.
+    """
+    if not 0 < range_quantile <= 1:
+        raise ValueError(
+            "`range_quantile` must be in (0, 1]. "
+            f"Received: range_quantile={range_quantile}"
+        )
+    magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
+    rank = len(magnitudes.shape)
+    kept = _canonical_axes(axis, rank)
+    bound_shape = [magnitudes.shape[i] if i in kept else 1 for i in range(rank)]
+    reduced = [i for i in range(rank) if i not in kept]
+    count = math.prod(magnitudes.shape[i] for i in reduced)
+    rows = ops.reshape(ops.transpose(magnitudes, [*kept, *reduced]), (-1, count))
+
+    # `top_k` of the largest percent is one op and a third of the cost of the
+    # sort inside `ops.quantile`; the order statistics are the same.
+    position = range_quantile * (count - 1)
+    below = min(math.floor(position), count - 1)
+    largest, _ = ops.top_k(rows, count - below)
+    bound = largest[:, -1]
+    if position > below:
+        above = largest[:, -2]
+        bound = bound + (position - below) * (above - bound)
+    bound = ops.maximum(bound, _EPSILON)
+    return ops.reshape(bound, () if axis is None else bound_shape)
+
+
+def bit_width_from_logit(
+    logit: Any, *, min_bit_width: int, max_bit_width: int
+) -> Any:
+    """Maps an unconstrained logit to a whole number of bits.
+
+        bit_width = round(min + (max - min) * |tanh(logit)|)
+
+    The gradient is straight-through on `round`: that of the bracket.
+
+    Args:
+        logit: Float tensor of any shape, the paper's theta_bit. A small
+            magnitude means few bits.
+        min_bit_width: Integer, bits at `logit == 0`.
+        max_bit_width: Integer >= `min_bit_width`, bits at a large `|logit|`.
+
+    Returns:
+        Float tensor of whole numbers in `[min_bit_width, max_bit_width]`.
+
+    Raises:
+        ValueError: If `max_bit_width < min_bit_width`.
+
+    Example:
+
+    >>> logits = keras.ops.array([0.0, 0.5, 3.0])
+    >>> bits = bit_width_from_logit(logits, min_bit_width=2, max_bit_width=8)
+    >>> [int(b) for b in bits]
+    [2, 5, 8]
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (18).
+      Differs from it in: nothing.
+    """
+    if max_bit_width < min_bit_width:
+        raise ValueError(
+            "`max_bit_width` must be >= `min_bit_width`. Received: "
+            f"min_bit_width={min_bit_width}, max_bit_width={max_bit_width}"
+        )
+    span = max_bit_width - min_bit_width
+    logit = ops.convert_to_tensor(logit)
+    return round_ste(min_bit_width + span * ops.abs(ops.tanh(logit)))
+
+
+def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
+    """Returns the full width `d` of the interval of weights mapped to zero.
+
+        d = 2 * abs_bound * (1 - |tanh(dead_zone_logit)|)
+
+    A weight is pruned where `|w| <= d / 2`. A small `|logit|` prunes much.
+
+    Args:
+        dead_zone_logit: Float tensor, the paper's theta_dz.
+        abs_bound: Float tensor > 0, as returned by `abs_bound`.
+
+    Returns:
+        Float tensor in `[0, 2 * abs_bound]`, of the broadcast shape.
+
+    Example:
+
+    >>> round(float(dead_zone_width(1.0, abs_bound=0.5)), 4)
+    0.2384
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (15).
+      Differs from it in: nothing.
+    """
+    logit = ops.convert_to_tensor(dead_zone_logit, dtype="float32")
+    return 2.0 * abs_bound * (1.0 - ops.abs(ops.tanh(logit)))
+
+
+def fake_quantize(
+    weights: Any,
+    *,
+    abs_bound: Any,
+    dead_zone_logit: Any,
+    bit_width: Any,
+    level_grid: str = "dead_zone",
+) -> Any:
+    """Prunes and rounds weights to the levels that will be deployed.
+
+    With the dead zone `d` of `dead_zone_width`, the largest code
+    `Q = 2 ** (bit_width - 1) - 1`, the level spacing
+    `s = (abs_bound - d / 2) / (Q - 1 / 2)` and `offset = (d - s) / 2`, the
+    levels are zero and `±(offset + k * s)`, `k` in 1..Q:
+
+    - `"paper"`: exactly these. They are not multiples of one scale.
+    - `"dead_zone"`: each snapped to the nearest multiple of
+      `abs_bound / 127`, so that a level is an int8 code times one scale.
+    - `"uniform"`: multiples of `abs_bound / Q`, zero where `|w| <= d / 2`;
+      the codes fit in `bit_width` bits.
+
+    On the last two grids 2 bits (`Q = 1`) use the mean magnitude of the
+    weights outside the dead zone as their single level, and the result equals
+    `dequantize(*quantize(...))` bit for bit.
+
+    Gradient: straight-through on round, relu and clip, closed form, and the
+    same on all grids. With `g` the gradient of the result and `q` the index
+    of the paper's level, `dL/dweights = g`,
+    `dL/ds = sum(g * (q - sign(w) * relu(|w| - offset) / s))` and
+    `dL/doffset = sum(g * (sign(q) - sign(w)))`; these two continue to
+    `dead_zone_logit` and `bit_width`. `abs_bound` receives none. On `"paper"`
+    a weight of exactly 0.0 receives none either, as in the published code; on
+    the others it does, so that an all-zero kernel can learn.
+
+    Args:
+        weights: Float tensor of any shape.
+        abs_bound: Float tensor > 0 that broadcasts to `weights`: a scalar, or
+            one bound per channel.
+        dead_zone_logit: Float scalar, the paper's theta_dz.
+        bit_width: Integer, or a scalar tensor of `bit_width_from_logit`, in
+            2..8; sign included.
+        level_grid: `"dead_zone"`, `"uniform"` or `"paper"`.
+
+    Returns:
+        Float tensor of the shape of `weights` with at most `2 * Q + 1`
+        distinct values per bound.
+
+    Raises:
+        ValueError: If `level_grid` or a Python-number `bit_width` is not one
+            of the above.
+
+    Example:
+
+    >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
+    >>> quantized = fake_quantize(
+    ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3,
+    ...     level_grid="paper",
+    ... )
+    >>> keras.ops.convert_to_numpy(quantized).round(3)
+    array([-1. , -0.4,  0. ,  0. ,  0.7,  1. ], dtype=float32)
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (10), (12), (15)
+      and (17). Differs from it in: the grids other than `"paper"`.
+    """
+    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    forward = _STRAIGHT_THROUGH[level_grid]
+    return forward(
+        ops.convert_to_tensor(weights),
+        grid.spacing,
+        grid.offset,
+        ops.stop_gradient(grid.abs_bound),
+        ops.stop_gradient(grid.width),
+        ops.stop_gradient(grid.max_code),
+    )
+
+
+def quantize(
+    weights: Any,
+    *,
+    abs_bound: Any,
+    dead_zone_logit: Any,
+    bit_width: Any,
+    level_grid: str = "dead_zone",
+) -> tuple[Any, Any]:
+    """Maps weights to the integer codes and the scale that are deployed.
+
+    Args:
+        weights: As in `fake_quantize`.
+        abs_bound: As in `fake_quantize`.
+        dead_zone_logit: As in `fake_quantize`.
+        bit_width: As in `fake_quantize`.
+        level_grid: `"dead_zone"` (codes in [-127, 127], few distinct values)
+            or `"uniform"` (codes in `[-Q, Q]`).
+
+    Returns:
+        Tuple `(codes, scale)`. `codes`: float tensor of whole numbers with the
+        shape of `weights`. `scale`: float tensor > 0 of the shape of
+        `abs_bound`, `weight = code * scale`. Neither has a gradient.
+
+    Raises:
+        ValueError: If `level_grid="paper"`, whose levels are no integer
+            multiples of one scale, or an argument is out of range.
+
+    Example:
+
+    >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
+    >>> codes, scale = quantize(
+    ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3
+    ... )
+    >>> keras.ops.convert_to_numpy(codes).astype("int8")
+    array([-127,  -51,    0,    0,   89,  127], dtype=int8)
+    """
+    if level_grid == "paper":
+        raise ValueError(
+            "The levels of `level_grid='paper'` are not integer multiples of "
+            "one scale, so they have no codes. Received: level_grid='paper'. "
+            "Train with 'dead_zone' (int8 codes) or 'uniform' (codes of "
+            "`bit_width` bits) to deploy."
+        )
+    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    arguments = (
+        ops.convert_to_tensor(weights),
+        grid.spacing,
+        grid.offset,
+        grid.abs_bound,
+        grid.width,
+        grid.max_code,
+    )
+    codes, scale = _CODES[level_grid](*arguments)
+    return ops.stop_gradient(codes), ops.stop_gradient(scale)
+
+
+def dequantize(codes: Any, scale: Any) -> Any:
+    """Maps integer codes back to weights: `codes * scale`.
+
+    Args:
+        codes: Tensor of whole numbers of any shape.
+        scale: Float tensor > 0 that broadcasts to `codes`.
+
+    Returns:
+        Float tensor of the shape of `codes`.
+
+    Example:
+
+    >>> float(dequantize(keras.ops.array(3.0), keras.ops.array(0.25)))
+    0.75
+    """
+    return codes * scale
+
+
+def zero_fraction(
+    weights: Any,
+    *,
+    abs_bound: Any,
+    dead_zone_logit: Any,
+    bit_width: Any,
+    level_grid: str = "dead_zone",
+    temperature: float = 0.05,
+) -> Any:
+    """Returns the fraction of weights mapped to zero, learnable by the logit.
+
+    The value is the exact count; the gradient is that of the soft count
+    `mean(sigmoid((d / 2 - |w|) / (temperature * abs_bound)))`, and goes to
+    the logit only: into the weights it costs 1 to 2 points of accuracy.
+
+    Args:
+        weights: As in `fake_quantize`.
+        abs_bound: As in `fake_quantize`.
+        dead_zone_logit: As in `fake_quantize`.
+        bit_width: As in `fake_quantize`.
+        level_grid: As in `fake_quantize`.
+        temperature: Float > 0, width of the soft step as a fraction of
+            `abs_bound`. Larger reaches more weights and is less exact.
+
+    Returns:
+        Float scalar in [0, 1].
+
+    Example:
+
+    >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
+    >>> float(zero_fraction(
+    ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3
+    ... ))
+    0.3333333432674408
+    """
+    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
+    threshold = grid.width / 2
+    if level_grid == "uniform":
+        # Half a step around zero rounds to zero even without a dead zone.
+        half_step = grid.abs_bound / (2 * grid.max_code)
+        half_step = ops.where(grid.max_code > 1, half_step, 0.0)
+        threshold = ops.maximum(threshold, half_step)
+    soft = ops.mean(
+        ops.sigmoid((threshold - magnitudes) / (temperature * grid.abs_bound))
+    )
+    hard = ops.mean(ops.cast(magnitudes <= threshold, soft.dtype))
+    return soft + ops.stop_gradient(hard - soft)
+
+
+def round_ste(x: Any) -> Any:
+    """Rounds half to even; the gradient is that of the identity.
+
+    Args:
+        x: Float tensor of any shape.
+
+    Returns:
+        Float tensor of whole numbers, of the shape of `x`.
+
+    Example:
+
+    >>> float(round_ste(keras.ops.array(2.5)))
+    2.0
+    """
+    return x + ops.stop_gradient(ops.round(x) - x)
+
+
+class _Grid:
+    """The scalars that define the levels, differentiable in the logits."""
+
+    def __init__(
+        self,
+        abs_bound: Any,
+        dead_zone_logit: Any,
+        bit_width: Any,
+        level_grid: str,
+    ) -> None:
+        if level_grid not in LEVEL_GRIDS:
+            raise ValueError(
+                f"`level_grid` must be one of {LEVEL_GRIDS}. "
+                f"Received: level_grid={level_grid!r}"
+            )
+        if isinstance(bit_width, int | float) and not 2 <= bit_width <= 8:
+            raise ValueError(
+                "`bit_width` must be between 2 and 8. "
+                f"Received: bit_width={bit_width}"
+            )
+        bit_width = ops.convert_to_tensor(bit_width, dtype="float32")
+        # The bound is not differentiated: paper, section 5.1.
+        self.abs_bound = ops.stop_gradient(
+            ops.convert_to_tensor(abs_bound, dtype="float32")
+        )
+        self.width = dead_zone_width(dead_zone_logit, abs_bound=self.abs_bound)
+        self.max_code = ops.power(2.0, bit_width - 1.0) - 1.0
+        # Eq. (12) and (17): the largest level is always `abs_bound`.
+        self.spacing = (self.abs_bound - self.width / 2) / (
+            self.max_code - 0.5
+        ) + _EPSILON
+        self.offset = (self.width - self.spacing) / 2
+
+
+def _position(weights: Any, spacing: Any, offset: Any) -> Any:
+    """Signed distance from zero in units of the spacing, before rounding."""
+    return ops.sign(weights) * ops.relu(ops.abs(weights) - offset) / spacing
+
+
+def _index(weights: Any, spacing: Any, offset: Any, max_code: Any) -> Any:
+    """Signed index of the paper's level, Eq. (10)."""
+    rounded = ops.round(_position(weights, spacing, offset))
+    return ops.clip(rounded, -max_code, max_code)
+
+
+def _mean_kept_magnitude(weights: Any, width: Any) -> Any:
+    """Mean of `|w|` outside the dead zone, per element of `width`."""
+    magnitudes = ops.abs(weights)
+    kept = ops.cast(magnitudes > width / 2, magnitudes.dtype)
+    total = _sum_to_shape(kept * magnitudes, width.shape)
+    count = _sum_to_shape(kept, width.shape)
+    return ops.maximum(total / ops.maximum(count, 1.0), _EPSILON)
+
+
+def _dead_zone_codes(
+    weights: Any,
+    spacing: Any,
+    offset: Any,
+    abs_bound: Any,
+    width: Any,
+    max_code: Any,
+) -> tuple[Any, Any]:
+    index = _index(weights, spacing, offset, max_code)
+    scale = abs_bound / _INT8_MAX_CODE
+    level = ops.round((offset + spacing * ops.abs(index)) / scale)
+    # A level below half a lattice step would vanish and change the sparsity.
+    codes = ops.sign(index) * ops.maximum(level, 1.0)
+    return _with_ternary(codes, scale, index, weights, width, max_code)
+
+
+def _uniform_codes(
+    weights: Any,
+    spacing: Any,
+    offset: Any,
+    abs_bound: Any,
+    width: Any,
+    max_code: Any,
+) -> tuple[Any, Any]:
+    scale = abs_bound / max_code
+    codes = ops.clip(ops.round(weights / scale), -max_code, max_code)
+    codes = ops.where(ops.abs(weights) > width / 2, codes, 0.0)
+    index = _index(weights, spacing, offset, max_code)
+    return _with_ternary(codes, scale, index, weights, width, max_code)
+
+
+def _with_ternary(
+    codes: Any, scale: Any, index: Any, weights: Any, width: Any, max_code: Any
+) -> tuple[Any, Any]:
+    """At 2 bits: codes in {-1, 0, 1}, scale the mean kept magnitude."""
+    # Levels of ±abs_bound, as the formula gives at 2 bits, lose 15 to 20
+    # points of accuracy against the mean.
+    ternary = max_code <= 1.0
+    codes = ops.where(ternary, index, codes)
+    scale = ops.where(ternary, _mean_kept_magnitude(weights, width), scale)
+    return codes, scale
+
+
+_CODES = {"dead_zone": _dead_zone_codes, "uniform": _uniform_codes}
+
+
+def _sum_to_shape(x: Any, shape: Sequence[int]) -> Any:
+    """Sums `x` to a shape that broadcasts to it (size 1, or a scalar)."""
+    if len(shape) == 0:
+        return ops.sum(x)
+    axes = [i for i, size in enumerate(shape) if size == 1]
+    return ops.sum(x, axis=axes, keepdims=True) if axes else x
+
+
+def _canonical_axes(
+    axis: int | tuple[int, ...] | None, rank: int
+) -> tuple[int, ...]:
+    if axis is None:
+        return ()
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    return tuple(sorted(i % rank for i in axes))
+
+
+def _straight_through(level_grid: str) -> Callable[..., Any]:
+    """Forward of one grid with the closed-form gradient that all grids share.
+
+    One `custom_gradient` instead of straight-through pieces: two reductions
+    and no intermediate tensor kept for the backward pass but the position.
+    """
+
+    @ops.custom_gradient
+    def forward(
+        weights: Any,
+        spacing: Any,
+        offset: Any,
+        abs_bound: Any,
+        width: Any,
+        max_code: Any,
+    ) -> tuple[Any, Callable[..., Any]]:
+        if level_grid == "paper":
+            index = _index(weights, spacing, offset, max_code)
+            quantized = ops.sign(index) * offset + spacing * index
+        else:
+            quantized = dequantize(
+                *_CODES[level_grid](
+                    weights, spacing, offset, abs_bound, width, max_code
+                )
+            )
+
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
+            if upstream is None:
+                (upstream,) = args
+            position = _position(weights, spacing, offset)
+            index = ops.clip(ops.round(position), -max_code, max_code)
+            sign = ops.sign(weights)
+            to_weights = upstream
+            if level_grid == "paper":
+                to_weights = upstream * ops.abs(sign)
+            to_spacing = upstream * (index - position)
+            to_offset = upstream * (ops.sign(index) - sign)
+            return (
+                to_weights,
+                _sum_to_shape(to_spacing, spacing.shape),
+                _sum_to_shape(to_offset, offset.shape),
+                ops.zeros_like(abs_bound),
+                ops.zeros_like(width),
+                ops.zeros_like(max_code),
+            )
+
+        return quantized, gradient
+
+    return forward
+
+
+_STRAIGHT_THROUGH = {grid: _straight_through(grid) for grid in LEVEL_GRIDS}
+
+__all__ = [
+    "LEVEL_GRIDS",
+    "abs_bound",
+    "bit_width_from_logit",
+    "dead_zone_width",
+    "dequantize",
+    "fake_quantize",
+    "quantize",
+    "round_ste",
+    "zero_fraction",
+]

@@ -1,0 +1,184 @@
+"""CompressionRegularizer: sums the compression penalties into the loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from codeq_keras import metrics
+from codeq_keras.kernels import Kernel
+from codeq_keras.quantizer import DeadZoneQuantizer
+
+# Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
+_BUDGET_STRENGTH = 100.0
+
+# The budget tightens over this fraction of the training, then stays.
+_RAMP_FRACTION = 0.5
+
+
+@keras.saving.register_keras_serializable(package="codeq_keras")
+class CompressionRegularizer(keras.layers.Layer):
+    """Sums the sparsity and bit-width penalties of a model into its loss.
+
+    With `theta_dz`, `theta_bit` the logits, `n` the number of weights of a
+    kernel and `z` its fraction of zeros, the penalty is
+
+        dead_zone_penalty * sum(theta_dz ** 2)
+        + bit_width_penalty * sum(theta_bit ** 2)
+        + density_penalty * sum(n * (1 - z)) / sum(n)
+        + 100 * ln(current / target) ** 2       # where there is a budget
+
+    The first two are the paper's. They stall near 50 % sparsity because their
+    gradient vanishes with the logit; the third reaches any sparsity and
+    spares small layers. The last is switched on by `CompressionBudget`; its
+    target falls geometrically from the starting point over the first half of
+    the training. Nothing is added outside of training, so that `val_loss`
+    stays comparable.
+
+    Args:
+        dead_zone_penalty: Float >= 0, the paper's lambda_dz.
+        bit_width_penalty: Float >= 0, the paper's lambda_bit. Acts on kernels
+            with `bit_width="learned"` only.
+        density_penalty: Float >= 0.
+
+    Raises:
+        ValueError: If a penalty is negative or not finite.
+
+    Example:
+
+    >>> regularizer = CompressionRegularizer(density_penalty=0.1)
+    >>> regularizer.density_penalty
+    0.1
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (16) and (19).
+      Differs from it in: the penalties on density and on the budget.
+    """
+
+    def __init__(
+        self,
+        *,
+        dead_zone_penalty: float = 0.0,
+        bit_width_penalty: float = 0.0,
+        density_penalty: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.dead_zone_penalty = dead_zone_penalty
+        self.bit_width_penalty = bit_width_penalty
+        self.density_penalty = density_penalty
+        for name, value in self._penalties().items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(
+                    f"`{name}` must be a finite number >= 0. "
+                    f"Received: {name}={value!r}"
+                )
+        self.budget: str | None = None
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables that hold the budget."""
+        self.log_start = self.add_weight(
+            initializer="zeros", trainable=False, name="log_start"
+        )
+        self.log_target = self.add_weight(
+            initializer="zeros", trainable=False, name="log_target"
+        )
+        self.built = True
+
+    def set_budget(
+        self, budget: str | None, *, start: float = 1.0, target: float = 1.0
+    ) -> None:
+        """Switches the budget penalty on, or off with None.
+
+        A training function that was traced before does not see the change:
+        call `model.make_train_function(force=True)`.
+
+        Args:
+            budget: `"relative_bops"`, `"density"` or None.
+            start: What the model has now, in (0, 1].
+            target: What it shall have, in (0, 1].
+        """
+        self.budget = budget
+        self.log_start.assign(ops.log(start))
+        self.log_target.assign(ops.log(target))
+
+    def penalty(
+        self,
+        kernels: Sequence[Kernel],
+        quantizers: Sequence[DeadZoneQuantizer | None],
+        *,
+        progress: Any,
+    ) -> Any | None:
+        """Returns the penalty as a scalar, or None if nothing is switched on.
+
+        Args:
+            kernels: The kernels of the model.
+            quantizers: Their quantizers, None for a kernel left in float.
+            progress: Fraction of the training done, in [0, 1].
+        """
+        terms = []
+        used = [q for q in quantizers if q is not None]
+        if self.dead_zone_penalty:
+            logits = [q.dead_zone_logit for q in used]
+            terms.append(self.dead_zone_penalty * _sum_of_squares(logits))
+        logits = [q.bit_width_logit for q in used if q.bit_width_logit]
+        if self.bit_width_penalty and logits:
+            terms.append(self.bit_width_penalty * _sum_of_squares(logits))
+        if self.density_penalty or self.budget:
+            costs = [
+                _cost(kernel, quantizer)
+                for kernel, quantizer in zip(kernels, quantizers, strict=True)
+            ]
+            density = 1.0 - metrics.sparsity(costs)
+            if self.density_penalty:
+                terms.append(self.density_penalty * density)
+            if self.budget == "density":
+                terms.append(self._budget_penalty(density, progress))
+            if self.budget == "relative_bops":
+                bops = metrics.relative_bops(costs)
+                terms.append(self._budget_penalty(bops, progress))
+        return sum(terms) if terms else None
+
+    def _budget_penalty(self, current: Any, progress: Any) -> Any:
+        remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3
+        log_target = self.log_target + remaining * (
+            self.log_start - self.log_target
+        )
+        # A fully pruned model has the logarithm of 1e-6, not minus infinity.
+        log_current = ops.log(ops.maximum(current, 1e-6))
+        return _BUDGET_STRENGTH * (log_current - log_target) ** 2
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), **self._penalties()}
+
+    def _penalties(self) -> dict[str, float]:
+        return {
+            "dead_zone_penalty": self.dead_zone_penalty,
+            "bit_width_penalty": self.bit_width_penalty,
+            "density_penalty": self.density_penalty,
+        }
+
+
+def _sum_of_squares(logits: Sequence[Any]) -> Any:
+    return sum(logit.tensor() ** 2 for logit in logits)
+
+
+def _cost(
+    kernel: Kernel, quantizer: DeadZoneQuantizer | None
+) -> metrics.KernelCost:
+    density, bit_width = 1.0, metrics.FLOAT_BITS
+    if quantizer is not None:
+        density = 1.0 - quantizer.zero_fraction(kernel.variable)
+        bit_width = quantizer.bit_width
+    return metrics.KernelCost(
+        num_weights=kernel.num_weights,
+        num_macs=kernel.num_macs,
+        density=density,
+        bit_width=bit_width,
+        is_quantized=quantizer is not None,
+    )
