@@ -1,0 +1,147 @@
+"""Stripped Keras model -> full-integer int8 flatbuffer.
+
+The only file that imports TensorFlow. The converter runs in a child process:
+its log stays out of the terminal, and where it crashes (rolled recurrent
+layers do that) the caller gets an error instead of dying with it. The child
+runs this file as a script, so nothing of the package is imported at the top.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+    from tflite_export.representative import ModelInput
+
+_SAVED_MODEL = "saved_model"
+_NAMES = "names.json"
+_RESULT = "model.tflite"
+_NUM_ERROR_LINES = 12
+
+
+def convert(
+    model: "keras.Model",
+    inputs: "list[ModelInput]",
+    samples: list[np.ndarray],
+) -> bytes:
+    """Converts a model to a `.tflite` file with int8 weights and activations.
+
+    Inputs and outputs are int8 as well (integer inputs stay int32), and the
+    batch is fixed to 1. The weights are rounded by the converter.
+
+    Args:
+        model: A Keras model without quantizers, on the TensorFlow backend.
+        inputs: Its inputs; their names become the names in the file.
+        samples: One array of shape `(n, ...)` for each input; the ranges of
+            the activations are measured on them.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _export_saved_model(model, inputs, samples, Path(folder))
+        # `-P`: without it this folder would be searched first, and the
+        # standard library would find our `inspect.py`.
+        child = subprocess.run(
+            [sys.executable, "-P", __file__, folder],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        result = Path(folder, _RESULT)
+        if child.returncode != 0 or not result.exists():
+            raise RuntimeError(_failure(child.returncode, child.stderr))
+        return result.read_bytes()
+
+
+def _export_saved_model(
+    model: "keras.Model",
+    inputs: "list[ModelInput]",
+    samples: list[np.ndarray],
+    folder: Path,
+) -> None:
+    import keras
+
+    from tflite_export.representative import pack_inputs
+
+    # The file has no size left open; the samples say what the model does not.
+    specs = [
+        keras.InputSpec(
+            shape=(1, *array.shape[1:]), dtype=spec.dtype, name=spec.name
+        )
+        for spec, array in zip(inputs, samples, strict=True)
+    ]
+    model.export(
+        folder / _SAVED_MODEL,
+        format="tf_saved_model",
+        input_signature=[pack_inputs(model, specs)],
+        verbose=False,
+    )
+    names = [spec.name for spec in inputs]
+    (folder / _NAMES).write_text(json.dumps(names))
+    for index, array in enumerate(samples):
+        np.save(folder / f"{index}.npy", array)
+
+
+def _failure(returncode: int, log: str) -> str:
+    """Explains what became of the child process."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    # TensorFlow's own log lines carry a time stamp, the error does not.
+    relevant = [line for line in lines if line[:5] not in _LOG_PREFIXES]
+    tail = "\n".join(relevant[-_NUM_ERROR_LINES:])
+    if returncode < 0:
+        return (
+            "Expected the TFLite converter to finish. Received: a crash by "
+            f"signal {-returncode}. Recurrent layers are the usual cause: "
+            "build them with `unroll=True`. The last lines of its log:\n"
+            f"{tail}"
+        )
+    return (
+        "Expected the TFLite converter to finish. Received: an error. An "
+        "operation without an int8 kernel is the usual cause: replace the "
+        f"layer it names. The last lines of its log:\n{tail}"
+    )
+
+
+_LOG_PREFIXES = ("I0000", "W0000", "WARNI")
+
+
+def _convert_saved_model(folder: Path) -> None:
+    """Runs in the child process."""
+    import tensorflow as tf
+
+    names = json.loads((folder / _NAMES).read_text())
+    samples = [np.load(folder / f"{i}.npy") for i in range(len(names))]
+
+    def representative_dataset() -> Iterator[dict[str, Any]]:
+        for row in zip(*samples, strict=True):
+            yield {
+                name: value[None]
+                for name, value in zip(names, row, strict=True)
+            }
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(folder / _SAVED_MODEL)
+    )
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = representative_dataset
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    (folder / _RESULT).write_bytes(converter.convert())
+
+
+if __name__ == "__main__":
+    _convert_saved_model(Path(sys.argv[1]))

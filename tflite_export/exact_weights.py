@@ -1,0 +1,399 @@
+"""Writes the trained integers into a converted file, and reads them back.
+
+Decides which tensors change and to what; finding the kernels is the business
+of `matching.py`, the bytes are the business of `flatbuffer.py`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tflite_export import matching
+from tflite_export.flatbuffer import (
+    Constant,
+    Flatbuffer,
+    InputSite,
+    Operator,
+    Tensor,
+)
+from tflite_export.matching import Match, Slot
+
+MAX_BIAS = 2**31 - 1
+# Above this a slot is a kernel that was changed, below it another constant.
+RESEMBLANCE = 0.9
+# float32 rounding of `127 * (scale / 127)` along the converter's way.
+SCALE_ROUNDING = 2e-6
+
+
+class TrainedWeight(Protocol):
+    """What is read of a `codeq_keras.QuantizedWeight`."""
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The integers, int8 in [-127, 127], in the kernel's shape."""
+
+    @property
+    def scale(self) -> Any:
+        """Float > 0, broadcastable to the codes; weight = code * scale."""
+
+    @property
+    def bit_width(self) -> int:
+        """Bits of a code, sign included."""
+
+
+class _Inputs(NamedTuple):
+    """Where an operator reads its weights and bias; axis of its outputs."""
+
+    weights: tuple[int, ...]
+    bias: int | None
+    axis: int | None
+
+
+_WEIGHTED_OPERATORS = {
+    "CONV_2D": _Inputs((1,), 2, 0),
+    "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
+    "FULLY_CONNECTED": _Inputs((1,), 2, 0),
+    "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
+    "BATCH_MATMUL": _Inputs((0, 1), None, None),
+}
+
+
+class WeightSite(NamedTuple):
+    """An operator input that holds constant int8 weights."""
+
+    operator: Operator
+    site: InputSite
+    tensor: Tensor
+    slot: Slot
+    bias: tuple[InputSite, Tensor] | None
+
+
+def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place of the file that may hold a kernel."""
+    sites = []
+    for operator in flatbuffer.operators:
+        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            tensor = flatbuffer.tensor(
+                operator.subgraph, operator.inputs[position]
+            )
+            if tensor.data is None or tensor.dtype != "int8":
+                continue
+            is_per_channel = tensor.scales.size > 1
+            axis = tensor.axis if is_per_channel else inputs.axis
+            sites.append(
+                WeightSite(
+                    operator,
+                    InputSite(operator.subgraph, operator.index, position),
+                    tensor,
+                    Slot(operator.name, tensor.data, axis),
+                    _constant_bias(flatbuffer, operator, inputs.bias),
+                )
+            )
+    return sites
+
+
+def _constant_bias(
+    flatbuffer: Flatbuffer, operator: Operator, position: int | None
+) -> tuple[InputSite, Tensor] | None:
+    if position is None or position >= len(operator.inputs):
+        return None
+    index = operator.inputs[position]
+    if index < 0:
+        return None
+    tensor = flatbuffer.tensor(operator.subgraph, index)
+    site = InputSite(operator.subgraph, operator.index, position)
+    return (site, tensor) if tensor.data is not None else None
+
+
+class WrittenWeights(NamedTuple):
+    """What `write_exact_weights` did beyond the rule.
+
+    `silent_channels` counts, by path, the channels that a folded gain of zero
+    removed: their codes are not in the file, and their weights are zero.
+    """
+
+    notes: list[str]
+    silent_channels: dict[str, int]
+
+
+def write_exact_weights(
+    flatbuffer: Flatbuffer,
+    trained: Mapping[str, TrainedWeight],
+    kernels: Mapping[str, np.ndarray],
+) -> WrittenWeights:
+    """Replaces the converter's integers by the trained ones, in place.
+
+    Scales and biases are adapted, so that the file computes what it did, only
+    with the trained codes.
+
+    Args:
+        flatbuffer: The converted file; it is changed.
+        trained: The trained weights by path.
+        kernels: All weights of the model by path, in its order: the codes of
+            the trained ones, the values of the others, which stay as they are.
+
+    Returns:
+        The notes for the user and the channels without a gain.
+
+    Raises:
+        ValueError: If a trained weight is not in the file, or is there in a
+            form that its codes cannot express.
+    """
+    sites = weight_sites(flatbuffer)
+    matches = matching.match_slots([s.slot for s in sites], kernels)
+    _require_all_found(flatbuffer, sites, matches, trained)
+    writes: dict[InputSite, Constant] = {}
+    notes = []
+    silent: Counter[str] = Counter()
+    for site, match in zip(sites, matches, strict=True):
+        if match is None or match.path not in trained:
+            notes.append(_untrained_note(site, match))
+            continue
+        scales, estimated = _new_scales(site, match, trained[match.path])
+        writes[site.site] = Constant(
+            _new_codes(site, match), scales, _axis(site)
+        )
+        if site.bias is not None:
+            bias_site, bias = site.bias
+            writes[bias_site] = _new_bias(bias, site, scales, match.path)
+        if estimated:
+            notes.append(
+                f"{match.path!r}: the converter limited the scale of "
+                f"{estimated} channels, so their scale is a least-squares "
+                "estimate; the codes are exact."
+            )
+        silent[match.path] = max(silent[match.path], match.num_silent_rows)
+    flatbuffer.replace_inputs(writes)
+    silent_channels = {path: n for path, n in silent.items() if n}
+    notes.extend(
+        f"{path!r}: {count} channels have a folded gain of zero (gamma of the "
+        "BatchNormalization); the file holds zeros there."
+        for path, count in silent_channels.items()
+    )
+    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def unequal_weights(
+    flatbuffer: Flatbuffer,
+    trained: Mapping[str, TrainedWeight],
+    kernels: Mapping[str, np.ndarray],
+    silent_channels: Mapping[str, int],
+) -> list[str]:
+    """Returns the paths of the trained weights whose codes the file lacks.
+
+    Args:
+        flatbuffer: The file to be judged.
+        trained: The trained weights by path.
+        kernels: All weights of the model, as in `write_exact_weights`.
+        silent_channels: By path, how many channels may hold zeros instead.
+
+    Returns:
+        Paths in the order of `trained`; empty if every code is in the file,
+        and no operator reads a changed copy of them.
+    """
+    sites = weight_sites(flatbuffer)
+    slots = [site.slot for site in sites]
+    matches = matching.match_slots(slots, kernels)
+    equal, unequal = set(), set()
+    for slot, match in zip(slots, matches, strict=True):
+        if match is None:
+            unequal.update(p for p in trained if _resembles(slot, kernels[p]))
+        elif match.path in trained:
+            allowed = silent_channels.get(match.path, 0)
+            is_equal = _is_equal(slot, match, allowed)
+            (equal if is_equal else unequal).add(match.path)
+    for path in trained.keys() - equal - unequal:
+        fits = [matching.fit_kernel(s, path, kernels[path]) for s in slots]
+        allowed = silent_channels.get(path, 0)
+        if not any(
+            fit is not None and _is_equal(slot, fit, allowed)
+            for slot, fit in zip(slots, fits, strict=True)
+        ):
+            unequal.add(path)
+    return [path for path in trained if path in unequal]
+
+
+def float_operators(flatbuffer: Flatbuffer) -> dict[str, int]:
+    """Counts, by name, the operators that compute in float32."""
+    conversions = {"QUANTIZE", "DEQUANTIZE"}
+    return dict(
+        Counter(
+            operator.name
+            for operator in flatbuffer.operators
+            if operator.name not in conversions
+            and any(
+                flatbuffer.tensor(operator.subgraph, index).dtype == "float32"
+                for index in operator.outputs
+            )
+        )
+    )
+
+
+def _is_equal(slot: Slot, match: Match, allowed_silent: int) -> bool:
+    if match.num_silent_rows > allowed_silent:
+        return False
+    held = matching.as_rows(slot.codes, slot.axis)
+    codes = matching.as_rows(match.codes, slot.axis)
+    is_silent = np.isnan(match.gains)
+    return bool(np.array_equal(held[~is_silent], codes[~is_silent]))
+
+
+def _resembles(slot: Slot, kernel: np.ndarray) -> bool:
+    # A channel of one weight resembles every other, so it says nothing.
+    if matching.as_rows(slot.codes, slot.axis).shape[1] == 1:
+        return False
+    return matching.resemblance(slot, kernel) >= RESEMBLANCE
+
+
+def _axis(site: WeightSite) -> int:
+    return site.tensor.axis if site.slot.axis is None else site.slot.axis
+
+
+def _new_codes(site: WeightSite, match: Match) -> np.ndarray:
+    rows = matching.as_rows(match.codes, site.slot.axis)
+    rows = np.where(np.isnan(match.gains)[:, None], 0, rows).astype(np.int8)
+    return matching.from_rows(rows, site.slot.axis, site.slot.codes.shape)
+
+
+def _new_scales(
+    site: WeightSite, match: Match, weight: TrainedWeight
+) -> tuple[np.ndarray, int]:
+    """The scales that keep `scale * integer`, and how many are estimates."""
+    held = matching.as_rows(site.slot.codes, site.slot.axis).astype(np.float64)
+    codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
+    old = site.tensor.scales.astype(np.float64)
+    if old.size == 1 and len(held) > 1:
+        factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
+        if np.abs(held - factor * codes).max() <= matching.TOLERANCE:
+            # One factor fits all channels: the tensor keeps a single scale.
+            return _snap(old * factor if codes.any() else old, weight), 0
+    old = np.broadcast_to(old, len(held))
+    peaks = np.abs(held).max(axis=1)
+    is_full = peaks == matching.MAX_CODE
+    largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
+    gains = np.where(is_full, peaks / largest, np.nan_to_num(match.gains))
+    has_codes = gains > 0
+    new = np.where(has_codes, old * gains, old)
+    return _snap(new, weight), int(np.sum(has_codes & ~is_full))
+
+
+def _snap(scales: np.ndarray, weight: TrainedWeight) -> np.ndarray:
+    """Takes the trained scale itself where only rounding keeps us from it."""
+    trained = np.unique(np.asarray(weight.scale, np.float64))
+    index = np.abs(scales[:, None] - trained).argmin(axis=1)
+    nearest = trained[index]
+    is_same = np.abs(scales - nearest) <= SCALE_ROUNDING * nearest
+    return np.where(is_same, nearest, scales).astype(np.float32)
+
+
+def _new_bias(
+    bias: Tensor, site: WeightSite, scales: np.ndarray, path: str
+) -> Constant:
+    """The bias in units of the new scales; its real value stays."""
+    ratio = scales.astype(np.float64) / site.tensor.scales
+    values = np.round(bias.data / ratio)
+    if np.abs(values).max(initial=0) > MAX_BIAS:
+        raise ValueError(
+            f"The bias of {path!r} must stay below 2**31 in units of the "
+            "weights' scale. "
+            f"Received: {np.abs(values).max():.3g} times that scale. Its "
+            "weights are far too small for its bias: train the layer longer, "
+            "or leave it out of the quantization with "
+            "`overrides={pattern: None}`."
+        )
+    return Constant(
+        values.astype(np.int32), (bias.scales * ratio).astype(np.float32), 0
+    )
+
+
+def _untrained_note(site: WeightSite, match: Match | None) -> str:
+    if match is not None:
+        return (
+            f"{match.path!r} was not quantized in training: the file holds the "
+            "converter's own int8 rounding of it."
+        )
+    return (
+        f"{site.operator.name} reads the constant {site.tensor.name!r}, which "
+        "is no weight of the model; the converter's rounding is kept."
+    )
+
+
+def _require_all_found(
+    flatbuffer: Flatbuffer,
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+    trained: Mapping[str, TrainedWeight],
+) -> None:
+    """Raises an error that names every kernel the codes cannot replace."""
+    unmatched = [
+        site.slot
+        for site, match in zip(sites, matches, strict=True)
+        if match is None
+    ]
+    found = {match.path for match in matches if match is not None}
+    problems = []
+    for path, weight in trained.items():
+        changed = [s for s in unmatched if s.codes.size == weight.codes.size]
+        if path in found and not any(
+            _resembles(s, weight.codes)
+            or matching.holds_input_gain(s, weight.codes)
+            for s in changed
+        ):
+            continue
+        if path not in found and _is_merged(path, weight, sites, matches):
+            continue
+        problems.append(_reason(path, weight, changed))
+    if not problems:
+        return
+    floats = float_operators(flatbuffer)
+    hint = f"\nIn float32 in the file: {floats}." if floats else ""
+    raise ValueError(
+        "Every trained weight must be in the file as its trained integers. "
+        "Received a model for which this is impossible:\n"
+        + "\n".join(f"- {problem}" for problem in problems)
+        + hint
+    )
+
+
+def _is_merged(
+    path: str,
+    weight: TrainedWeight,
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+) -> bool:
+    """Whether the converter kept one copy of this kernel and an equal one."""
+    for site, match in zip(sites, matches, strict=True):
+        fit = matching.fit_kernel(site.slot, path, weight.codes)
+        if fit is not None and match is not None:
+            if np.array_equal(fit.codes, match.codes):
+                return True
+    return False
+
+
+def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
+    layer = path.rpartition("/")[0] or path
+    if not any(matching.holds_input_gain(s, weight.codes) for s in changed):
+        return (
+            f"{path!r}: no operator holds it. The converter left the layer in "
+            "float, replaced it or merged it with something else. Leave layer "
+            f"{layer!r} out of the quantization with "
+            "`overrides={pattern: None}`, or replace it by Conv2D, "
+            "DepthwiseConv2D or Dense."
+        )
+    if np.size(weight.scale) > 1:
+        return (
+            f"{path!r}: its scale varies along an input axis "
+            f"(scale shape {np.shape(weight.scale)}), and a file holds one "
+            f"scale for each output channel. Quantize layer {layer!r} with "
+            "`axis=None`."
+        )
+    return (
+        f"{path!r}: the BatchNormalization in front of layer {layer!r} was "
+        "folded into the input channels of its kernel. Put an activation "
+        f"between the two (BatchNormalization -> ReLU -> {layer}), or move the "
+        "BatchNormalization directly behind the linear layer before it, or "
+        "remove it."
+    )

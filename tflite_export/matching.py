@@ -1,0 +1,298 @@
+"""Finds which trained kernel a weight tensor of the file holds, by content.
+
+NumPy only: no file, no model. Names, order and shapes all fail on some
+architecture, the numbers do not: each output channel of the file holds
+`±round(127 * codes / max|codes|)`, since a folded BatchNormalization only
+multiplies the channel, and the converter's scale divides that gain out again.
+"""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_CODE = 127
+# The converter rounds once; the float gain may push a value across a tie.
+TOLERANCE = 1.0
+# A wrong kernel of the same shape reaches 0.3 at most (28 architectures).
+MIN_COSINE = 0.9
+
+# How the converter arranges each layer's kernel. Other arrangements (attention
+# projections, 1-D convolutions) are found by trying every order of the axes.
+_CANONICAL_LAYOUT = {
+    "CONV_2D": (3, 0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2, 3),
+    "TRANSPOSE_CONV": (2, 0, 1, 3),
+    "FULLY_CONNECTED": (1, 0),
+}
+_PROBE_ROWS = 2
+_PROBE_SIZE = 512
+
+
+class Slot(NamedTuple):
+    """A weight tensor of the file: its operator, its int8 values, and the axis
+    of its output channels (`None`: the tensor has only one scale)."""
+
+    operator: str
+    codes: np.ndarray
+    axis: int | None
+
+
+class Match(NamedTuple):
+    """What a slot holds.
+
+    `codes` are the trained codes in the slot's shape, with the sign of each
+    channel's gain; `gains[r] * codes` is channel `r` of the slot, within 1.
+    Channels of gain 0 hold zeros in the slot, whatever their codes.
+    """
+
+    path: str
+    codes: np.ndarray
+    gains: np.ndarray
+    distance: float
+    is_canonical: bool
+
+    @property
+    def num_silent_rows(self) -> int:
+        """Channels whose codes are not all zero but whose gain is 0."""
+        return int((np.isnan(self.gains)).sum())
+
+
+def as_rows(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns `values` as a matrix with one row for each output channel.
+
+    Example:
+
+    >>> as_rows(np.array([[1, 2, 3], [4, 5, 6]]), axis=1)
+    array([[1, 4],
+           [2, 5],
+           [3, 6]])
+    """
+    if axis is None:
+        return values.reshape(1, -1)
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+
+
+def from_rows(
+    rows: np.ndarray, axis: int | None, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Inverse of `as_rows`."""
+    if axis is None:
+        return rows.reshape(shape)
+    moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, axis))
+
+
+def layouts(slot: Slot, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yields the orders of a kernel's axes that give different arrangements.
+
+    The converter's usual order for the operator comes first; axes of size 1 do
+    not count.
+    """
+    orders = itertools.permutations(range(len(shape)))
+    canonical = _CANONICAL_LAYOUT.get(slot.operator, ())
+    first = [canonical] if len(canonical) == len(shape) else []
+    seen = set()
+    for order in itertools.chain(first, orders):
+        essential = tuple(axis for axis in order if shape[axis] != 1)
+        if essential not in seen:
+            seen.add(essential)
+            yield order
+
+
+def match_slots(
+    slots: Sequence[Slot], kernels: Mapping[str, np.ndarray]
+) -> list[Match | None]:
+    """Finds the kernel that each slot holds.
+
+    Among kernels that fit equally well (equal or all-zero ones, or one weight
+    a channel), the operator's usual arrangement decides, then the order.
+
+    Args:
+        slots: The weight tensors of the file, in the order of execution.
+        kernels: The trained codes by path, in the order of the model; float
+            kernels are found as well.
+
+    Returns:
+        One match for each slot, or `None` where no kernel fits.
+
+    Example:
+
+    >>> codes = np.array([[3, 0], [-2, 1]], np.int8)
+    >>> slot = Slot("FULLY_CONNECTED", np.array([[127, -85], [0, -127]]), 0)
+    >>> match = match_slots([slot], {"dense/kernel": codes})[0]
+    >>> match.path, match.codes.tolist()
+    ('dense/kernel', [[3, -2], [0, -1]])
+    """
+    candidates = [_candidates(slot, kernels) for slot in slots]
+    groups = defaultdict(list)
+    for index, tied in enumerate(candidates):
+        groups[tuple(match.path for match in tied)].append(index)
+    matches: list[Match | None] = [None] * len(slots)
+    for paths, members in groups.items():
+        for turn, index in enumerate(members):
+            if paths:
+                matches[index] = candidates[index][turn % len(paths)]
+    return matches
+
+
+def _candidates(slot: Slot, kernels: Mapping[str, np.ndarray]) -> list[Match]:
+    """The kernels that fit best, in the order of the model."""
+    fits = [fit_kernel(slot, path, kernel) for path, kernel in kernels.items()]
+    found = [fit for fit in fits if fit is not None]
+    if not found:
+        return []
+    best = min(_cost(fit) for fit in found)
+    tied = [fit for fit in found if _cost(fit) == best]
+    return [fit for fit in tied if fit.is_canonical] or tied
+
+
+def _cost(match: Match) -> tuple[int, float]:
+    return match.num_silent_rows, round(match.distance, 6)
+
+
+def fit_kernel(slot: Slot, path: str, kernel: np.ndarray) -> Match | None:
+    """Returns how the slot holds this kernel, or `None` if it does not."""
+    if not _may_hold(slot, kernel):
+        return None
+    best = None
+    probe = _probe_positions(slot)
+    canonical = _CANONICAL_LAYOUT.get(slot.operator)
+    for order in layouts(slot, kernel.shape):
+        view = kernel.transpose(order)
+        if not _fits_probe(slot, view, probe):
+            continue
+        arranged = view.reshape(slot.codes.shape)
+        rows = as_rows(arranged, slot.axis)
+        gains, distance = fit_rows(as_rows(slot.codes, slot.axis), rows)
+        if gains is None or (best and best.distance <= distance):
+            continue
+        signs = np.where(gains < 0, -1, 1).astype(kernel.dtype)
+        codes = from_rows(rows * signs[:, None], slot.axis, slot.codes.shape)
+        best = Match(path, codes, np.abs(gains), distance, order == canonical)
+    return best
+
+
+def fit_rows(
+    rows: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray | None, float]:
+    """Explains each row of the file as a multiple of a row of codes.
+
+    Args:
+        rows: Integers of the file, shape `(channels, n)`.
+        codes: Candidate codes, same shape.
+
+    Returns:
+        The gain of each channel by least squares (0 where both are zero, NaN
+        where the codes are not zero but the file's row is) and the mean
+        distance; `(None, inf)` if any row is no multiple of its codes.
+
+    Example:
+
+    >>> fit_rows(np.array([[127, 0, -42]]), np.array([[-3, 0, 1]]))[0].round(2)
+    array([-42.3], dtype=float32)
+    >>> fit_rows(np.array([[127, 9, -42]]), np.array([[-3, 0, 1]]))
+    (None, inf)
+    """
+    t, c = rows.astype(np.float32), codes.astype(np.float32)
+    tt, tc, cc = (
+        np.einsum("ij,ij->i", a, b) for a, b in ((t, t), (t, c), (c, c))
+    )
+    is_silent = (tt == 0) & (cc > 0)
+    if np.any((c == 0) & (t != 0)) or (is_silent.any() and not tt.any()):
+        return None, math.inf
+    gains = np.divide(tc, cc, out=np.zeros_like(tc), where=cc > 0)
+    residual = np.abs(t - gains[:, None] * c)
+    if residual.size and residual.max() > TOLERANCE:
+        return None, math.inf
+    if np.any(np.abs(tc) < MIN_COSINE * np.sqrt(tt * cc)):
+        return None, math.inf
+    gains[is_silent] = np.nan
+    return gains, float(residual.mean()) if residual.size else 0.0
+
+
+def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
+    """Whether the slot is the kernel times a gain of the *input* channels.
+
+    That is what a BatchNormalization in front of a Dense layer leaves: no scale
+    of the output channels can undo it, so the trained codes are lost.
+    """
+    if slot.codes.size != kernel.size:
+        return False
+    t = as_rows(slot.codes, slot.axis).astype(np.float64)
+    for order in layouts(slot, kernel.shape):
+        arranged = kernel.transpose(order).reshape(slot.codes.shape)
+        c = as_rows(arranged, slot.axis).astype(np.float64)
+        if np.any((c == 0) & (t != 0)):
+            continue
+        outer = np.ones((1, c.shape[1]))
+        for _ in range(30):
+            inner = _solve(t, outer * c, axis=1)
+            outer = _solve(t, inner * c, axis=0)
+        residual = np.linalg.norm(t - inner * outer * c)
+        if residual <= 0.05 * np.linalg.norm(t):
+            return True
+    return False
+
+
+def _solve(target: np.ndarray, factor: np.ndarray, axis: int) -> np.ndarray:
+    """Least squares of `target ≈ x * factor` along one axis."""
+    power = np.sum(factor * factor, axis, keepdims=True)
+    product = np.sum(target * factor, axis, keepdims=True)
+    return np.divide(product, power, out=np.zeros_like(power), where=power > 0)
+
+
+def resemblance(slot: Slot, kernel: np.ndarray) -> float:
+    """Mean |cosine| over the channels, in the best arrangement; 1 for equal.
+
+    A kernel of which a few codes were changed stays near 1, so this tells a
+    damaged kernel from an unrelated one.
+    """
+    if slot.codes.size != kernel.size:
+        return 0.0
+    t = as_rows(slot.codes, slot.axis).astype(np.float32)
+    best = 0.0
+    for order in layouts(slot, kernel.shape):
+        arranged = kernel.transpose(order).reshape(slot.codes.shape)
+        c = as_rows(arranged, slot.axis).astype(np.float32)
+        product = np.abs(np.einsum("ij,ij->i", t, c))
+        norms = np.linalg.norm(t, axis=1) * np.linalg.norm(c, axis=1)
+        used = norms > 0
+        if used.any():
+            best = max(best, float(np.mean(product[used] / norms[used])))
+    return best
+
+
+def _may_hold(slot: Slot, kernel: np.ndarray) -> bool:
+    """Cheap conditions that every match meets."""
+    if slot.codes.size != kernel.size:
+        return False
+    num_slot, num_kernel = map(np.count_nonzero, (slot.codes, kernel))
+    if num_slot == 0 or num_slot > num_kernel:
+        return num_slot == num_kernel
+    peaks = np.abs(as_rows(slot.codes, slot.axis).astype(np.int16)).max(axis=1)
+    # With a full range no integer code can have been rounded to zero.
+    is_lossless = kernel.dtype == np.int8 and bool(np.all(peaks == MAX_CODE))
+    return num_slot == num_kernel or not is_lossless
+
+
+def _probe_positions(slot: Slot) -> list[np.ndarray]:
+    """Flat positions of part of the fullest rows."""
+    positions = np.arange(slot.codes.size).reshape(slot.codes.shape)
+    rows = as_rows(positions, slot.axis)
+    fullness = np.count_nonzero(as_rows(slot.codes, slot.axis), axis=1)
+    fullest = np.argsort(fullness)[::-1][:_PROBE_ROWS]
+    return [rows[row, :_PROBE_SIZE] for row in fullest]
+
+
+def _fits_probe(slot: Slot, view: np.ndarray, probe: list[np.ndarray]) -> bool:
+    flat = slot.codes.reshape(-1)
+    for positions in probe:
+        rows = flat[positions][None]
+        codes = view[np.unravel_index(positions, view.shape)][None]
+        if rows.any() and fit_rows(rows, codes)[0] is None:
+            return False
+    return True

@@ -1,0 +1,265 @@
+"""Compares a `.tflite` file with the model it was made from."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import codeq_keras
+import keras
+import numpy as np
+
+from tflite_export import exact_weights, interpreter
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.representative import (
+    ModelInput,
+    model_inputs,
+    pack_inputs,
+    sample_arrays,
+)
+
+METADATA_NAME = "codeq_keras"
+_BATCH_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputComparison:
+    """How far one output of the file is from the model's.
+
+    Attributes:
+        name: Name of the output in the file.
+        max_lsb: Largest difference, in steps of the int8 output (LSB).
+        p99_lsb: 99th percentile of the differences, in LSB.
+        top1_agreement: Fraction in [0, 1] of samples (of positions, for maps)
+            with the same largest class; None for outputs of one value.
+    """
+
+    name: str
+    max_lsb: float
+    p99_lsb: float
+    top1_agreement: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class VerificationReport:
+    """The proof that a file holds what was trained.
+
+    Attributes:
+        codes_equal: Whether every trained integer is in the file.
+        num_tensors: Number of trained weight tensors.
+        unequal: Paths of the weight tensors whose integers differ.
+        outputs: One `OutputComparison` for each output.
+        num_samples: Samples that the file was run on.
+
+    Example:
+
+    >>> output = OutputComparison("output_0", 1.25, 0.5, 0.75)
+    >>> report = VerificationReport(True, 3, (), (output,), 8)
+    >>> print(report)
+    trained integers in the file: 3 of 3 tensors equal
+    output_0 on 8 samples: max 1.25 LSB, 99 % below 0.50 LSB, top-1 agreement \
+0.750
+    """
+
+    codes_equal: bool
+    num_tensors: int
+    unequal: tuple[str, ...]
+    outputs: tuple[OutputComparison, ...]
+    num_samples: int
+
+    @property
+    def max_output_lsb(self) -> float:
+        """Largest difference of any output, in steps of that output."""
+        return max(output.max_lsb for output in self.outputs)
+
+    @property
+    def p99_output_lsb(self) -> float:
+        """99th percentile of the differences, of the worst output."""
+        return max(output.p99_lsb for output in self.outputs)
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Fraction in [0, 1] of the worst output; None if none has classes."""
+        known = [
+            output.top1_agreement
+            for output in self.outputs
+            if output.top1_agreement is not None
+        ]
+        return min(known, default=None)
+
+    def __str__(self) -> str:
+        num_equal = self.num_tensors - len(self.unequal)
+        lines = [
+            f"trained integers in the file: {num_equal} of {self.num_tensors} "
+            "tensors equal"
+        ]
+        if self.unequal:
+            lines.append(f"DIFFERENT: {', '.join(self.unequal)}")
+        for output in self.outputs:
+            line = (
+                f"{output.name} on {self.num_samples} samples: "
+                f"max {output.max_lsb:.2f} LSB, "
+                f"99 % below {output.p99_lsb:.2f} LSB"
+            )
+            if output.top1_agreement is not None:
+                line += f", top-1 agreement {output.top1_agreement:.3f}"
+            lines.append(line)
+        return "\n".join(lines)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    model: "codeq_keras.QuantizedModel",
+    samples: Any,
+) -> VerificationReport:
+    """Compares a file with a quantized model: the integers and the outputs.
+
+    The integers are found again in the file by their content, so this proves
+    a file of any origin, and finds a single changed one.
+
+    Args:
+        path: The `.tflite` file.
+        model: Model from `codeq_keras.quantize_model`.
+        samples: Inputs to run both on, as `representative_dataset` of
+            `export`; the first 256 are used.
+
+    Returns:
+        `VerificationReport`; it raises nothing about differences.
+
+    Raises:
+        ValueError: If the file is no `.tflite` file, the model is not
+            quantized, or the samples do not have the model's input shape.
+    """
+    trained = codeq_keras.quantized_weights(model)
+    stripped = codeq_keras.strip_quantizers(model)
+    inputs = model_inputs(stripped)
+    return compare(
+        Path(path).read_bytes(),
+        stripped,
+        trained,
+        inputs,
+        sample_arrays(samples, inputs, argument="samples"),
+        reference=model,
+    )
+
+
+def compare(
+    data: bytes,
+    stripped: keras.Model,
+    trained: Mapping[str, exact_weights.TrainedWeight],
+    inputs: list[ModelInput],
+    samples: list[np.ndarray],
+    *,
+    reference: keras.Model | None = None,
+) -> VerificationReport:
+    """Compares the bytes of a file with a stripped model and its integers.
+
+    Args:
+        data: The file.
+        stripped: Model without quantizers, kernels = codes * scale.
+        trained: The trained weights by path.
+        inputs: The inputs of `stripped`.
+        samples: One array of shape `(n, ...)` for each input.
+        reference: Model whose outputs count; None for `stripped`.
+
+    Returns:
+        `VerificationReport`.
+    """
+    file = Flatbuffer(data)
+    unequal = exact_weights.unequal_weights(
+        file,
+        trained,
+        ordered_weights(stripped, trained),
+        _silent_channels(file),
+    )
+    names = [spec.name for spec in inputs]
+    actual = interpreter.predict(data, samples, names)
+    expected = _predict(reference or stripped, stripped, samples)
+    outputs = tuple(
+        _compare_output(name, tensor.scales, a, e)
+        for (name, tensor), a, e in zip(
+            file.outputs().items(), actual, expected, strict=True
+        )
+    )
+    return VerificationReport(
+        codes_equal=not unequal,
+        num_tensors=len(trained),
+        unequal=tuple(unequal),
+        outputs=outputs,
+        num_samples=len(samples[0]),
+    )
+
+
+def ordered_weights(
+    stripped: keras.Model,
+    trained: Mapping[str, exact_weights.TrainedWeight],
+) -> dict[str, np.ndarray]:
+    """Returns all weights of rank 2 or more, in the order of the model.
+
+    Trained ones are given by their codes, the others by their values. They are
+    told apart by their values too, since variable paths are not unique.
+    """
+    waiting = {path: w.codes * w.scale for path, w in trained.items()}
+    ordered: dict[str, np.ndarray] = {}
+    for variable in stripped.weights:
+        array = keras.ops.convert_to_numpy(variable.value).astype(np.float32)
+        if array.ndim < 2:
+            continue
+        for path, values in waiting.items():
+            if values.shape == array.shape and np.allclose(
+                values, array, rtol=1e-5, atol=0
+            ):
+                ordered[path] = trained[path].codes
+                del waiting[path]
+                break
+        else:
+            path = variable.path
+            while path in ordered or path in trained:
+                path += "'"
+            ordered[path] = array
+    return ordered | {path: trained[path].codes for path in waiting}
+
+
+def _predict(
+    model: keras.Model, stripped: keras.Model, samples: list[np.ndarray]
+) -> list[np.ndarray]:
+    """The model's outputs as a flat list of arrays."""
+    batches = []
+    for start in range(0, len(samples[0]), _BATCH_SIZE):
+        batch = [array[start : start + _BATCH_SIZE] for array in samples]
+        outputs = model(pack_inputs(stripped, batch), training=False)
+        batches.append(
+            [keras.ops.convert_to_numpy(o) for o in keras.tree.flatten(outputs)]
+        )
+    return [np.concatenate(column) for column in zip(*batches, strict=True)]
+
+
+def _compare_output(
+    name: str, scales: np.ndarray, actual: np.ndarray, expected: np.ndarray
+) -> OutputComparison:
+    # A float or integer output has no step; the difference itself is reported.
+    step = float(scales[0]) if scales.size else 1.0
+    difference = np.abs(actual - expected) / step
+    agreement = None
+    if expected.ndim >= 2 and expected.shape[-1] >= 2:
+        same = actual.argmax(axis=-1) == expected.argmax(axis=-1)
+        agreement = float(same.mean())
+    return OutputComparison(
+        name=name,
+        max_lsb=float(difference.max()),
+        p99_lsb=float(np.percentile(difference, 99)),
+        top1_agreement=agreement,
+    )
+
+
+def _silent_channels(file: Flatbuffer) -> dict[str, int]:
+    """What the exporter recorded about channels with a gain of zero."""
+    data = file.metadata(METADATA_NAME)
+    if not data:
+        return {}
+    return {
+        weight["path"]: weight["silent_channels"]
+        for weight in json.loads(data)["weights"]
+    }
