@@ -1,9 +1,9 @@
 """Ships a quantized model as a `.tflite` file whose integers are proven.
 
 Modules: `export` (the order of the steps), `representative` (samples),
-`convert` (TensorFlow), `matching` and `exact_weights` (the trained integers),
-`flatbuffer` (the file format), `interpreter` (LiteRT), `verify`, `inspect` and
-`targets`.
+`convert` (TensorFlow), `weight_sites`, `matching` and `exact_weights` (the
+trained integers), `flatbuffer` (the file format), `interpreter` (LiteRT),
+`verify`, `inspect` and `targets`.
 """
 
 from tflite_export.export import ExportResult, export

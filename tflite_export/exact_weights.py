@@ -11,14 +11,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tflite_export import matching
-from tflite_export.flatbuffer import (
-    Constant,
-    Flatbuffer,
-    InputSite,
-    Operator,
-    Tensor,
-)
+from tflite_export.flatbuffer import Constant, Flatbuffer, InputSite, Tensor
 from tflite_export.matching import Match, Slot
+from tflite_export.weight_sites import (
+    WeightSite,
+    float_operators,
+    weight_sites,
+)
 
 MAX_BIAS = 2**31 - 1
 # Above this a slot is a kernel that was changed, below it another constant.
@@ -41,71 +40,6 @@ class TrainedWeight(Protocol):
     @property
     def bit_width(self) -> int:
         """Bits of a code, sign included."""
-
-
-class _Inputs(NamedTuple):
-    """Where an operator reads its weights and bias; axis of its outputs."""
-
-    weights: tuple[int, ...]
-    bias: int | None
-    axis: int | None
-
-
-_WEIGHTED_OPERATORS = {
-    "CONV_2D": _Inputs((1,), 2, 0),
-    "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
-    "FULLY_CONNECTED": _Inputs((1,), 2, 0),
-    "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
-    "BATCH_MATMUL": _Inputs((0, 1), None, None),
-}
-
-
-class WeightSite(NamedTuple):
-    """An operator input that holds constant int8 weights."""
-
-    operator: Operator
-    site: InputSite
-    tensor: Tensor
-    slot: Slot
-    bias: tuple[InputSite, Tensor] | None
-
-
-def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
-    """Returns every place of the file that may hold a kernel."""
-    sites = []
-    for operator in flatbuffer.operators:
-        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
-        for position in inputs.weights:
-            tensor = flatbuffer.tensor(
-                operator.subgraph, operator.inputs[position]
-            )
-            if tensor.data is None or tensor.dtype != "int8":
-                continue
-            is_per_channel = tensor.scales.size > 1
-            axis = tensor.axis if is_per_channel else inputs.axis
-            sites.append(
-                WeightSite(
-                    operator,
-                    InputSite(operator.subgraph, operator.index, position),
-                    tensor,
-                    Slot(operator.name, tensor.data, axis),
-                    _constant_bias(flatbuffer, operator, inputs.bias),
-                )
-            )
-    return sites
-
-
-def _constant_bias(
-    flatbuffer: Flatbuffer, operator: Operator, position: int | None
-) -> tuple[InputSite, Tensor] | None:
-    if position is None or position >= len(operator.inputs):
-        return None
-    index = operator.inputs[position]
-    if index < 0:
-        return None
-    tensor = flatbuffer.tensor(operator.subgraph, index)
-    site = InputSite(operator.subgraph, operator.index, position)
-    return (site, tensor) if tensor.data is not None else None
 
 
 class WrittenWeights(NamedTuple):
@@ -197,7 +131,8 @@ def unequal_weights(
     sites = weight_sites(flatbuffer)
     slots = [site.slot for site in sites]
     matches = matching.match_slots(slots, kernels)
-    equal, unequal = set(), set()
+    equal: set[str] = set()
+    unequal: set[str] = set()
     for slot, match in zip(slots, matches, strict=True):
         if match is None:
             unequal.update(p for p in trained if _resembles(slot, kernels[p]))
@@ -214,22 +149,6 @@ def unequal_weights(
         ):
             unequal.add(path)
     return [path for path in trained if path in unequal]
-
-
-def float_operators(flatbuffer: Flatbuffer) -> dict[str, int]:
-    """Counts, by name, the operators that compute in float32."""
-    conversions = {"QUANTIZE", "DEQUANTIZE"}
-    return dict(
-        Counter(
-            operator.name
-            for operator in flatbuffer.operators
-            if operator.name not in conversions
-            and any(
-                flatbuffer.tensor(operator.subgraph, index).dtype == "float32"
-                for index in operator.outputs
-            )
-        )
-    )
 
 
 def _is_equal(slot: Slot, match: Match, allowed_silent: int) -> bool:
@@ -262,9 +181,11 @@ def _new_scales(
     site: WeightSite, match: Match, weight: TrainedWeight
 ) -> tuple[np.ndarray, int]:
     """The scales that keep `scale * integer`, and how many are estimates."""
-    held = matching.as_rows(site.slot.codes, site.slot.axis).astype(np.float64)
+    held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
+        np.float64
+    )
     codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
-    old = site.tensor.scales.astype(np.float64)
+    old: np.ndarray = site.tensor.scales.astype(np.float64)
     if old.size == 1 and len(held) > 1:
         factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
         if np.abs(held - factor * codes).max() <= matching.TOLERANCE:

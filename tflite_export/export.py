@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import codeq_keras
 import keras
 import numpy as np
 
+import codeq_keras
 from tflite_export.convert import convert
-from tflite_export.exact_weights import (
-    TrainedWeight,
-    float_operators,
-    write_exact_weights,
-)
+from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import model_inputs, sample_arrays
 from tflite_export.targets import require_target
@@ -29,6 +25,7 @@ from tflite_export.verify import (
     compare,
     ordered_weights,
 )
+from tflite_export.weight_sites import float_operators
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +58,7 @@ class ExportResult:
     zstd_size_bytes: int | None = None
 
     def __str__(self) -> str:
+        """Returns a summary of a few lines."""
         sizes = f"{self.path}: {self.size_bytes:,} bytes"
         if self.gzip_size_bytes is not None:
             sizes += f", {self.gzip_size_bytes:,} with gzip"

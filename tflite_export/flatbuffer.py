@@ -4,6 +4,7 @@ The only file that touches the TFLite schema. It decides nothing: which tensors
 to rewrite, and to what, is the business of `exact_weights.py`.
 """
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -28,10 +29,11 @@ _DTYPE_NAMES = {
     for name, code in vars(schema.TensorType).items()
     if not name.startswith("_")
 }
-_NO_SCALES = np.zeros(0, np.float32)
+_NO_SCALES: np.ndarray = np.zeros(0, np.float32)
 
 
-class Tensor(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Tensor:
     """One tensor of the file; `data` is `None` when it is not a constant."""
 
     index: int
@@ -45,7 +47,8 @@ class Tensor(NamedTuple):
     size_bytes: int
 
 
-class Operator(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Operator:
     """One operator; `inputs` are tensor indices, -1 where one is left out."""
 
     subgraph: int
@@ -83,7 +86,7 @@ class _AlignedBuilder(flatbuffers.Builder):
         if x.dtype != np.uint8:
             return super().CreateNumpyVector(x)
         self.StartVector(1, x.size, BUFFER_ALIGNMENT)
-        start = self.head - x.size
+        start: int = self.Head() - x.size
         self.head = start
         self.Bytes[start : start + x.size] = x.tobytes()
         return self.EndVector()
@@ -311,7 +314,7 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 def _as_array(
     raw: Any, dtype: str, shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """The values, or `None` for types that NumPy cannot hold (int4, strings)."""
+    """The values, or `None` for types unknown to NumPy (int4, strings)."""
     if dtype == "bool" or re.fullmatch(r"u?int(8|16|32|64)|float\d\d", dtype):
         values = np.frombuffer(bytes(bytearray(raw)), dtype)
         # A sparse tensor holds fewer values than its shape says.

@@ -1,4 +1,4 @@
-"""Lists the constants of a `.tflite` file: type, zeros, distinct values, bytes."""
+"""Lists the constants of a `.tflite` file: type, zeros, entropy, bytes."""
 
 import dataclasses
 import os
@@ -56,6 +56,7 @@ class Inspection:
     tensors: tuple[TensorRow, ...]
 
     def __str__(self) -> str:
+        """Returns the table."""
         header = (
             f"{'operator':18}{'dtype':9}{'shape':18}{'bytes':>9}{'zeros':>8}"
             f"{'values':>8}{'entropy':>9}  name"

@@ -197,7 +197,8 @@ def fit_rows(
     >>> fit_rows(np.array([[127, 9, -42]]), np.array([[-3, 0, 1]]))
     (None, inf)
     """
-    t, c = rows.astype(np.float32), codes.astype(np.float32)
+    t: np.ndarray = rows.astype(np.float32)
+    c: np.ndarray = codes.astype(np.float32)
     tt, tc, cc = (
         np.einsum("ij,ij->i", a, b) for a, b in ((t, t), (t, c), (c, c))
     )
@@ -222,10 +223,10 @@ def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
     """
     if slot.codes.size != kernel.size:
         return False
-    t = as_rows(slot.codes, slot.axis).astype(np.float64)
+    t: np.ndarray = as_rows(slot.codes, slot.axis).astype(np.float64)
     for order in layouts(slot, kernel.shape):
         arranged = kernel.transpose(order).reshape(slot.codes.shape)
-        c = as_rows(arranged, slot.axis).astype(np.float64)
+        c: np.ndarray = as_rows(arranged, slot.axis).astype(np.float64)
         if np.any((c == 0) & (t != 0)):
             continue
         outer = np.ones((1, c.shape[1]))
@@ -253,11 +254,11 @@ def resemblance(slot: Slot, kernel: np.ndarray) -> float:
     """
     if slot.codes.size != kernel.size:
         return 0.0
-    t = as_rows(slot.codes, slot.axis).astype(np.float32)
+    t: np.ndarray = as_rows(slot.codes, slot.axis).astype(np.float32)
     best = 0.0
     for order in layouts(slot, kernel.shape):
         arranged = kernel.transpose(order).reshape(slot.codes.shape)
-        c = as_rows(arranged, slot.axis).astype(np.float32)
+        c: np.ndarray = as_rows(arranged, slot.axis).astype(np.float32)
         product = np.abs(np.einsum("ij,ij->i", t, c))
         norms = np.linalg.norm(t, axis=1) * np.linalg.norm(c, axis=1)
         used = norms > 0

@@ -28,7 +28,9 @@ def model_inputs(model: keras.Model) -> list[ModelInput]:
 
     Example:
 
-    >>> model_inputs(keras.Sequential([keras.Input((4,), name="sensor")]))
+    >>> sensor = keras.Input((4,), name="sensor")
+    >>> model = keras.Model(sensor, keras.layers.Dense(2)(sensor))
+    >>> model_inputs(model)
     [ModelInput(name='sensor', shape=(4,), dtype='float32')]
     """
     inputs = getattr(model, "inputs", None)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import codeq_keras
 import keras
 import numpy as np
 
+import codeq_keras
 from tflite_export import exact_weights, interpreter
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import (
@@ -90,6 +90,7 @@ class VerificationReport:
         return min(known, default=None)
 
     def __str__(self) -> str:
+        """Returns a summary of a few lines."""
         num_equal = self.num_tensors - len(self.unequal)
         lines = [
             f"trained integers in the file: {num_equal} of {self.num_tensors} "

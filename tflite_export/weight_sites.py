@@ -1,0 +1,88 @@
+"""Lists where a file holds weights, and what it computes in float."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from tflite_export.flatbuffer import Flatbuffer, InputSite, Operator, Tensor
+from tflite_export.matching import Slot
+
+
+class _Inputs(NamedTuple):
+    """Where an operator reads its weights and bias; axis of its outputs."""
+
+    weights: tuple[int, ...]
+    bias: int | None
+    axis: int | None
+
+
+_WEIGHTED_OPERATORS = {
+    "CONV_2D": _Inputs((1,), 2, 0),
+    "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
+    "FULLY_CONNECTED": _Inputs((1,), 2, 0),
+    "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
+    "BATCH_MATMUL": _Inputs((0, 1), None, None),
+}
+
+
+class WeightSite(NamedTuple):
+    """An operator input that holds constant int8 weights."""
+
+    operator: Operator
+    site: InputSite
+    tensor: Tensor
+    slot: Slot
+    bias: tuple[InputSite, Tensor] | None
+
+
+def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place of the file that may hold a kernel."""
+    sites = []
+    for operator in flatbuffer.operators:
+        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            tensor = flatbuffer.tensor(
+                operator.subgraph, operator.inputs[position]
+            )
+            if tensor.data is None or tensor.dtype != "int8":
+                continue
+            is_per_channel = tensor.scales.size > 1
+            axis = tensor.axis if is_per_channel else inputs.axis
+            sites.append(
+                WeightSite(
+                    operator,
+                    InputSite(operator.subgraph, operator.index, position),
+                    tensor,
+                    Slot(operator.name, tensor.data, axis),
+                    _constant_bias(flatbuffer, operator, inputs.bias),
+                )
+            )
+    return sites
+
+
+def _constant_bias(
+    flatbuffer: Flatbuffer, operator: Operator, position: int | None
+) -> tuple[InputSite, Tensor] | None:
+    if position is None or position >= len(operator.inputs):
+        return None
+    index = operator.inputs[position]
+    if index < 0:
+        return None
+    tensor = flatbuffer.tensor(operator.subgraph, index)
+    site = InputSite(operator.subgraph, operator.index, position)
+    return (site, tensor) if tensor.data is not None else None
+
+
+def float_operators(flatbuffer: Flatbuffer) -> dict[str, int]:
+    """Counts, by name, the operators that compute in float32."""
+    conversions = {"QUANTIZE", "DEQUANTIZE"}
+    return dict(
+        Counter(
+            operator.name
+            for operator in flatbuffer.operators
+            if operator.name not in conversions
+            and any(
+                flatbuffer.tensor(operator.subgraph, index).dtype == "float32"
+                for index in operator.outputs
+            )
+        )
+    )
