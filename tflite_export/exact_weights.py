@@ -96,8 +96,8 @@ def write_exact_weights(
         if estimated:
             notes.append(
                 f"{match.path!r}: the converter limited the scale of "
-                f"{estimated} channels, so their scale is a least-squares "
-                "estimate; the codes are exact."
+                f"{estimated} channels, so their scale is an estimate from "
+                "its integers; the codes are exact."
             )
         silent[match.path] = max(silent[match.path], match.num_silent_rows)
     flatbuffer.replace_inputs(writes)
@@ -195,10 +195,25 @@ def _new_scales(
     peaks = np.abs(held).max(axis=1)
     is_full = peaks == matching.MAX_CODE
     largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
-    gains = np.where(is_full, peaks / largest, np.nan_to_num(match.gains))
+    gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
     has_codes = gains > 0
     new = np.where(has_codes, old * gains, old)
     return _snap(new, weight), int(np.sum(has_codes & ~is_full))
+
+
+def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The gain of each channel for which `round(gain * codes)` is `held`.
+
+    Each weight bounds it by `(|held| ± 1/2) / |codes|`: the middle of what all
+    allow is closer than least squares, whose rounding errors repeat with the
+    few values that codes have.
+    """
+    is_used = codes != 0
+    size = np.where(is_used, np.abs(codes.astype(np.float64)), 1.0)
+    low = np.where(is_used, (np.abs(held) - 0.5) / size, -np.inf).max(axis=1)
+    high = np.where(is_used, (np.abs(held) + 0.5) / size, np.inf).min(axis=1)
+    is_known = np.isfinite(low) & held.any(axis=1)
+    return np.where(is_known, (low + np.where(is_known, high, 0)) / 2, 0.0)
 
 
 def _snap(scales: np.ndarray, weight: TrainedWeight) -> np.ndarray:

@@ -215,7 +215,7 @@ def _require_tensorflow_backend() -> None:
 
 def _require_finite(stripped: keras.Model) -> None:
     for variable in stripped.weights:
-        values = keras.ops.convert_to_numpy(variable.value)
+        values = np.asarray(variable)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             layer = variable.path.rpartition("/")[0]
             raise ValueError(

@@ -205,7 +205,7 @@ def ordered_weights(
     waiting = {path: w.codes * w.scale for path, w in trained.items()}
     ordered: dict[str, np.ndarray] = {}
     for variable in stripped.weights:
-        array = keras.ops.convert_to_numpy(variable.value).astype(np.float32)
+        array = np.asarray(variable).astype(np.float32)
         if array.ndim < 2:
             continue
         for path, values in waiting.items():

@@ -1,0 +1,192 @@
+"""Models on a trained grid, each converted once for the whole folder."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tflite_export.export import ExportResult, export_stripped
+
+
+class Weight(NamedTuple):
+    """What the exporter reads of a `codeq_keras.QuantizedWeight`."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    bit_width: int = 4
+
+
+class Exported(NamedTuple):
+    """A stripped model, its trained weights, samples and the file."""
+
+    model: keras.Model
+    trained: dict
+    samples: object
+    result: ExportResult
+
+
+def random_codes(rng, shape, max_code=7, sparsity=0.5):
+    codes = rng.integers(-max_code, max_code + 1, shape)
+    return np.where(rng.random(shape) < sparsity, 0, codes).astype(np.int8)
+
+
+def put_on_grid(model, rng, *, axis=(), codes=None, skip=()):
+    """Gives every kernel random codes and every other weight random values.
+
+    A quarter of the gammas is negative. Returns the trained weights by path.
+    """
+    trained = {}
+    for variable in model.weights:
+        name = variable.name
+        if "kernel" not in name:
+            variable.assign(_random_vector(rng, name, variable.shape))
+            continue
+        shape = tuple(variable.shape)
+        if any(part in variable.path for part in skip):
+            variable.assign(rng.normal(0, 0.2, shape))
+            continue
+        integers = (codes or {}).get(variable.path)
+        if integers is None:
+            integers = random_codes(rng, shape)
+        scale = np.float32(0.07)
+        if variable.path in axis:
+            scale = rng.uniform(0.02, 0.2, (1,) * (len(shape) - 1) + shape[-1:])
+        scale = np.asarray(scale, np.float32)
+        variable.assign(integers * scale)
+        path = variable.path
+        while path in trained:
+            path += "+"
+        trained[path] = Weight(integers, scale)
+    return trained
+
+
+def _random_vector(rng, name, shape):
+    if name == "gamma":
+        return rng.uniform(0.5, 1.5, shape) * np.where(
+            rng.random(shape) < 0.25, -1, 1
+        )
+    if name == "moving_variance":
+        return rng.uniform(0.5, 2.0, shape)
+    return rng.normal(0, 0.3, shape)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def _zoo():
+    """Each kind of layer the exporter must get right, in one conversion."""
+
+    def block(x, layer, name):
+        x = layer(x)
+        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        return layers.ReLU()(x)
+
+    image = keras.Input((8, 8, 3), name="image")
+    x = block(image, layers.Conv2D(8, 3, padding="same", name="conv"), "conv")
+    x = layers.Conv2D(8, 3, name="conv_no_bn", activation="relu")(x)
+    x = block(x, layers.DepthwiseConv2D(3, name="depthwise"), "depthwise")
+    x = layers.DepthwiseConv2D(
+        3, padding="same", depth_multiplier=2, name="multiplier"
+    )(x)
+    x = block(
+        x, layers.Conv2D(8, 1, use_bias=False, name="pointwise"), "pointwise"
+    )
+    x = layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(x)
+    left = layers.Conv2D(8, 3, padding="same", name="twin_left")(x)
+    right = layers.Conv2D(8, 3, padding="same", name="twin_right")(
+        layers.ReLU()(x)
+    )
+    x = layers.Add()([left, right])
+    x = layers.Add()([x, layers.Conv2D(8, 1, name="all_zero")(x)])
+    x = block(
+        x,
+        layers.Conv2D(8, 3, padding="same", name="per_channel"),
+        "per_channel",
+    )
+    shared = layers.Conv2D(8, 3, padding="same", name="shared")
+    x = shared(layers.ReLU()(shared(x)))
+    inner = keras.Input(x.shape[1:])
+    y = layers.ReLU()(layers.Conv2D(6, 3, padding="same", name="conv")(inner))
+    x = keras.Model(inner, y, name="nested")(x)
+    x = layers.Conv2DTranspose(
+        4, 3, strides=2, padding="same", name="transpose"
+    )(x)
+    x = block(x, layers.Conv2D(6, 3, strides=2, name="silent"), "silent")
+    x = layers.Flatten()(x)
+    x = layers.Dense(16, activation="relu", name="dense")(x)
+    x = layers.Dense(12, name="dense_bn")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="head_bn")(x))
+    x = layers.Dense(10, name="not_quantized")(x)
+    x = layers.Dense(10, activation="softmax", name="head")(x)
+    return keras.Model(image, x, name="zoo")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    model = _zoo()
+    twin = random_codes(rng, (3, 3, 8, 8))
+    trained = put_on_grid(
+        model,
+        rng,
+        axis=("per_channel/kernel",),
+        codes={
+            "twin_left/kernel": twin,
+            "twin_right/kernel": twin,
+            "all_zero/kernel": np.zeros((1, 1, 8, 8), np.int8),
+        },
+        skip=("not_quantized",),
+    )
+    gamma = model.get_layer("silent_bn").gamma
+    gamma.assign(np.where(np.arange(6) == 2, 0.0, gamma.value.numpy()))
+    return exported(model, trained, tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def dense_only(tmp_path_factory):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(12, activation="relu", name="hidden"),
+            layers.Dense(1, name="regression"),
+        ],
+        name="mlp",
+    )
+    trained = put_on_grid(model, np.random.default_rng(2))
+    return exported(model, trained, tmp_path_factory.mktemp("dense"))
+
+
+def exported(model, trained, folder, samples=None):
+    if samples is None:
+        shapes = [tensor.shape[1:] for tensor in model.inputs]
+        rng = np.random.default_rng(3)
+        samples = [rng.normal(size=(16, *s)).astype("float32") for s in shapes]
+    result = export_stripped(
+        model,
+        trained,
+        folder / "model.tflite",
+        representative_dataset=samples,
+    )
+    return Exported(model, trained, samples, result)
+
+
+@pytest.fixture(scope="session")
+def grid():
+    """`put_on_grid`, for tests that build a model of their own."""
+    return put_on_grid
+
+
+@pytest.fixture(scope="session")
+def export_grid_model():
+    """`exported`, for tests that build a model of their own."""
+    return exported
+
+
+@pytest.fixture(scope="session")
+def weight():
+    """`Weight`, the record of a trained weight."""
+    return Weight
