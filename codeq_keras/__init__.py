@@ -3,10 +3,13 @@
 Modules: `ops` (pure functions), `quantizer` and `logit` (trained state),
 `config` (settings and rules), `kernels` (what there is to quantize), `model`
 (`quantize_model` and its inverse), `schedule` and `regularizer` (what drives
-the training), `callbacks` (budget and logs), `metrics` and `report`.
+the training), `callbacks` (budget and logs), `batch_norm`, and `metrics`,
+`report` and `plot` (what came of it).
 """
 
 from codeq_keras import ops
+from codeq_keras.batch_norm import reestimate_batch_norm
+from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import (
     QuantizedModel,
@@ -16,15 +19,21 @@ from codeq_keras.model import (
 )
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
+from codeq_keras.report import CompressionReport, report
 
 __all__ = [
     "CoDeQConfig",
+    "CompressionBudget",
+    "CompressionLogger",
     "CompressionRegularizer",
+    "CompressionReport",
     "DeadZoneQuantizer",
     "QuantizedModel",
     "QuantizedWeight",
     "ops",
     "quantize_model",
     "quantized_weights",
+    "reestimate_batch_norm",
+    "report",
     "strip_quantizers",
 ]

@@ -30,7 +30,7 @@ class Logit(keras.layers.Layer):
 
     >>> logit = Logit(initial_value=3.0)
     >>> logit.build()
-    >>> logit.probe.assign(-1e-6)           # What an optimizer's step does.
+    >>> _ = logit.probe.assign(-1e-6)       # What an optimizer's step does.
     >>> logit.advance(rate=0.5, step=1)
     >>> round(float(logit.tensor()), 3)
     2.5

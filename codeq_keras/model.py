@@ -81,7 +81,9 @@ class QuantizedModel(keras.Model):
         quantizer.update_abs_bound(kernel.variable)
         return quantizer
 
-    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    def call(
+        self, inputs: Any, training: bool | None = None, **kwargs: Any
+    ) -> Any:
         """Runs the architecture with quantized kernels.
 
         Args:
@@ -242,10 +244,11 @@ def quantize_model(
 
     Example:
 
+    >>> import codeq_keras
     >>> model = keras.Sequential(
     ...     [keras.Input((4,)), keras.layers.Dense(3, name="head")]
     ... )
-    >>> qmodel = quantize_model(model, CoDeQConfig(bit_width=3))
+    >>> qmodel = codeq_keras.quantize_model(model, CoDeQConfig(bit_width=3))
     >>> [kernel.path for kernel in qmodel.kernels]
     ['head/kernel']
 
@@ -280,8 +283,10 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
 
     Example:
 
+    >>> import codeq_keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> stripped = strip_quantizers(quantize_model(model))
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> stripped = codeq_keras.strip_quantizers(qmodel)
     >>> type(stripped).__name__
     'Sequential'
     """
@@ -312,10 +317,12 @@ def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
 
     Example:
 
+    >>> import codeq_keras
     >>> model = keras.Sequential(
     ...     [keras.Input((4,)), keras.layers.Dense(3, name="head")]
     ... )
-    >>> weights = quantized_weights(quantize_model(model))
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> weights = codeq_keras.quantized_weights(qmodel)
     >>> weights["head/kernel"].codes.dtype, weights["head/kernel"].bit_width
     (dtype('int8'), 4)
     """
@@ -398,5 +405,6 @@ def _copy(model: keras.Model) -> keras.Model:
         ) from error
     pairs = zip(copy.variables, model.variables, strict=True)
     for target, source in pairs:
-        target.assign(source)
+        # Through NumPy: JAX would share the buffer, and training frees it.
+        target.assign(np.array(ops.convert_to_numpy(source)))
     return copy

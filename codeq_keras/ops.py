@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 LEVEL_GRIDS = ("dead_zone", "uniform", "paper")
@@ -50,6 +49,7 @@ def abs_bound(
 
     Example:
 
+    >>> import keras
     >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6])
     >>> float(abs_bound(weights, range_quantile=0.5))
     0.30000001192092896
@@ -70,7 +70,9 @@ def abs_bound(
     bound_shape = [magnitudes.shape[i] if i in kept else 1 for i in range(rank)]
     reduced = [i for i in range(rank) if i not in kept]
     count = math.prod(magnitudes.shape[i] for i in reduced)
-    rows = ops.reshape(ops.transpose(magnitudes, [*kept, *reduced]), (-1, count))
+    rows = ops.reshape(
+        ops.transpose(magnitudes, [*kept, *reduced]), (-1, count)
+    )
 
     # `top_k` of the largest percent is one op and a third of the cost of the
     # sort inside `ops.quantile`; the order statistics are the same.
@@ -108,6 +110,7 @@ def bit_width_from_logit(
 
     Example:
 
+    >>> import keras
     >>> logits = keras.ops.array([0.0, 0.5, 3.0])
     >>> bits = bit_width_from_logit(logits, min_bit_width=2, max_bit_width=8)
     >>> [int(b) for b in bits]
@@ -209,6 +212,7 @@ def fake_quantize(
 
     Example:
 
+    >>> import keras
     >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
     >>> quantized = fake_quantize(
     ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3,
@@ -223,9 +227,12 @@ def fake_quantize(
       and (17). Differs from it in: the grids other than `"paper"`.
     """
     grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    weights = ops.convert_to_tensor(weights)
     forward = _STRAIGHT_THROUGH[level_grid]
     return forward(
-        ops.convert_to_tensor(weights),
+        # A custom gradient in TensorFlow takes tensors, not variables, which
+        # `convert_to_tensor` hands through. The reshape copies nothing.
+        ops.reshape(weights, weights.shape),
         grid.spacing,
         grid.offset,
         ops.stop_gradient(grid.abs_bound),
@@ -263,6 +270,7 @@ def quantize(
 
     Example:
 
+    >>> import keras
     >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
     >>> codes, scale = quantize(
     ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3
@@ -302,6 +310,7 @@ def dequantize(codes: Any, scale: Any) -> Any:
 
     Example:
 
+    >>> import keras
     >>> float(dequantize(keras.ops.array(3.0), keras.ops.array(0.25)))
     0.75
     """
@@ -337,6 +346,7 @@ def zero_fraction(
 
     Example:
 
+    >>> import keras
     >>> weights = keras.ops.array([-1.0, -0.3, -0.1, 0.2, 0.6, 1.0])
     >>> float(zero_fraction(
     ...     weights, abs_bound=1.0, dead_zone_logit=0.97296, bit_width=3
@@ -369,6 +379,7 @@ def round_ste(x: Any) -> Any:
 
     Example:
 
+    >>> import keras
     >>> float(round_ste(keras.ops.array(2.5)))
     2.0
     """

@@ -10,6 +10,10 @@ from keras import ops
 # has to cover about 2.5; 8 to 20 train alike.
 _LOGIT_TRAVEL = 16.0
 
+# The rate never falls below this fraction of its peak: weights that still move
+# change the number of zeros, and the budget has to follow.
+_LAST_RATE = 0.03
+
 # Logit rate where the length of the training is not known, as in a training
 # loop of one's own.
 _CONSTANT_RATE = 0.01
@@ -26,7 +30,7 @@ class TrainingSchedule(keras.layers.Layer):
 
     >>> schedule = TrainingSchedule()
     >>> schedule.start(num_steps=100)
-    >>> schedule.step.assign(75)
+    >>> _ = schedule.step.assign(75)
     >>> float(schedule.progress())
     0.75
     """
@@ -51,7 +55,8 @@ class TrainingSchedule(keras.layers.Layer):
 
     def start(self, num_steps: int | None) -> None:
         """Begins a training of `num_steps` steps; None if not known."""
-        self.first_step.assign(self.step)
+        # A number, not the variable: JAX refuses two variables in one buffer.
+        self.first_step.assign(int(self.step))
         self.extend(num_steps)
 
     def extend(self, num_steps: int | None) -> None:
@@ -74,6 +79,7 @@ class TrainingSchedule(keras.layers.Layer):
         num_steps = ops.cast(self.num_steps, "float32")
         peak = _LOGIT_TRAVEL / ops.maximum(num_steps, 1.0)
         cosine = 0.5 * (1.0 + ops.cos(math.pi * self.progress()))
+        cosine = ops.maximum(cosine, _LAST_RATE)
         # A training of a handful of steps must not jump over the whole range.
         annealed = ops.minimum(peak, 0.1) * cosine
         return ops.where(num_steps > 0, annealed, _CONSTANT_RATE)
