@@ -7,6 +7,7 @@ runs this file as a script, so nothing of the package is imported at the top.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,8 @@ def convert(
             capture_output=True,
             text=True,
             errors="replace",
+            # This process may hold all memory of the GPU.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             check=False,
         )
         result = Path(folder, _RESULT)

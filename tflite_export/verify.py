@@ -12,7 +12,7 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import exact_weights, interpreter
-from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.flatbuffer import Flatbuffer, Tensor
 from tflite_export.representative import (
     ModelInput,
     model_inputs,
@@ -175,9 +175,11 @@ def compare(
         ordered_weights(stripped, trained),
         _silent_channels(file),
     )
+    expected = _predict(reference or stripped, stripped, samples)
+    _require_same_shapes("inputs", file.inputs(), samples)
+    _require_same_shapes("outputs", file.outputs(), expected)
     names = [spec.name for spec in inputs]
     actual = interpreter.predict(data, samples, names)
-    expected = _predict(reference or stripped, stripped, samples)
     outputs = tuple(
         _compare_output(name, tensor.scales, a, e)
         for (name, tensor), a, e in zip(
@@ -221,6 +223,20 @@ def ordered_weights(
                 path += "'"
             ordered[path] = array
     return ordered | {path: trained[path].codes for path in waiting}
+
+
+def _require_same_shapes(
+    side: str, tensors: Mapping[str, Tensor], arrays: list[np.ndarray]
+) -> None:
+    # In any order: the names say which is which.
+    held = sorted(tensor.shape[1:] for tensor in tensors.values())
+    expected = sorted(array.shape[1:] for array in arrays)
+    if held != expected:
+        raise ValueError(
+            f"The {side} of the file must have the shapes of the model's, "
+            f"{expected} without the batch. Received: {held}. Is it the file "
+            "of another model?"
+        )
 
 
 def _predict(

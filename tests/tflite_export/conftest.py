@@ -80,21 +80,19 @@ def rng():
 def _zoo():
     """Each kind of layer the exporter must get right, in one conversion."""
 
-    def block(x, layer, name):
+    def block(x, layer):
         x = layer(x)
-        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(name=f"{layer.name}_bn")(x)
         return layers.ReLU()(x)
 
     image = keras.Input((8, 8, 3), name="image")
-    x = block(image, layers.Conv2D(8, 3, padding="same", name="conv"), "conv")
+    x = block(image, layers.Conv2D(8, 3, padding="same", name="conv"))
     x = layers.Conv2D(8, 3, name="conv_no_bn", activation="relu")(x)
-    x = block(x, layers.DepthwiseConv2D(3, name="depthwise"), "depthwise")
+    x = block(x, layers.DepthwiseConv2D(3, name="depthwise"))
     x = layers.DepthwiseConv2D(
         3, padding="same", depth_multiplier=2, name="multiplier"
     )(x)
-    x = block(
-        x, layers.Conv2D(8, 1, use_bias=False, name="pointwise"), "pointwise"
-    )
+    x = block(x, layers.Conv2D(8, 1, use_bias=False, name="pointwise"))
     x = layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(x)
     left = layers.Conv2D(8, 3, padding="same", name="twin_left")(x)
     right = layers.Conv2D(8, 3, padding="same", name="twin_right")(
@@ -102,11 +100,7 @@ def _zoo():
     )
     x = layers.Add()([left, right])
     x = layers.Add()([x, layers.Conv2D(8, 1, name="all_zero")(x)])
-    x = block(
-        x,
-        layers.Conv2D(8, 3, padding="same", name="per_channel"),
-        "per_channel",
-    )
+    x = block(x, layers.Conv2D(8, 3, padding="same", name="per_channel"))
     shared = layers.Conv2D(8, 3, padding="same", name="shared")
     x = shared(layers.ReLU()(shared(x)))
     inner = keras.Input(x.shape[1:])
@@ -115,7 +109,7 @@ def _zoo():
     x = layers.Conv2DTranspose(
         4, 3, strides=2, padding="same", name="transpose"
     )(x)
-    x = block(x, layers.Conv2D(6, 3, strides=2, name="silent"), "silent")
+    x = block(x, layers.Conv2D(6, 3, strides=2, name="silent"))
     x = layers.Flatten()(x)
     x = layers.Dense(16, activation="relu", name="dense")(x)
     x = layers.Dense(12, name="dense_bn")(x)

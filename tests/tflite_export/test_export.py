@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tflite_export.exact_weights import write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.verify import METADATA_NAME
+from tflite_export.verify import METADATA_NAME, ordered_weights
 from tflite_export.weight_sites import weight_sites
 
 ZOO_KERNELS = [
@@ -172,6 +173,28 @@ def test_attention_and_conv1d_kernels_are_exact(
 
     assert exported.result.verification.codes_equal
     assert exported.result.verification.num_tensors == 1 + 4 + 1 + 1
+
+
+def test_tokens_stay_int32_and_a_trained_embedding_is_refused(
+    grid, export_grid_model, weight, rng, tmp_path
+):
+    tokens = keras.Input((6,), dtype="int32", name="tokens")
+    x = layers.Embedding(20, 8, name="table")(tokens)
+    x = layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(x))
+    model = keras.Model(tokens, x)
+    trained = grid(model, rng)
+    samples = rng.integers(0, 20, (16, 6))
+
+    exported = export_grid_model(model, trained, tmp_path, samples)
+
+    file = Flatbuffer(exported.result.path.read_bytes())
+    assert exported.result.verification.codes_equal
+    assert file.inputs()["tokens"].dtype == "int32"
+    # Its table is rounded like an activation, not like a weight.
+    codes = rng.integers(-7, 8, (20, 8)).astype(np.int8)
+    trained["table/embeddings"] = weight(codes, np.float32(0.1))
+    with pytest.raises(ValueError, match="'table/embeddings': no operator"):
+        write_exact_weights(file, trained, ordered_weights(model, trained))
 
 
 def test_several_inputs_and_outputs_are_matched_by_name(

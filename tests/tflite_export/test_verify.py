@@ -205,6 +205,11 @@ def test_inspect_counts_zeros_and_values_of_the_trained_integers(dense_only):
     assert f"{inspection.size_bytes:,} bytes" in str(inspection)
 
 
+def test_file_of_another_model_is_refused(zoo, dense_only):
+    with pytest.raises(ValueError, match=r"\[\(6,\)\].*Received: \[\(8, 8, 3"):
+        _compare(dense_only, zoo.result.path.read_bytes())
+
+
 def test_report_cannot_be_changed(dense_only):
     with pytest.raises(dataclasses.FrozenInstanceError):
         dense_only.result.verification.codes_equal = True
