@@ -84,7 +84,7 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
                     path=path,
                     variable=variable,
                     layer=visit.layer,
-                    output_axes=_output_axes(visit.layer, variable),
+                    output_axes=output_axes(visit.layer, variable),
                     num_macs=_num_macs(visit, variable),
                 )
             )
@@ -199,17 +199,32 @@ def _num_macs(visit: _Visit, variable: keras.Variable) -> int | None:
     for shape in visit.calls:
         # The build shape of a nested layer is exact; a call's shape differs
         # from it only where a shared layer sees several sizes.
-        positions = _positions(layer, variable, shape or _build_shape(layer))
+        shape = shape or _build_shape(layer)
+        positions = num_positions(layer, variable, shape)
         if positions is None:
             return None
         total += positions
     return total * visit.repeats * math.prod(variable.shape)
 
 
-def _positions(
-    layer: keras.Layer, variable: keras.Variable, shape: Shape | None
-) -> int | None:
-    """How often each weight of the kernel is used per sample and call."""
+def num_positions(layer: Any, variable: Any, shape: Shape | None) -> int | None:
+    """Returns how often each weight of a kernel is used per sample and call.
+
+    Args:
+        layer: Built layer, of Keras or of `tf_keras`.
+        variable: Its kernel.
+        shape: Shape of the layer's input, batch included, or None.
+
+    Returns:
+        The number, None where it depends on a size that is not known.
+
+    Example:
+
+    >>> layer = keras.layers.Conv2D(4, 3)
+    >>> layer.build((None, 8, 8, 3))
+    >>> num_positions(layer, layer.kernel, (None, 8, 8, 3)) == 6 * 6
+    True
+    """
     if shape is None:
         return None
     if isinstance(layer, keras.layers.EinsumDense):
@@ -239,9 +254,20 @@ def _product(sizes: Iterable[int | None]) -> int | None:
     return None if None in sizes else math.prod(sizes)  # type: ignore[arg-type]
 
 
-def _output_axes(
-    layer: keras.Layer, variable: keras.Variable
-) -> tuple[int, ...]:
+def output_axes(layer: Any, variable: Any) -> tuple[int, ...]:
+    """Returns the axes of a kernel that number the output channels.
+
+    Args:
+        layer: Built layer, of Keras or of `tf_keras`.
+        variable: Its kernel.
+
+    Example:
+
+    >>> layer = keras.layers.DepthwiseConv2D(3)
+    >>> layer.build((None, 8, 8, 3))
+    >>> output_axes(layer, layer.kernel)
+    (2, 3)
+    """
     rank = len(variable.shape)
     if isinstance(layer, keras.layers.EinsumDense):
         left, output = layer.equation.split("->")

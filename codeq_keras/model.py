@@ -1,7 +1,7 @@
 """quantize_model and its inverse strip_quantizers. No training code."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
@@ -13,14 +13,27 @@ from codeq_keras.config import (
     check_overrides,
     config_for,
 )
-from codeq_keras.kernels import all_layers, find_kernels
+from codeq_keras.kernels import Kernel, all_layers, find_kernels
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less
 # than the noise between seeds.
-_REFRESH_STEPS = 10
+REFRESH_STEPS = 10
+
+
+@runtime_checkable
+class HasQuantizers(Protocol):
+    """What reports and callbacks read; `codeq_keras.tfmot` has it too.
+
+    Attributes:
+        kernels: The kernels of a model.
+        quantizers: One per kernel; None where it was left in float.
+    """
+
+    kernels: Sequence[Kernel]
+    quantizers: Sequence[DeadZoneQuantizer | None]
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -145,7 +158,7 @@ class QuantizedModel(keras.Model):
             quantizer.advance(rate=rate, step=step)
         # One branch for all kernels: a branch for each would slow tracing.
         bounds = ops.cond(
-            ops.equal(step % _REFRESH_STEPS, 0),
+            ops.equal(step % REFRESH_STEPS, 0),
             lambda: [q.compute_abs_bound(kernel) for kernel, q in pairs],
             lambda: [ops.convert_to_tensor(q.abs_bound) for _, q in pairs],
         )
@@ -342,7 +355,7 @@ def check_quantized(qmodel: Any) -> None:
     Args:
         qmodel: Any object.
     """
-    if not isinstance(qmodel, QuantizedModel):
+    if not isinstance(qmodel, HasQuantizers):
         raise ValueError(
             "Expected a model returned by `codeq_keras.quantize_model`. "
             f"Received: an instance of {type(qmodel).__name__}. Call "
