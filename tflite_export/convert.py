@@ -8,6 +8,7 @@ runs this file as a script, so nothing of the package is imported at the top.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 _SAVED_MODEL = "saved_model"
 _NAMES = "names.json"
 _RESULT = "model.tflite"
-_NUM_ERROR_LINES = 12
+_NUM_ERROR_LINES = 8
+_MAX_LINE = 240
+_CAUSE = re.compile(r"error: (?!loc\()|Error: |^TF Select ops|^Custom ops")
 
 
 def convert(
@@ -100,25 +103,23 @@ def _export_saved_model(
 
 def _failure(returncode: int, log: str) -> str:
     """Explains what became of the child process."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    # TensorFlow's own log lines carry a time stamp, the error does not.
-    relevant = [line for line in lines if line[:5] not in _LOG_PREFIXES]
-    tail = "\n".join(relevant[-_NUM_ERROR_LINES:])
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    # The log ends in the whole graph as text; the cause is far above.
+    relevant = [line for line in lines if _CAUSE.search(line)] or lines
+    unique = list(dict.fromkeys(line[:_MAX_LINE] for line in relevant))
+    tail = "\n".join(unique[-_NUM_ERROR_LINES:])
     if returncode < 0:
         return (
             "Expected the TFLite converter to finish. Received: a crash by "
             f"signal {-returncode}. Recurrent layers are the usual cause: "
-            "build them with `unroll=True`. The last lines of its log:\n"
+            "build them with `unroll=True`. From its log:\n"
             f"{tail}"
         )
     return (
         "Expected the TFLite converter to finish. Received: an error. An "
         "operation without an int8 kernel is the usual cause: replace the "
-        f"layer it names. The last lines of its log:\n{tail}"
+        f"layer it names. From its log:\n{tail}"
     )
-
-
-_LOG_PREFIXES = ("I0000", "W0000", "WARNI")
 
 
 def _convert_saved_model(folder: Path) -> None:

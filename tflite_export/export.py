@@ -190,7 +190,7 @@ def export_stripped(
     notes = [
         *written.notes,
         *(
-            f"{count} {name} operators compute in float32."
+            f"{name} computes in float32 (operators: {count})."
             for name, count in float_operators(file).items()
         ),
     ]

@@ -8,7 +8,7 @@ multiplies the channel, and the converter's scale divides that gain out again.
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ _CANONICAL_LAYOUT = {
 }
 _PROBE_ROWS = 2
 _PROBE_SIZE = 512
+_MAX_DOUBLES = 2**20
 
 
 class Slot(NamedTuple):
@@ -131,14 +132,14 @@ def match_slots(
     ('dense/kernel', [[3, -2], [0, -1]])
     """
     candidates = [_candidates(slot, kernels) for slot in slots]
-    groups = defaultdict(list)
-    for index, tied in enumerate(candidates):
-        groups[tuple(match.path for match in tied)].append(index)
     matches: list[Match | None] = [None] * len(slots)
-    for paths, members in groups.items():
-        for turn, index in enumerate(members):
-            if paths:
-                matches[index] = candidates[index][turn % len(paths)]
+    num_uses: Counter[str] = Counter()
+    # The sure ones first, so that a tie leaves to each kernel its own slot.
+    for index in sorted(range(len(slots)), key=lambda i: len(candidates[i])):
+        if candidates[index]:
+            match = min(candidates[index], key=lambda m: num_uses[m.path])
+            num_uses[match.path] += 1
+            matches[index] = match
     return matches
 
 
@@ -154,7 +155,7 @@ def _candidates(slot: Slot, kernels: Mapping[str, np.ndarray]) -> list[Match]:
 
 
 def _cost(match: Match) -> tuple[int, float]:
-    return match.num_silent_rows, round(match.distance, 6)
+    return match.num_silent_rows, round(match.distance, 9)
 
 
 def fit_kernel(slot: Slot, path: str, kernel: np.ndarray) -> Match | None:
@@ -175,7 +176,12 @@ def fit_kernel(slot: Slot, path: str, kernel: np.ndarray) -> Match | None:
             continue
         signs = np.where(gains < 0, -1, 1).astype(kernel.dtype)
         codes = from_rows(rows * signs[:, None], slot.axis, slot.codes.shape)
-        best = Match(path, codes, np.abs(gains), distance, order == canonical)
+        # A depthwise kernel's last two axes become one.
+        is_canonical = order == canonical and (
+            view.shape == slot.codes.shape
+            or slot.operator == "DEPTHWISE_CONV_2D"
+        )
+        best = Match(path, codes, np.abs(gains), distance, is_canonical)
     return best
 
 
@@ -196,12 +202,15 @@ def fit_rows(
     Example:
 
     >>> fit_rows(np.array([[127, 0, -42]]), np.array([[-3, 0, 1]]))[0].round(2)
-    array([-42.3], dtype=float32)
+    array([-42.3])
     >>> fit_rows(np.array([[127, 9, -42]]), np.array([[-3, 0, 1]]))
     (None, inf)
     """
-    t: np.ndarray = rows.astype(np.float32)
-    c: np.ndarray = codes.astype(np.float32)
+    # Doubles keep the distances of equal kernels equal; large arrays hold too
+    # many weights to be equal by chance, but cost memory.
+    dtype = np.float64 if rows.size <= _MAX_DOUBLES else np.float32
+    t: np.ndarray = rows.astype(dtype)
+    c: np.ndarray = codes.astype(dtype)
     tt, tc, cc = (
         np.einsum("ij,ij->i", a, b) for a, b in ((t, t), (t, c), (c, c))
     )

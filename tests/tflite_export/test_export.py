@@ -126,7 +126,7 @@ def test_channel_without_gain_holds_zeros_and_is_noted(zoo):
 
 
 def test_no_float_operator_is_left(zoo):
-    assert not any("compute in float32" in note for note in zoo.result.notes)
+    assert not any("computes in float32" in note for note in zoo.result.notes)
 
 
 def test_inputs_and_outputs_are_int8_with_a_batch_of_1(zoo):

@@ -109,6 +109,21 @@ def test_equal_kernels_are_given_out_in_order(rng):
     assert [m.path for m in matches] == ["a", "b"]
 
 
+def test_kernels_of_one_weight_a_channel_are_given_out_by_operator():
+    # All of them are 127 in the file; a pointwise one fits both operators.
+    pointwise = np.array([3, 5, 7, 2], np.int8).reshape(1, 1, 1, 4)
+    depthwise = np.array([1, 6, 4, 7], np.int8).reshape(1, 1, 4, 1)
+    full = np.full(4, 127, np.int8)
+    slots = [
+        Slot("DEPTHWISE_CONV_2D", full.reshape(1, 1, 1, 4), 3),
+        Slot("CONV_2D", full.reshape(4, 1, 1, 1), 0),
+    ]
+
+    matches = match_slots(slots, {"pw": pointwise, "dw": depthwise})
+
+    assert [m.path for m in matches] == ["dw", "pw"]
+
+
 def test_kernel_used_twice_is_found_twice(rng):
     codes = rng.integers(-7, 8, (4, 8)).astype(np.int8)
     slots = [

@@ -173,3 +173,23 @@ def test_other_backend_is_refused(qmodel, tmp_path, monkeypatch):
             tmp_path / "m.tflite",
             representative_dataset=np.zeros((1, 4, 4, 1)),
         )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Fourier(layers.Layer):
+    """Has no kernel in TFLite's built-in operators."""
+
+    def call(self, inputs):
+        return keras.ops.fft((inputs, inputs))[0]
+
+
+def test_operation_that_cannot_be_converted_is_named(grid, rng, tmp_path):
+    model = keras.Sequential([keras.Input((4, 4)), layers.Dense(4), Fourier()])
+
+    with pytest.raises(RuntimeError, match="TF Select ops: Complex, FFT"):
+        export_stripped(
+            model,
+            grid(model, rng),
+            tmp_path / "model.tflite",
+            representative_dataset=rng.normal(size=(4, 4, 4)),
+        )
