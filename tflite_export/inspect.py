@@ -9,6 +9,9 @@ import numpy as np
 from tflite_export.flatbuffer import Flatbuffer, Tensor
 
 
+MAX_NAME = 48
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorRow:
     """One constant of the file.
@@ -129,8 +132,13 @@ def _line(row: TensorRow) -> str:
     shape = "x".join(map(str, row.shape)) or "scalar"
     text = f"{row.operator:18}{row.dtype:9}{shape:18}{row.size_bytes:>9,}"
     if row.sparsity is None:
-        return f"{text}{'-':>8}{'-':>8}{'-':>9}  {row.name}"
+        return f"{text}{'-':>8}{'-':>8}{'-':>9}  {_clipped(row.name)}"
     return (
         f"{text}{row.sparsity:>8.1%}{row.num_distinct:>8}"
-        f"{row.entropy_bits:>9.2f}  {row.name}"
+        f"{row.entropy_bits:>9.2f}  {_clipped(row.name)}"
     )
+
+
+def _clipped(name: str) -> str:
+    """Fused operators carry the names of all they were made of."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
