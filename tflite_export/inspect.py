@@ -8,7 +8,6 @@ import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer, Tensor
 
-
 MAX_NAME = 48
 
 
