@@ -356,14 +356,15 @@ def zero_fraction(
     grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
     threshold = grid.width / 2
-    if level_grid == "uniform":
-        # Half a step around zero rounds to zero even without a dead zone.
-        half_step = grid.abs_bound / (2 * grid.max_code)
-        half_step = ops.where(grid.max_code > 1, half_step, 0.0)
-        threshold = ops.maximum(threshold, half_step)
     soft = ops.mean(
         ops.sigmoid((threshold - magnitudes) / (temperature * grid.abs_bound))
     )
+    if level_grid == "uniform":
+        # Half a step around zero rounds to zero even without a dead zone. Not
+        # in the soft count: there it would hide the gradient of the logit.
+        half_step = grid.abs_bound / (2 * grid.max_code)
+        half_step = ops.where(grid.max_code > 1, half_step, 0.0)
+        threshold = ops.maximum(threshold, half_step)
     hard = ops.mean(ops.cast(magnitudes <= threshold, soft.dtype))
     return soft + ops.stop_gradient(hard - soft)
 

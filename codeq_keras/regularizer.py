@@ -13,6 +13,9 @@ from codeq_keras.quantizer import DeadZoneQuantizer
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
 _BUDGET_STRENGTH = 100.0
 
+# Aims half a percent below the budget, so that noise ends inside it.
+_MARGIN = 0.995
+
 # The budget tightens over this fraction of the training, then stays.
 _RAMP_FRACTION = 0.5
 
@@ -104,7 +107,7 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         self.budget = budget
         self.log_start.assign(ops.log(start))
-        self.log_target.assign(ops.log(target))
+        self.log_target.assign(ops.log(_MARGIN * target))
 
     def penalty(
         self,
