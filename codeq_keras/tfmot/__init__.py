@@ -1,0 +1,44 @@
+"""CoDeQ inside TensorFlow Model Optimization's quantization API.
+
+Importing this package imports TensorFlow Model Optimization, which sets
+`TF_USE_LEGACY_KERAS=1` in the process: `tf.keras` may then mean `tf_keras`.
+`import keras` stays Keras 3. Nothing in `codeq_keras` imports it for you.
+
+Modules: `quantizer` and `quantize_config` (TFMOT's protocols), `scheme` and
+`dense_batch_norm` (whole models), `view` (reports and codes), `callbacks`
+(budget and logs), `saving` (formats), `translate` (Keras 3 to tf_keras) and
+`transfer` (back again).
+"""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "`codeq_keras.tfmot` runs Keras 3 operations inside tf_keras layers "
+        "and needs Keras on the TensorFlow backend. Received: "
+        f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
+    )
+
+from codeq_keras.tfmot.callbacks import (
+    CompressionBudget,
+    CompressionLogger,
+)
+from codeq_keras.tfmot.quantize_config import (
+    DeadZoneQuantizeConfig,
+)
+from codeq_keras.tfmot.quantizer import DeadZoneWeightQuantizer
+from codeq_keras.tfmot.saving import load_model, quantize_scope
+from codeq_keras.tfmot.scheme import CoDeQScheme
+from codeq_keras.tfmot.view import quantized_weights, report
+
+__all__ = [
+    "CoDeQScheme",
+    "CompressionBudget",
+    "CompressionLogger",
+    "DeadZoneQuantizeConfig",
+    "DeadZoneWeightQuantizer",
+    "load_model",
+    "quantize_scope",
+    "quantized_weights",
+    "report",
+]
