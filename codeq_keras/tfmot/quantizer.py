@@ -89,7 +89,8 @@ class KernelState:
             return tf.quantization.fake_quant_with_min_max_vars(
                 values, -bound, bound, narrow_range=True
             )
-        bounds = tf.broadcast_to(tf.reshape(bound, [-1]), kernel.shape[-1:])
+        # A product, which the converter folds; it keeps a `broadcast_to`.
+        bounds = tf.ones(kernel.shape[-1:]) * tf.reshape(bound, [-1])
         return tf.quantization.fake_quant_with_min_max_vars_per_channel(
             values, -bounds, bounds, narrow_range=True
         )
