@@ -1,0 +1,376 @@
+"""Dense codes <-> the arrays of TFLite's `SparsityParameters`, NumPy only.
+
+All axes but one are stored densely; of that one, or of its blocks, only the
+entries that hold a non-zero are stored (compressed sparse rows, CSR). Reading
+and writing the file is the business of `flatbuffer.py`.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+# Block sizes for which LiteRT has kernels.
+BLOCK_SIZES = (4, 16)
+_INDEX_TYPES = (np.uint8, np.uint16, np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseLevel:
+    """An axis of which every index is stored.
+
+    Attributes:
+        size: Number of indices; for an axis with blocks, the number of blocks.
+    """
+
+    size: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays: it has none."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseLevel:
+    """An axis of which only some indices are stored.
+
+    Attributes:
+        segments: Integers of shape `(num_parents + 1,)`: parent `i` owns the
+            indices from `segments[i]` up to `segments[i + 1]`.
+        indices: Integers of shape `(segments[-1],)`: the stored indices.
+    """
+
+    segments: np.ndarray
+    indices: np.ndarray
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return int(self.segments.nbytes + self.indices.nbytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseTensor:
+    """A tensor in TFLite's sparse form.
+
+    Attributes:
+        shape: Shape of the dense tensor.
+        values: The stored values, in order of storage; 1-D.
+        traversal_order: The axes from outermost to innermost in storage, then
+            the block axes, which count on from `len(shape)`.
+        block_map: For each block axis, the axis of the tensor it cuts.
+        levels: How each entry of `traversal_order` is stored.
+    """
+
+    shape: tuple[int, ...]
+    values: np.ndarray
+    traversal_order: tuple[int, ...]
+    block_map: tuple[int, ...]
+    levels: tuple[DenseLevel | SparseLevel, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values, segments and indices."""
+        arrays = sum(level.size_bytes for level in self.levels)
+        return int(self.values.nbytes) + arrays
+
+    @property
+    def layout(self) -> str:
+        """`"csr"` or the block, such as `"1x16"`."""
+        rank = len(self.shape)
+        sizes = [
+            str(level.size) if isinstance(level, DenseLevel) else "sparse"
+            for level in self.levels[rank:]
+        ]
+        return "x".join(["1", *sizes]) if sizes else "csr"
+
+
+def encode_sparse(
+    codes: np.ndarray, *, block_size: int = 1, axis: int = -1
+) -> SparseTensor:
+    """Stores the non-zero codes, or the blocks that hold one.
+
+    Args:
+        codes: Array of any shape with at least one axis.
+        block_size: 1 for single codes, or the length of the blocks along
+            `axis`: 4 or 16, which must divide its size.
+        axis: The axis that is stored sparsely.
+
+    Returns:
+        `SparseTensor` with the narrowest index types that fit.
+
+    Raises:
+        ValueError: If an argument is wrong.
+
+    Example:
+
+    >>> codes = np.array([[0, 0, 5, 0], [0, 0, 0, 0], [1, 0, 0, -2]], np.int8)
+    >>> sparse = encode_sparse(codes)
+    >>> sparse.values
+    array([ 5,  1, -2], dtype=int8)
+    >>> sparse.levels[1].segments
+    array([0, 1, 1, 3], dtype=uint8)
+    >>> sparse.levels[1].indices
+    array([2, 0, 3], dtype=uint8)
+    """
+    axis = _checked_axis(codes, block_size, axis)
+    rank = codes.ndim
+    others = tuple(a for a in range(rank) if a != axis)
+    blocks = np.moveaxis(codes, axis, -1)
+    num_blocks = codes.shape[axis] // block_size
+    # Spelt out, since -1 cannot be computed for an array of size 0.
+    num_rows = math.prod(codes.shape[a] for a in others)
+    blocks = blocks.reshape(num_rows, num_blocks, block_size)
+    is_stored = (blocks != 0).any(axis=2)
+    counts = is_stored.sum(axis=1, dtype=np.int64)
+    segments = np.concatenate([[0], np.cumsum(counts)])
+    levels: list[DenseLevel | SparseLevel] = [
+        DenseLevel(codes.shape[a]) for a in others
+    ]
+    levels.append(
+        SparseLevel(_narrow(segments), _narrow(np.nonzero(is_stored)[1]))
+    )
+    order: tuple[int, ...] = (*others, axis)
+    block_map: tuple[int, ...] = ()
+    if block_size > 1:
+        levels.append(DenseLevel(block_size))
+        order, block_map = (*order, rank), (axis,)
+    return SparseTensor(
+        shape=codes.shape,
+        values=blocks[is_stored].ravel(),
+        traversal_order=order,
+        block_map=block_map,
+        levels=tuple(levels),
+    )
+
+
+def smallest_encoding(codes: np.ndarray) -> SparseTensor:
+    """Returns the smallest encoding without blocks, over all axes.
+
+    The sparse axis decides: a depthwise kernel `(1, 3, 3, 64)` needs 10
+    segments along its last axis and 577 along its first.
+
+    Args:
+        codes: Array of any shape with at least one axis.
+
+    Returns:
+        `SparseTensor`.
+
+    Example:
+
+    >>> codes = np.zeros((1, 3, 3, 64), np.int8)
+    >>> smallest_encoding(codes).size_bytes
+    10
+    """
+    if math.prod(codes.shape) == 0:
+        return encode_sparse(codes)
+    encodings = [encode_sparse(codes, axis=a) for a in range(codes.ndim)]
+    # The last axis wins ties: it is the one LiteRT's own tools write.
+    return min(reversed(encodings), key=lambda tensor: tensor.size_bytes)
+
+
+def decode_sparse(tensor: SparseTensor) -> np.ndarray:
+    """Returns the dense tensor; the inverse of `encode_sparse`.
+
+    Reads every layout that LiteRT's verifier accepts, not only those that
+    `encode_sparse` writes.
+
+    Args:
+        tensor: A sparse tensor; it is validated first.
+
+    Returns:
+        Array of `tensor.shape`, zero where nothing is stored.
+
+    Raises:
+        ValueError: If the arrays contradict each other.
+
+    Example:
+
+    >>> codes = np.diag(np.array([1, 2, 3, 4], np.int8))
+    >>> np.array_equal(decode_sparse(encode_sparse(codes, block_size=4)), codes)
+    True
+    """
+    validate_sparse(tensor)
+    sizes = _level_sizes(tensor)
+    # `position[axis]` of all entries stored so far, level by level.
+    positions: dict[int, np.ndarray] = {
+        axis: np.zeros(1, np.int64) for axis in range(len(sizes))
+    }
+    for axis, level in zip(tensor.traversal_order, tensor.levels, strict=True):
+        count = len(positions[0])
+        if isinstance(level, DenseLevel):
+            repeats = np.full(count, level.size)
+            indices = np.tile(np.arange(level.size), count)
+        else:
+            repeats = np.diff(level.segments.astype(np.int64))
+            indices = level.indices.astype(np.int64)
+        positions = {a: np.repeat(p, repeats) for a, p in positions.items()}
+        positions[axis] = indices
+    rank = len(tensor.shape)
+    for block, axis in enumerate(tensor.block_map, start=rank):
+        positions[axis] = positions[axis] * sizes[block] + positions[block]
+    dense: np.ndarray = np.zeros(tensor.shape, tensor.values.dtype)
+    dense[tuple(positions[axis] for axis in range(rank))] = tensor.values
+    return dense
+
+
+def validate_sparse(tensor: SparseTensor) -> None:
+    """Raises an error unless the arrays describe exactly one dense tensor.
+
+    The checks are those of LiteRT's own verifier, which its loader does not
+    run: with arrays that break one, it reads outside of them. Beyond those,
+    segments start at 0, each segment's indices increase, and each axis has at
+    most one block axis.
+
+    Args:
+        tensor: The tensor to be checked.
+
+    Raises:
+        ValueError: What is wrong, with the level where it is.
+
+    Example:
+
+    >>> sparse = encode_sparse(np.eye(2, dtype=np.int8))
+    >>> validate_sparse(sparse)
+    >>> validate_sparse(dataclasses.replace(sparse, values=sparse.values[:1]))
+    Traceback (most recent call last):
+    ...
+    ValueError: A sparse tensor's values must be as many as its levels store. \
+Received: 1 values for 2 places.
+    """
+    _validate_axes(tensor)
+    sizes = _level_sizes(tensor)
+    num_entries = 1
+    for axis, level in zip(tensor.traversal_order, tensor.levels, strict=True):
+        if isinstance(level, DenseLevel):
+            if level.size != sizes[axis]:
+                raise _fault(
+                    f"dense level of axis {axis} must have the axis's size, "
+                    f"{sizes[axis]}",
+                    level.size,
+                )
+            num_entries *= level.size
+        else:
+            _validate_sparse_level(level, axis, sizes[axis], num_entries)
+            num_entries = level.indices.size
+    if tensor.values.size != num_entries:
+        raise _fault(
+            "values must be as many as its levels store",
+            f"{tensor.values.size} values for {num_entries} places",
+        )
+
+
+def _validate_axes(tensor: SparseTensor) -> None:
+    rank, order = len(tensor.shape), tensor.traversal_order
+    block_rank = len(order) - rank
+    if min(tensor.shape, default=0) < 0 or rank == 0:
+        raise _fault("shape must be at least one size >= 0", tensor.shape)
+    if len(tensor.levels) != len(order) or block_rank < 0:
+        raise _fault(
+            "traversal order must name each axis and each level",
+            f"{len(order)} entries for {rank} axes, {len(tensor.levels)} "
+            "levels",
+        )
+    if sorted(order[:rank]) != list(range(rank)) or sorted(
+        order[rank:]
+    ) != list(range(rank, len(order))):
+        raise _fault(
+            "traversal order must be all axes, then all block axes", order
+        )
+    is_axis = all(0 <= axis < rank for axis in tensor.block_map)
+    is_unique = len(set(tensor.block_map)) == len(tensor.block_map)
+    if len(tensor.block_map) != block_rank or not is_axis or not is_unique:
+        raise _fault(
+            "block map must name one axis for each block axis",
+            f"{tensor.block_map} for {block_rank} block axes",
+        )
+
+
+def _level_sizes(tensor: SparseTensor) -> list[int]:
+    """The size of each axis in blocks, then those of the block axes."""
+    rank = len(tensor.shape)
+    sizes = list(tensor.shape)
+    by_axis = dict(zip(tensor.traversal_order, tensor.levels, strict=True))
+    for block, axis in enumerate(tensor.block_map, start=rank):
+        level = by_axis[block]
+        if not isinstance(level, DenseLevel) or level.size <= 0:
+            raise _fault("block axes must be dense", f"axis {block}")
+        if sizes[axis] % level.size:
+            raise _fault(
+                f"block of axis {axis} must divide its size {sizes[axis]}",
+                level.size,
+            )
+        sizes[axis] //= level.size
+        sizes.append(level.size)
+    return sizes
+
+
+def _validate_sparse_level(
+    level: SparseLevel, axis: int, size: int, num_parents: int
+) -> None:
+    segments: np.ndarray = level.segments.astype(np.int64)
+    indices: np.ndarray = level.indices.astype(np.int64)
+    if segments.size != num_parents + 1:
+        raise _fault(
+            f"segments of axis {axis} must be {num_parents + 1}", segments.size
+        )
+    if segments[0] != 0 or (np.diff(segments) < 0).any():
+        raise _fault(
+            f"segments of axis {axis} must start at 0 and not decrease",
+            segments[:8].tolist(),
+        )
+    if segments[-1] != indices.size:
+        raise _fault(
+            f"indices of axis {axis} must be as many as the last segment ends "
+            f"at, {segments[-1]}",
+            indices.size,
+        )
+    if indices.size and not (0 <= indices.min() and indices.max() < size):
+        raise _fault(
+            f"indices of axis {axis} must be in [0, {size})",
+            f"[{indices.min()}, {indices.max()}]",
+        )
+    is_first: np.ndarray = np.zeros(indices.size + 1, bool)
+    is_first[segments] = True
+    if (
+        indices.size
+        and ((np.diff(indices) <= 0) & ~is_first[1 : indices.size]).any()
+    ):
+        raise _fault(f"indices of axis {axis} must increase", "others")
+
+
+def _checked_axis(codes: np.ndarray, block_size: int, axis: int) -> int:
+    if not -codes.ndim <= axis < codes.ndim:
+        raise ValueError(
+            f"`axis` must be an axis of `codes`. Received: axis={axis} for "
+            f"shape {codes.shape}."
+        )
+    if block_size != 1 and block_size not in BLOCK_SIZES:
+        raise ValueError(
+            f"`block_size` must be 1 or one of {BLOCK_SIZES}. "
+            f"Received: block_size={block_size}."
+        )
+    if codes.shape[axis] % block_size:
+        raise ValueError(
+            f"`block_size` must divide the size of axis {axis}. Received: "
+            f"block_size={block_size} for shape {codes.shape}. Use "
+            "block_size=1."
+        )
+    return axis % codes.ndim
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The values in the narrowest type that TFLite knows for them."""
+    largest = int(values.max(initial=0))
+    for dtype in _INDEX_TYPES:
+        if largest <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    raise ValueError(
+        "A sparse tensor must have fewer than 2**31 stored values. "
+        f"Received: {largest}."
+    )
+
+
+def _fault(expected: str, received: object) -> ValueError:
+    return ValueError(f"A sparse tensor's {expected}. Received: {received}.")
