@@ -29,7 +29,13 @@ from codeq_keras.tfmot.quantize_config import (
 from codeq_keras.tfmot.quantizer import DeadZoneWeightQuantizer
 from codeq_keras.tfmot.saving import load_model, quantize_scope
 from codeq_keras.tfmot.scheme import CoDeQScheme
-from codeq_keras.tfmot.view import quantized_weights, report
+from codeq_keras.tfmot.transfer import from_tf_keras
+from codeq_keras.tfmot.translate import to_tf_keras
+from codeq_keras.tfmot.view import (
+    QuantizedView,
+    quantized_weights,
+    report,
+)
 
 __all__ = [
     "CoDeQScheme",
@@ -37,8 +43,11 @@ __all__ = [
     "CompressionLogger",
     "DeadZoneQuantizeConfig",
     "DeadZoneWeightQuantizer",
+    "QuantizedView",
+    "from_tf_keras",
     "load_model",
     "quantize_scope",
     "quantized_weights",
     "report",
+    "to_tf_keras",
 ]
