@@ -1,82 +1,46 @@
 """Reads and writes `.tflite` files: operators, tensors, buffers, metadata.
 
-The only file that touches the TFLite schema. It decides nothing: which tensors
-to rewrite, and to what, is the business of `exact_weights.py`.
+With `flatbuffer_tensors.py`, the only file that touches the TFLite schema. It
+decides nothing: which tensors to rewrite, and to what, is the business of
+`exact_weights.py`.
 """
 
-import dataclasses
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export import packing
+from tflite_export.flatbuffer_guard import require_safe_offsets
+from tflite_export.flatbuffer_tensors import (
+    as_array,
+    dtype_name,
+    indices,
+    packed_sparsity,
+    sparse_tensor,
+)
+from tflite_export.graph import Constant, InputSite, Operator, Tensor
+from tflite_export.sparse_encoding import SparseTensor, validate_sparse
 
 FILE_IDENTIFIER = b"TFL3"
 # The schema asks for 16 bytes (`force_align: 16`), and microcontroller kernels
 # read weights in place and rely on it; the generated Python code ignores it.
 BUFFER_ALIGNMENT = 16
 
+# Constants may be read by several tensors, but not by thousands.
+MAX_SHARING = 32
+
 _OPERATOR_NAMES = {
     code: name
     for name, code in vars(schema.BuiltinOperator).items()
     if not name.startswith("_")
 }
-_DTYPE_NAMES = {
-    code: name.lower()
-    for name, code in vars(schema.TensorType).items()
-    if not name.startswith("_")
-}
 _NO_SCALES: np.ndarray = np.zeros(0, np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One tensor of the file; `data` is `None` when it is not a constant."""
-
-    index: int
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: np.ndarray | None
-    scales: np.ndarray
-    zero_points: np.ndarray
-    axis: int
-    size_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Operator:
-    """One operator; `inputs` are tensor indices, -1 where one is left out."""
-
-    subgraph: int
-    index: int
-    name: str
-    version: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-class InputSite(NamedTuple):
-    """The place where an operator reads a tensor."""
-
-    subgraph: int
-    operator: int
-    position: int
-
-
-class Constant(NamedTuple):
-    """New contents of a constant tensor, with its scale or scales."""
-
-    data: np.ndarray
-    scales: np.ndarray
-    axis: int
-
-    def key(self) -> tuple[bytes, bytes, int]:
-        """Equal for constants that can share one tensor."""
-        return self.data.tobytes(), self.scales.tobytes(), self.axis
 
 
 class _AlignedBuilder(flatbuffers.Builder):
@@ -117,7 +81,13 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
                 f"{FILE_IDENTIFIER!r} at byte 4). Received: {len(data)} bytes "
                 f"that start with {bytes(data[:8])!r}."
             )
-        self._model = schema.ModelT.InitFromPackedBuf(data, 0)
+        require_safe_offsets(data)
+        self._data = data
+        try:
+            self._model = schema.ModelT.InitFromPackedBuf(data, 0)
+            self._require_consistent()
+        except (struct.error, TypeError, IndexError, AttributeError) as error:
+            raise _damaged(f"contents that cannot be read ({error})") from error
 
     def to_bytes(self) -> bytes:
         """Returns the file; reading and writing it again changes no byte."""
@@ -147,18 +117,18 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def tensor(self, subgraph: int, index: int) -> Tensor:
         """Returns one tensor, with its values if they are in the file."""
         tensor = self._model.subgraphs[subgraph].tensors[index]
-        dtype = _DTYPE_NAMES[tensor.type]
+        dtype = dtype_name(tensor.type)
         shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-        raw = self._model.buffers[tensor.buffer].data
-        size_bytes = 0 if raw is None else len(raw)
+        raw = self._raw(tensor)
+        sparse = sparse_tensor(tensor.sparsity, raw, dtype, shape)
         quantization = tensor.quantization
         has_scale = quantization is not None and quantization.scale is not None
         return Tensor(
             index=index,
-            name=tensor.name.decode(),
+            name=_text(tensor.name),
             dtype=dtype,
             shape=shape,
-            data=_as_array(raw, dtype, shape) if size_bytes else None,
+            data=as_array(raw, dtype, shape) if sparse is None else None,
             scales=(
                 np.array(quantization.scale, np.float32)
                 if has_scale
@@ -170,7 +140,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
                 else np.zeros(0, np.int64)
             ),
             axis=int(quantization.quantizedDimension) if has_scale else 0,
-            size_bytes=size_bytes,
+            size_bytes=raw.size
+            + sum(
+                level.size_bytes for level in (sparse.levels if sparse else ())
+            ),
+            sparse=sparse,
         )
 
     def inputs(self) -> dict[str, Tensor]:
@@ -185,9 +159,9 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def metadata(self, name: str) -> bytes | None:
         """Returns the metadata record of that name, or `None`."""
         for record in self._model.metadata or ():
-            if record.name.decode() == name:
+            if _text(record.name) == name:
                 data = self._model.buffers[record.buffer].data
-                return b"" if data is None else bytes(bytearray(data))
+                return b"" if data is None else np.asarray(data).tobytes()
         return None
 
     def set_metadata(self, name: str, data: bytes) -> None:
@@ -229,29 +203,118 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
                 self._write_tensor(subgraph, target, constant)
                 self._set_read_index(site, target)
 
+    def densify(self, subgraph: int, index: int, sparse: SparseTensor) -> None:
+        """Stores a constant sparsely; a DENSIFY operator makes it dense again.
+
+        Args:
+            subgraph: The subgraph of the tensor.
+            index: The constant; its readers stay as they are.
+            sparse: The same values, sparse.
+        """
+        validate_sparse(sparse)
+        graph = self._model.subgraphs[subgraph]
+        stored = graph.tensors[self._copy_tensor(subgraph, index)]
+        raw = np.frombuffer(sparse.values.tobytes(), np.uint8)
+        stored.buffer = self._add_buffer(raw)
+        stored.sparsity = packed_sparsity(sparse)
+        # Buffer 0 is empty: the tensor is computed now.
+        graph.tensors[index].buffer = 0
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self._operator_code("DENSIFY")
+        operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
+        operator.outputs = np.array([index], np.int32)
+        operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
+        operator.builtinOptions = schema.DensifyOptionsT()
+        graph.operators.insert(0, operator)
+
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
         code = self._model.operatorCodes[operator.opcodeIndex]
         # Old files hold the code in the first field, new ones in the second.
         builtin = max(code.deprecatedBuiltinCode, code.builtinCode)
+        is_custom = builtin == schema.BuiltinOperator.CUSTOM
+        name = _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
         return Operator(
             subgraph,
             index,
-            _OPERATOR_NAMES[builtin],
+            _text(code.customCode) if is_custom else name,
             int(code.version),
-            _indices(operator.inputs),
-            _indices(operator.outputs),
+            indices(operator.inputs),
+            indices(operator.outputs),
+            is_custom,
         )
+
+    def _operator_code(self, name: str) -> int:
+        """The index of version 1 of an operator, which is added if missing."""
+        builtin = getattr(schema.BuiltinOperator, name)
+        for index, code in enumerate(self._model.operatorCodes):
+            if (code.builtinCode, code.version) == (builtin, 1):
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        self._model.operatorCodes.append(code)
+        return len(self._model.operatorCodes) - 1
+
+    def _raw(self, tensor: Any) -> np.ndarray:
+        """The bytes of a constant, also those behind the tables (over 2 GB)."""
+        buffer = self._model.buffers[tensor.buffer]
+        if buffer.data is not None:
+            return np.asarray(buffer.data, np.uint8)
+        # 0 and 1 mean that there are none.
+        end = buffer.offset + buffer.size
+        if buffer.offset <= 1 or not buffer.size:
+            return np.zeros(0, np.uint8)
+        if end > len(self._data):
+            raise _damaged(
+                f"a buffer up to byte {end:,} of {len(self._data):,}"
+            )
+        return np.frombuffer(self._data, np.uint8, buffer.size, buffer.offset)
+
+    def _require_consistent(self) -> None:
+        """All indices lead to something, and sharing stays within bounds."""
+        model = self._model
+        if not model.subgraphs or not model.buffers:
+            raise _damaged("no graph or no buffers")
+        num_codes = len(model.operatorCodes or ())
+        num_bytes = 0
+        for graph in model.subgraphs:
+            count = len(graph.tensors or ())
+            for tensor in graph.tensors or ():
+                _require_index(tensor.buffer, len(model.buffers), "buffer")
+                num_bytes += self._raw(tensor).size
+            for operator in graph.operators or ():
+                _require_index(operator.opcodeIndex, num_codes, "operator code")
+                for index in indices(operator.inputs):
+                    # -1 is an input that is left out.
+                    _require_index(max(index, 0), count, "tensor")
+                for index in indices(operator.outputs):
+                    _require_index(index, count, "tensor")
+            for side in (graph.inputs, graph.outputs):
+                for index in indices(side):
+                    _require_index(index, count, "tensor")
+        for record in model.metadata or ():
+            _require_index(record.buffer, len(model.buffers), "buffer")
+        for signature in model.signatureDefs or ():
+            self._require_signature(signature)
+        if num_bytes > MAX_SHARING * len(self._data):
+            raise _damaged(f"constants of {num_bytes:,} bytes")
+
+    def _require_signature(self, signature: Any) -> None:
+        graphs = self._model.subgraphs
+        _require_index(signature.subgraphIndex, len(graphs), "subgraph")
+        count = len(graphs[signature.subgraphIndex].tensors or ())
+        for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
+            _require_index(entry.tensorIndex, count, "tensor")
 
     def _interface(self, side: str) -> dict[str, Tensor]:
         subgraph = self._model.subgraphs[0]
         for signature in self._model.signatureDefs or ():
             if signature.subgraphIndex == 0:
                 return {
-                    entry.name.decode(): self.tensor(0, int(entry.tensorIndex))
+                    _text(entry.name): self.tensor(0, int(entry.tensorIndex))
                     for entry in getattr(signature, side) or ()
                 }
-        tensors = [self.tensor(0, i) for i in _indices(getattr(subgraph, side))]
+        tensors = [self.tensor(0, i) for i in indices(getattr(subgraph, side))]
         return {tensor.name: tensor for tensor in tensors}
 
     def _read_index(self, site: InputSite) -> int:
@@ -277,6 +340,9 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     ) -> None:
         tensor = self._model.subgraphs[subgraph].tensors[index]
         raw = np.frombuffer(constant.data.tobytes(), np.uint8)
+        if constant.bit_width == 4:
+            raw = packing.pack(constant.data, bit_width=4)
+            tensor.type = schema.TensorType.INT4
         if self._num_uses(tensor.buffer) == 1:
             self._model.buffers[tensor.buffer].data = raw
         else:
@@ -302,21 +368,23 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         return len(self._model.buffers) - 1
 
 
-def _indices(vector: Any) -> tuple[int, ...]:
-    return () if vector is None else tuple(map(int, vector))
-
-
 def _natural(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", name)
     return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
 
 
-def _as_array(
-    raw: Any, dtype: str, shape: tuple[int, ...]
-) -> np.ndarray | None:
-    """The values, or `None` for types unknown to NumPy (int4, strings)."""
-    if dtype == "bool" or re.fullmatch(r"u?int(8|16|32|64)|float\d\d", dtype):
-        values = np.frombuffer(bytes(bytearray(raw)), dtype)
-        # A sparse tensor holds fewer values than its shape says.
-        return values.reshape(shape) if values.size == np.prod(shape) else None
-    return None
+def _text(raw: bytes | None) -> str:
+    return "" if raw is None else raw.decode(errors="replace")
+
+
+def _require_index(index: int, count: int, kind: str) -> None:
+    if not 0 <= index < count:
+        raise _damaged(
+            f"the index {index} of a {kind}, of which it has {count}"
+        )
+
+
+def _damaged(received: str) -> ValueError:
+    return ValueError(
+        f"Expected an undamaged .tflite file. Received: {received}."
+    )

@@ -1,0 +1,212 @@
+"""Checks the offsets of a `.tflite` file before anything follows them.
+
+LiteRT's loader and the generated Python code trust the file: an offset may
+lead outside of it, and a few kilobytes of tables that share each other unfold
+into gigabytes. This walk touches each table once, within a budget, and knows
+only where the format has offsets, not what they mean.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# A model of 50,000 operators is below; above, Python would need minutes.
+MAX_TABLES = 200_000
+# Names and shapes may be shared, but not so often that they fill the memory.
+SHARED_BYTES = 2**20
+_MAX_DEPTH = 16
+
+
+class _Field(NamedTuple):
+    """A field that holds an offset.
+
+    `kind` is "tables", "table", "vector", "data" (a vector that is never
+    copied) or "union", whose type is in the field before.
+    """
+
+    kind: str
+    table: str = ""
+    item_size: int = 1
+
+
+_STRING = _Field("vector")
+_INTS = _Field("vector", item_size=4)
+_LONGS = _Field("vector", item_size=8)
+
+_TABLES: Mapping[str, Mapping[int, _Field]] = {
+    "model": {
+        1: _Field("tables", "operator_code"),
+        2: _Field("tables", "subgraph"),
+        3: _STRING,
+        4: _Field("tables", "buffer"),
+        5: _INTS,
+        6: _Field("tables", "metadata"),
+        7: _Field("tables", "signature"),
+        8: _Field("tables", "named"),
+        9: _Field("tables", "external_buffer"),
+    },
+    "operator_code": {1: _STRING},
+    "subgraph": {
+        0: _Field("tables", "tensor"),
+        1: _INTS,
+        2: _INTS,
+        3: _Field("tables", "operator"),
+        4: _STRING,
+    },
+    "tensor": {
+        0: _INTS,
+        3: _STRING,
+        4: _Field("table", "quantization"),
+        6: _Field("table", "sparsity"),
+        7: _INTS,
+        9: _Field("tables", "variant"),
+    },
+    "quantization": {
+        0: _INTS,
+        1: _INTS,
+        2: _INTS,
+        3: _LONGS,
+        5: _Field("union", "quantization_details"),
+    },
+    "quantization_details:1": {0: _STRING},
+    "quantization_details:2": {3: _INTS},
+    "sparsity": {
+        0: _INTS,
+        1: _INTS,
+        2: _Field("tables", "dimension"),
+    },
+    "dimension": {3: _Field("union", "indices"), 5: _Field("union", "indices")},
+    "indices:1": {0: _INTS},
+    "indices:2": {0: _Field("vector", item_size=2)},
+    "indices:3": {0: _STRING},
+    "operator": {
+        1: _INTS,
+        2: _INTS,
+        4: _Field("union", "options"),
+        5: _Field("data"),
+        7: _STRING,
+        8: _INTS,
+        12: _Field("union", "options2"),
+    },
+    # The only options with texts, which are copied.
+    "options:111": {0: _STRING, 1: _STRING},
+    "options2:5": {0: _STRING, 2: _STRING},
+    "options2:21": {0: _STRING},
+    "buffer": {0: _Field("data")},
+    "metadata": {0: _STRING},
+    "named": {0: _STRING},
+    "external_buffer": {4: _STRING},
+    "variant": {0: _INTS},
+    "signature": {
+        0: _Field("tables", "named"),
+        1: _Field("tables", "named"),
+        2: _STRING,
+    },
+}
+
+
+def require_safe_offsets(data: bytes) -> None:
+    """Raises an error unless every offset leads to a place in the file.
+
+    Args:
+        data: A file that starts as a `.tflite` file does.
+
+    Raises:
+        ValueError: If an offset or a size is wrong, or the file claims far
+            more than it can hold.
+
+    Example:
+
+    >>> require_safe_offsets(bytes([200, 0, 0, 0]) + b"TFL3")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected an undamaged .tflite file. Received: an offset to \
+byte 200 of 8, in the table `model`.
+    """
+    walk = _Walk(data)
+    walk.table(walk.offset(0, "model"), "model", 0)
+
+
+class _Walk:
+    """Follows the offsets; holds what is left of the budgets."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._num_tables = MAX_TABLES
+        self._num_bytes = len(data) + SHARED_BYTES
+
+    def table(self, position: int, name: str, depth: int) -> None:
+        self._num_tables -= 1
+        if self._num_tables < 0 or depth > _MAX_DEPTH:
+            raise _fault(f"more than {MAX_TABLES:,} tables")
+        (to_vtable,) = self._read("<i", position, name)
+        vtable = position - to_vtable
+        vtable_size, table_size = self._read("<HH", vtable, name)
+        self._require(vtable + vtable_size, name)
+        self._require(position + table_size, name)
+        for field, kind in _TABLES.get(name, {}).items():
+            entry = 4 + 2 * field
+            if entry + 2 > vtable_size:
+                continue
+            (start,) = self._read("<H", vtable + entry, name)
+            if start:
+                union_type = 0
+                if kind.kind == "union":
+                    union_type = self._union_type(position, vtable, entry, name)
+                self._field(position + start, kind, name, union_type, depth)
+
+    def offset(self, position: int, name: str) -> int:
+        (distance,) = self._read("<I", position, name)
+        self._require(position + distance + 4, name, position + distance)
+        return position + distance
+
+    def _field(
+        self, place: int, field: _Field, name: str, union_type: int, depth: int
+    ) -> None:
+        target = self.offset(place, name)
+        if field.kind == "table":
+            self.table(target, field.table, depth + 1)
+        elif field.kind == "union":
+            self.table(target, f"{field.table}:{union_type}", depth + 1)
+        elif field.kind == "tables":
+            for index in range(self._length(target, 4, name)):
+                item = self.offset(target + 4 + 4 * index, name)
+                self.table(item, field.table, depth + 1)
+        else:
+            count = self._length(target, field.item_size, name)
+            if field.kind == "vector":
+                self._num_bytes -= count * field.item_size
+            if self._num_bytes < 0:
+                raise _fault("names and shapes of more bytes than the file has")
+
+    def _union_type(
+        self, position: int, vtable: int, entry: int, name: str
+    ) -> int:
+        (start,) = self._read("<H", vtable + entry - 2, name)
+        if not start:
+            return 0
+        (union_type,) = self._read("<B", position + start, name)
+        return int(union_type)
+
+    def _length(self, position: int, item_size: int, name: str) -> int:
+        (count,) = self._read("<I", position, name)
+        self._require(position + 4 + count * item_size, name)
+        return int(count)
+
+    def _read(self, form: str, position: int, name: str) -> tuple[int, ...]:
+        self._require(position + struct.calcsize(form), name, position)
+        return struct.unpack_from(form, self._data, position)
+
+    def _require(self, end: int, name: str, start: int | None = None) -> None:
+        place = end if start is None else start
+        if place < 0 or end > len(self._data):
+            raise _fault(
+                f"an offset to byte {place:,} of {len(self._data):,}, in the "
+                f"table `{name.partition(':')[0]}`"
+            )
+
+
+def _fault(received: str) -> ValueError:
+    return ValueError(
+        f"Expected an undamaged .tflite file. Received: {received}."
+    )
