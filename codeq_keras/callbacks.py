@@ -9,7 +9,7 @@ from codeq_keras.model import check_quantized
 from codeq_keras.report import summarize
 
 # Relative miss above which the end of the training warns.
-_TOLERANCE = 0.03
+_TOLERANCE = 0.05
 
 
 class CompressionLogger(keras.callbacks.Callback):

@@ -24,8 +24,10 @@ class Kernel:
     """One weight tensor that a quantizer can be put in front of.
 
     Attributes:
-        path: Unique within the model: the names of the layers that hold it,
-            outermost first, then the variable's name, joined by "/".
+        path: Unique within the model and the same in every copy of it: the
+            names of the layers that hold the kernel, outermost first, then
+            the variable's name, joined by "/". A layer without a name of its
+            own, in a subclassed model, goes by its attribute.
         variable: The Keras variable, of rank 2 or more.
         layer: The layer that owns the variable.
         output_axes: Axes of the kernel that number the output channels.
@@ -98,7 +100,7 @@ def all_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
         layer: Keras model or layer.
     """
     yield layer
-    for child in _children(layer):
+    for child in _children(layer).values():
         yield from all_layers(child)
 
 
@@ -124,30 +126,78 @@ def _visit(
         known = repeats is not None and steps is not None
         repeats = repeats * steps if known else None  # type: ignore[operator]
     call_shapes = _functional_call_shapes(layer)
-    for child in _children(layer):
-        shapes = call_shapes.get(child.name, [None])
-        yield from _visit(
-            child, (*path, child.name), shapes * len(calls), repeats
-        )
+    for name, child in _children(layer).items():
+        shapes = call_shapes.get(child.name) or [_attention_shape(layer, child)]
+        yield from _visit(child, (*path, name), shapes * len(calls), repeats)
 
 
-def _children(layer: keras.Layer) -> Iterable[keras.Layer]:
-    if isinstance(layer, keras.Model):
-        return layer.layers
-    # A layer has no public list of its sublayers. Its attributes are one.
-    found: dict[int, keras.Layer] = {}
-    for value in vars(layer).values():
-        items = value.values() if isinstance(value, dict) else [value]
-        for item in items:
-            group = item if isinstance(item, list | tuple) else [item]
-            for member in group:
-                if isinstance(member, keras.Layer):
-                    found.setdefault(id(member), member)
-    return found.values()
+def _children(layer: keras.Layer) -> dict[str, keras.Layer]:
+    """The layers directly inside a layer, under names that survive a copy.
+
+    A sequential or functional model keeps the names of its layers. Elsewhere
+    Keras numbers layers without a name anew in every copy, so such a layer
+    goes by the attribute that holds it.
+    """
+    is_sequential = isinstance(layer, keras.Sequential)
+    if is_sequential or hasattr(layer, "operations"):
+        return _unique((child.name, child) for child in layer.layers)
+    found: dict[int, tuple[str, keras.Layer]] = {}
+    # Public attributes first: the private ones repeat them in lists.
+    for name, value in sorted(vars(layer).items(), key=_is_private):
+        for suffix, child in _layers_in(value):
+            if not _is_numbered(child):
+                label = child.name
+            else:
+                label = name.lstrip("_") + suffix
+            found.setdefault(id(child), (label, child))
+    return _unique(found.values())
+
+
+def _is_private(item: tuple[str, Any]) -> bool:
+    return item[0].startswith("_")
+
+
+def _layers_in(value: Any) -> Iterator[tuple[str, keras.Layer]]:
+    if isinstance(value, keras.Layer):
+        yield "", value
+    elif isinstance(value, dict | list | tuple):
+        is_dict = isinstance(value, dict)
+        items = value.items() if is_dict else enumerate(value)
+        for key, item in items:
+            for suffix, layer in _layers_in(item):
+                yield f"_{key}{suffix}", layer
+
+
+def _is_numbered(layer: keras.Layer) -> bool:
+    """Whether Keras made up the name from the class, as in "conv2d_3"."""
+    words = re.sub(r"[\W_]|\d+$", "", layer.name).lower()
+    return words == re.sub(r"[\W_]|\d+$", "", type(layer).__name__).lower()
+
+
+def _unique(
+    items: Iterable[tuple[str, keras.Layer]],
+) -> dict[str, keras.Layer]:
+    named: dict[str, keras.Layer] = {}
+    for name, layer in items:
+        label, count = name, 1
+        while label in named:
+            label, count = f"{name}_{count}", count + 1
+        named[label] = layer
+    return named
+
+
+def _attention_shape(parent: keras.Layer, child: keras.Layer) -> Shape | None:
+    """Input shape of an attention's output projection, which Keras omits."""
+    shapes = (parent.get_build_config() or {}).get("shapes_dict") or {}
+    query, built = shapes.get("query_shape"), _build_shape(child)
+    if query is None or built is None or None not in built[1:]:
+        return None
+    return (*query[:-1], *built[len(query) - 1 :])
 
 
 def _own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    nested = {id(v) for child in _children(layer) for v in child.variables}
+    children = _children(layer).values()
+    nested = {id(v) for child in children for v in child.variables}
     return [v for v in layer.variables if id(v) not in nested]
 
 

@@ -111,9 +111,7 @@ def test_gradient_equals_closed_form(rng, level_grid, logit, bit_width):
         )
         return keras.ops.sum(quantized * upstream)
 
-    actual = gradient(
-        loss, weights, np.float32(logit), np.float32(bit_width)
-    )
+    actual = gradient(loss, weights, np.float32(logit), np.float32(bit_width))
 
     expected = reference.gradients(weights, upstream, 1.5, logit, bit_width)
     for result, closed_form in zip(actual, expected, strict=True):
@@ -226,9 +224,7 @@ def test_fake_quantize_is_zero_inside_dead_zone_with_few_levels(
     weights, logit, bit_width, level_grid
 ):
     arguments = quantizer_arguments(weights, logit, bit_width, level_grid)
-    width = float(
-        ops.dead_zone_width(logit, abs_bound=arguments["abs_bound"])
-    )
+    width = float(ops.dead_zone_width(logit, abs_bound=arguments["abs_bound"]))
 
     values = to_numpy(ops.fake_quantize(weights, **arguments))
 
@@ -311,9 +307,7 @@ def test_abs_bound_equals_numpy_quantile(rng, axis, range_quantile):
 
 def test_bit_width_from_logit_rounds_and_passes_the_gradient():
     [to_logit] = gradient(
-        lambda t: ops.bit_width_from_logit(
-            t, min_bit_width=2, max_bit_width=8
-        ),
+        lambda t: ops.bit_width_from_logit(t, min_bit_width=2, max_bit_width=8),
         np.float32(0.5),
     )
 

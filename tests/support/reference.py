@@ -52,7 +52,9 @@ def fake_quantize(
         elif max_code == 1:
             result.append(sign * mean_kept)
         elif level_grid == "dead_zone":
-            result.append(sign * max(round(127 * level / bound), 1) * bound / 127)
+            result.append(
+                sign * max(round(127 * level / bound), 1) * bound / 127
+            )
         else:
             step = bound / max_code
             code = max(-max_code, min(max_code, round(w / step)))
@@ -79,10 +81,16 @@ def gradients(
         to_spacing += g * (k - position)
         to_offset += g * (((k > 0) - (k < 0)) - sign)
     # offset = width / 2 - spacing / 2, spacing = (bound - width / 2) / (Q - .5)
-    width_to_logit = -2 * bound * math.copysign(1, logit) / math.cosh(logit) ** 2
+    width_to_logit = (
+        -2 * bound * math.copysign(1, logit) / math.cosh(logit) ** 2
+    )
     spacing_to_width = -0.5 / (max_code - 0.5)
     through_spacing = to_spacing - to_offset / 2
     to_width = through_spacing * spacing_to_width + to_offset / 2
     code_to_bits = math.log(2) * 2 ** (bits - 1)
     spacing_to_bits = -spacing / (max_code - 0.5) * code_to_bits
-    return upstream, to_width * width_to_logit, through_spacing * spacing_to_bits
+    return (
+        upstream,
+        to_width * width_to_logit,
+        through_spacing * spacing_to_bits,
+    )

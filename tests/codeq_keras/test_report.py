@@ -1,0 +1,85 @@
+"""The numbers, the table and the picture of a report."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import codeq_keras
+from codeq_keras import CoDeQConfig
+
+
+@pytest.fixture
+def qmodel(cnn):
+    return codeq_keras.quantize_model(cnn, overrides={"head": None})
+
+
+def test_relative_bops_is_the_papers(qmodel):
+    report = codeq_keras.report(qmodel)
+
+    # Eq. (20)-(22); the float head counts with 32 bits and no zeros.
+    macs = [3 * 3 * 3 * 4 * 6 * 6, 3 * 3 * 4 * 4 * 4, 4 * 4 * 4 * 3]
+    conv, depthwise, _ = report.kernels
+    bits = [4 * (1 - conv.sparsity), 4 * (1 - depthwise.sparsity), 32]
+    expected = np.dot(macs, bits) / (32 * sum(macs))
+    assert report.relative_bops == pytest.approx(expected)
+    assert report.activation_bit_width == 32
+
+
+def test_numbers_agree_with_the_codes(qmodel):
+    report = codeq_keras.report(qmodel)
+    weights = codeq_keras.quantized_weights(qmodel)
+
+    zeros = sum(np.sum(w.codes == 0) for w in weights.values())
+    size = sum(w.codes.size for w in weights.values())
+    assert report.sparsity == pytest.approx(zeros / size)
+    assert report.mean_bit_width == 4
+    conv = report.kernels[0]
+    _, counts = np.unique(weights["conv/kernel"].codes, return_counts=True)
+    p = counts / counts.sum()
+    assert conv.entropy_bits == pytest.approx(-sum(p * np.log2(p)))
+    assert conv.size_bytes == math.ceil(3 * 3 * 3 * 4 * 4 / 8) + 4
+    assert len(conv.levels) == len(counts)
+
+
+def test_kernel_left_in_float_is_in_the_report(qmodel):
+    head = codeq_keras.report(qmodel).kernels[-1]
+
+    assert not head.is_quantized
+    assert head.bit_width == 32
+    assert head.size_bytes == 4 * (4 * 4 * 4 * 3)
+    assert "head/kernel" in str(codeq_keras.report(qmodel))
+    assert "left in float" in str(codeq_keras.report(qmodel))
+
+
+def test_to_dict_is_json(qmodel):
+    report = codeq_keras.report(qmodel)
+
+    loaded = json.loads(json.dumps(report.to_dict()))
+
+    assert loaded["relative_bops"] == report.relative_bops
+    assert loaded["kernels"][0]["path"] == "conv/kernel"
+
+
+@pytest.mark.parametrize("level_grid", ["dead_zone", "uniform", "paper"])
+@pytest.mark.parametrize("axis", [None, -1])
+def test_plot_writes_a_picture(cnn, tmp_path, level_grid, axis):
+    config = CoDeQConfig(level_grid=level_grid, axis=axis)
+    report = codeq_keras.report(codeq_keras.quantize_model(cnn, config))
+    path = tmp_path / "report.png"
+
+    report.plot(path)
+
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_macs_are_said(data):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs))
+
+    report = codeq_keras.report(codeq_keras.quantize_model(model))
+
+    assert report.relative_bops is None
+    assert "unknown: an input size is not fixed" in str(report)

@@ -1,0 +1,50 @@
+"""A subclassed model with a custom layer, unknown to Keras's registry."""
+
+import keras
+
+
+class ScaledDense(keras.layers.Layer):
+    """A custom layer with its own kernel, a loss and a buffer."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            (input_shape[-1], self.units), name="kernel"
+        )
+        self.num_calls = self.add_weight(
+            (), initializer="zeros", trainable=False, name="num_calls"
+        )
+
+    def call(self, inputs, training=None):
+        if training:
+            self.num_calls.assign(self.num_calls + 1)
+        outputs = inputs @ self.kernel
+        self.add_loss(1e-3 * keras.ops.mean(outputs**2))
+        return outputs
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class SubclassedModel(keras.Model):
+    """A convolution, BatchNorm, the custom layer and a list of layers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = keras.layers.Conv2D(4, 3, kernel_regularizer="l2")
+        self.norm = keras.layers.BatchNormalization()
+        self.scaled = ScaledDense(5)
+        self.heads = [keras.layers.Dense(5), keras.layers.Dense(3)]
+
+    def call(self, inputs, training=None):
+        x = keras.ops.relu(self.norm(self.conv(inputs), training=training))
+        x = self.scaled(keras.ops.mean(x, axis=(1, 2)))
+        for head in self.heads:
+            x = head(x)
+        return x
+
+    def get_config(self):
+        return keras.Layer.get_config(self)

@@ -1,0 +1,63 @@
+"""What may be imported, what it drags along, and that it is documented."""
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGES = ["codeq_keras", "tflite_export"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_a_docstring(package):
+    module = importlib.import_module(package)
+
+    for name in module.__all__:
+        assert getattr(module, name).__doc__, name
+
+
+def test_importing_codeq_keras_has_no_side_effects():
+    script = (
+        "import os, sys; before = dict(os.environ); import keras; "
+        "middle = dict(os.environ); import codeq_keras; "
+        "assert dict(os.environ) == middle; "
+        "bad = {'tensorflow_model_optimization', 'tf_keras', "
+        "'tflite_export'} & set(sys.modules); "
+        "assert not bad, bad; assert 'TF_USE_LEGACY_KERAS' not in os.environ"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def modules_imported_by(package):
+    """Pairs of source file and dotted name, from the syntax trees."""
+    folder = pathlib.Path(importlib.import_module(package).__file__).parent
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield path, alias.name
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    yield path, f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_sources_import_public_keras_only(package):
+    for path, name in modules_imported_by(package):
+        parts = name.split(".")
+        assert parts[:2] != ["keras", "src"], path
+        assert parts[:2] != ["tensorflow", "keras"], path
+
+
+def test_codeq_keras_never_imports_the_exporter():
+    for path, name in modules_imported_by("codeq_keras"):
+        assert name.split(".")[0] != "tflite_export", path
