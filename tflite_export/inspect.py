@@ -1,12 +1,16 @@
 """Lists the constants of a `.tflite` file: type, zeros, entropy, bytes."""
 
 import dataclasses
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tflite_export.flatbuffer import Flatbuffer, Tensor
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.graph import Tensor
+from tflite_export.sparse_encoding import validate_sparse
 
 MAX_NAME = 48
 
@@ -24,7 +28,10 @@ class TensorRow:
         num_distinct: How many different values occur; None likewise.
         entropy_bits: Bits a value that an ideal entropy coder needs; None
             likewise.
-        size_bytes: Bytes in the file.
+        size_bytes: Bytes in the file, the indices of sparse tensors included.
+        layout: `"dense"`, or how the sparse tensor is stored: `"csr"`, or the
+            block, such as `"1x16"`.
+        index_bytes: How many of the bytes are segments and indices.
     """
 
     name: str
@@ -35,12 +42,28 @@ class TensorRow:
     num_distinct: int | None
     entropy_bits: float | None
     size_bytes: int
+    layout: str = "dense"
+    index_bytes: int = 0
+
+    @property
+    def entropy_bytes(self) -> float | None:
+        """Bytes that an ideal entropy coder would need for the values."""
+        if self.entropy_bits is None:
+            return None
+        return math.prod(self.shape) * self.entropy_bits / 8
 
     @property
     def sparsity(self) -> float | None:
         """Fraction of zeros, in [0, 1]."""
-        size = int(np.prod(self.shape))
+        size = math.prod(self.shape)
         return None if self.num_zeros is None else self.num_zeros / max(size, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as plain values, for JSON."""
+        return dataclasses.asdict(self) | {
+            "sparsity": self.sparsity,
+            "entropy_bytes": self.entropy_bytes,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +80,19 @@ class Inspection:
     size_bytes: int
     tensors: tuple[TensorRow, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "tensors": [row.to_dict() for row in self.tensors],
+        }
+
     def __str__(self) -> str:
         """Returns the table."""
         header = (
-            f"{'operator':18}{'dtype':9}{'shape':18}{'bytes':>9}{'zeros':>8}"
-            f"{'values':>8}{'entropy':>9}  name"
+            f"{'operator':18}{'dtype':9}{'shape':18}{'layout':8}{'bytes':>9}"
+            f"{'zeros':>8}{'values':>8}{'entropy':>9}  name"
         )
         return "\n".join(
             [
@@ -82,7 +113,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         `Inspection`, its tensors sorted by size.
 
     Raises:
-        ValueError: If the file is not a `.tflite` file.
+        ValueError: If the file is not a `.tflite` file, or is damaged.
     """
     data = Path(path).read_bytes()
     file = Flatbuffer(data)
@@ -108,28 +139,68 @@ def entropy_bits(values: np.ndarray) -> float:
     >>> float(entropy_bits(np.array([0, 0, 1, -1])))
     1.5
     """
-    counts = np.unique(values, return_counts=True)[1]
-    share = counts / counts.sum()
+    return _entropy(np.unique(values, return_counts=True)[1])
+
+
+def _entropy(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / max(counts.sum(), 1)
     return float(-(share * np.log2(share)).sum()) + 0.0
 
 
 def _row(tensor: Tensor, operator: str) -> TensorRow:
-    data = tensor.data
-    return TensorRow(
+    row = TensorRow(
         name=tensor.name,
         operator=operator,
         dtype=tensor.dtype,
         shape=tensor.shape,
-        num_zeros=None if data is None else int(np.sum(data == 0)),
-        num_distinct=None if data is None else int(np.unique(data).size),
-        entropy_bits=None if data is None else entropy_bits(data),
+        num_zeros=None,
+        num_distinct=None,
+        entropy_bits=None,
         size_bytes=tensor.size_bytes,
     )
+    values, num_absent = tensor.data, 0
+    if tensor.sparse is not None:
+        _require_valid(tensor)
+        sparse = tensor.sparse
+        row = dataclasses.replace(
+            row,
+            layout=sparse.layout,
+            index_bytes=sum(level.size_bytes for level in sparse.levels),
+        )
+        # A claimed shape of many gigabytes must not be filled with its zeros.
+        values = sparse.values
+        num_absent = math.prod(tensor.shape) - values.size
+    if values is None:
+        return row
+    distinct, counts = np.unique(values, return_counts=True)
+    is_zero = distinct == 0
+    num_zeros = int(counts[is_zero].sum()) + num_absent
+    others = counts[~is_zero]
+    return dataclasses.replace(
+        row,
+        num_zeros=num_zeros,
+        num_distinct=len(others) + (num_zeros > 0),
+        entropy_bits=_entropy(np.append(others, num_zeros)),
+    )
+
+
+def _require_valid(tensor: Tensor) -> None:
+    try:
+        if tensor.sparse is not None:
+            validate_sparse(tensor.sparse)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected an undamaged .tflite file. Received: tensor "
+            f"{tensor.name!r} that no runtime can read. {error}"
+        ) from error
 
 
 def _line(row: TensorRow) -> str:
     shape = "x".join(map(str, row.shape)) or "scalar"
-    text = f"{row.operator:18}{row.dtype:9}{shape:18}{row.size_bytes:>9,}"
+    text = (
+        f"{row.operator:18}{row.dtype:9}{shape:18}{row.layout:8}"
+        f"{row.size_bytes:>9,}"
+    )
     if row.sparsity is None:
         return f"{text}{'-':>8}{'-':>8}{'-':>9}  {_clipped(row.name)}"
     return (

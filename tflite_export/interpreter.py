@@ -1,12 +1,15 @@
-"""Runs a `.tflite` file: floats in, floats out. The only user of LiteRT."""
+"""Runs a `.tflite` file: floats in, floats out. LiteRT itself is in a child."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.graph import Tensor
+from tflite_export.sandbox import TIME_LIMIT_S, run_script
+
+_SCRIPT = Path(__file__).with_name("litert_child.py")
 
 
 def predict(
@@ -23,69 +26,109 @@ def predict(
 
     Returns:
         One float32 array of shape `(n, ...)` for each output, dequantized.
+
+    Raises:
+        ValueError: If the file is damaged, or LiteRT cannot run it.
     """
-    interpreter = Interpreter(model_content=flatbuffer)
-    interpreter.allocate_tensors()
     file = Flatbuffer(flatbuffer)
+    inputs = quantized_inputs(file, samples, names)
+    outputs = run(flatbuffer, inputs)
+    return [
+        dequantize(outputs[tensor.index], tensor)
+        for tensor in file.outputs().values()
+    ]
+
+
+def quantized_inputs(
+    file: Flatbuffer, samples: Sequence[np.ndarray], names: Sequence[str]
+) -> dict[int, np.ndarray]:
+    """Returns the samples in the types of the file's inputs, by tensor index.
+
+    Args:
+        file: The file.
+        samples: As in `predict`.
+        names: As in `predict`.
+    """
     known = file.inputs()
     if set(names) != set(known):
         names = list(known)
-    tensors = [known[name].index for name in names]
-    inputs = {d["index"]: d for d in interpreter.get_input_details()}
-    outputs = {d["index"]: d for d in interpreter.get_output_details()}
-    rows = []
-    for row in zip(*samples, strict=True):
-        for index, values in zip(tensors, row, strict=True):
-            batch = quantize(values[None], inputs[index])
-            interpreter.set_tensor(index, batch)
-        interpreter.invoke()
-        rows.append(
-            [
-                dequantize(
-                    interpreter.get_tensor(tensor.index), outputs[tensor.index]
-                )
-                for tensor in file.outputs().values()
-            ]
-        )
-    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+    return {
+        known[name].index: quantize(values, known[name])
+        for name, values in zip(names, samples, strict=True)
+    }
 
 
-def quantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+def run(
+    flatbuffer: bytes,
+    inputs: dict[int, np.ndarray],
+    *,
+    reference_kernels: bool = False,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> dict[int, np.ndarray]:
+    """Returns the file's outputs as they are, by tensor index.
+
+    Args:
+        flatbuffer: The bytes of the file; its batch is 1.
+        inputs: An array of shape `(n, ...)`, in the type of the file's input,
+            by tensor index.
+        reference_kernels: Use LiteRT's reference kernels, not the fast ones.
+        time_limit_s: Seconds after which the attempt is given up.
+
+    Raises:
+        ValueError: If LiteRT cannot run the file.
+    """
+    indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
+    outputs, _ = run_script(
+        _SCRIPT,
+        flatbuffer,
+        {str(index): values for index, values in inputs.items()},
+        {"outputs": indices, "reference_kernels": reference_kernels},
+        time_limit_s=time_limit_s,
+    )
+    return {int(name): values for name, values in outputs.items()}
+
+
+def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps floats to the integers of a tensor; other types pass through.
 
     Args:
         values: Array of any shape.
-        details: The tensor's entry in LiteRT's `get_input_details`.
+        tensor: The tensor of the file.
 
     Example:
 
-    >>> details = {"dtype": np.int8, "quantization": (0.5, 3)}
-    >>> quantize(np.array([0.0, 1.0, 1e9]), details)
+    >>> scale, zero_point = np.array([0.5], np.float32), np.array([3])
+    >>> tensor = Tensor(0, "x", "int8", (3,), None, scale, zero_point, 0, 0)
+    >>> quantize(np.array([0.0, 1.0, 1e9]), tensor)
     array([  3,   5, 127], dtype=int8)
     """
-    dtype = np.dtype(details["dtype"])
-    scale, zero_point = details["quantization"]
-    if scale == 0 or dtype.kind != "i":
+    dtype = np.dtype(tensor.dtype)
+    if tensor.scales.size != 1 or dtype.kind not in "iu":
         return values.astype(dtype)
     limits = np.iinfo(dtype)
-    codes = np.round(values / scale) + zero_point
+    codes = np.round(values / tensor.scales[0]) + _zero_point(tensor)
     return np.clip(codes, limits.min, limits.max).astype(dtype)
 
 
-def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+def dequantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps the integers of a tensor to floats.
 
     Args:
         values: Array of any shape.
-        details: The tensor's entry in LiteRT's `get_output_details`.
+        tensor: The tensor of the file.
 
     Example:
 
-    >>> details = {"dtype": np.int8, "quantization": (0.5, 3)}
-    >>> dequantize(np.array([3, 5, 127], np.int8), details)
+    >>> scale, zero_point = np.array([0.5], np.float32), np.array([3])
+    >>> tensor = Tensor(0, "x", "int8", (3,), None, scale, zero_point, 0, 0)
+    >>> dequantize(np.array([3, 5, 127], np.int8), tensor)
     array([ 0.,  1., 62.], dtype=float32)
     """
-    scale, zero_point = details["quantization"]
-    if scale == 0:
-        return values.astype(np.float32)
-    return (scale * (values.astype(np.float32) - zero_point)).astype(np.float32)
+    real: np.ndarray = values.astype(np.float32)
+    if tensor.scales.size != 1:
+        return real
+    return (tensor.scales[0] * (real - _zero_point(tensor))).astype(np.float32)
+
+
+def _zero_point(tensor: Tensor) -> int:
+    return int(tensor.zero_points[0]) if tensor.zero_points.size else 0

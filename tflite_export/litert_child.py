@@ -1,0 +1,52 @@
+"""Runs a `.tflite` file with LiteRT, row by row; the child of `sandbox.py`.
+
+A script that imports nothing of the package, whose import takes seconds.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Limits the address space, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+
+
+def main(folder: Path) -> None:
+    """Reads the request, runs the file and writes the outputs."""
+    request = json.loads((folder / "request.json").read_text())
+    limit_memory(request["memory_limit_bytes"])
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.AUTO
+    if request["reference_kernels"]:
+        resolver = OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(
+        model_path=str(folder / "model.tflite"),
+        experimental_op_resolver_type=resolver,
+        num_threads=1,
+    )
+    interpreter.allocate_tensors()
+    inputs = np.load(folder / "inputs.npz")
+    columns = [(int(name), inputs[name]) for name in inputs.files]
+    num_rows = len(columns[0][1]) if columns else 1
+    rows: dict[str, list[np.ndarray]] = {str(i): [] for i in request["outputs"]}
+    for row in range(num_rows):
+        for index, values in columns:
+            interpreter.set_tensor(index, values[row : row + 1])
+        interpreter.invoke()
+        for index in request["outputs"]:
+            rows[str(index)].append(interpreter.get_tensor(index))
+    stacked = {name: np.concatenate(values) for name, values in rows.items()}
+    np.savez(folder / "outputs.npz", **stacked)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,90 @@
+"""Runs a script of this package on a file, in a child with limits.
+
+Runtimes trust the files they load: a damaged one crashes them, or makes them
+claim any amount of memory. In a child that is an error here, nothing more.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Address space of the child: its own libraries, the file, and activations.
+MEMORY_LIMIT_BYTES = 4 * 2**30
+# 256 samples of the largest models that phones run.
+TIME_LIMIT_S = 300.0
+_MAX_ERROR = 400
+
+
+def run_script(
+    script: Path,
+    file: bytes,
+    arrays: Mapping[str, np.ndarray],
+    request: Mapping[str, Any],
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> tuple[dict[str, np.ndarray], str]:
+    """Runs a script that reads a file and arrays and writes arrays.
+
+    The script gets the path of a folder with `model.tflite`, `inputs.npz` and
+    `request.json`, and leaves `outputs.npz` there.
+
+    Args:
+        script: The script; it must not import this package.
+        file: The bytes of the file.
+        arrays: The inputs by name.
+        request: What else it needs, as JSON.
+        time_limit_s: Seconds after which it is ended.
+
+    Returns:
+        The outputs by name, and what it printed as errors.
+
+    Raises:
+        ValueError: If it fails, crashes, or needs too long or too much memory.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "model.tflite").write_bytes(file)
+        np.savez(Path(folder, "inputs.npz"), **arrays)  # type: ignore[arg-type]
+        limits = {"memory_limit_bytes": MEMORY_LIMIT_BYTES + 8 * len(file)}
+        text = json.dumps({**request, **limits})
+        Path(folder, "request.json").write_text(text)
+        log = _run([str(script), folder], time_limit_s)
+        with np.load(Path(folder, "outputs.npz")) as outputs:
+            return dict(outputs), log
+
+
+def _run(arguments: Sequence[str], time_limit_s: float) -> str:
+    # `-P`: else the script's folder would be searched before the standard
+    # library, which would find our `inspect.py`.
+    command = [sys.executable, "-P", *arguments]
+    try:
+        child = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=time_limit_s,
+            # Thread pools reserve memory for each core of a large machine.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failure(f"no result in {time_limit_s:g} s") from error
+    if child.returncode < 0:
+        raise _failure(f"a crash of the runtime, signal {-child.returncode}")
+    if child.returncode:
+        lines = child.stderr.strip().splitlines() or ["no message"]
+        raise _failure(lines[-1][:_MAX_ERROR])
+    return child.stderr
+
+
+def _failure(received: str) -> ValueError:
+    return ValueError(
+        f"Expected a file that the runtime can run. Received: {received}."
+    )
