@@ -1,0 +1,172 @@
+"""The command line answers with tables, JSON and exit codes."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+import codeq_keras
+from tflite_export import model_file
+from tflite_export.__main__ import EXIT_ERROR, EXIT_NO, EXIT_OK, main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A quantized model, samples, and the file that `export` makes of them."""
+    folder = tmp_path_factory.mktemp("command_line")
+    model = keras.Sequential(
+        [
+            keras.Input((6,), name="sensor"),
+            keras.layers.Dense(8, activation="relu", name="hidden"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    codeq_keras.quantize_model(model).save(folder / "model.keras")
+    rng = np.random.default_rng(0)
+    np.save(folder / "samples.npy", rng.normal(size=(20, 6)))
+    np.savez(folder / "samples.npz", sensor=rng.normal(size=(20, 6)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    """The code and the path of the exported file."""
+    path = folder / "model.tflite"
+    samples = ("--samples", str(folder / "samples.npy"))
+    model = str(folder / "model.keras")
+    return main(["export", model, str(path), *samples]), path
+
+
+def _run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, capsys.readouterr()
+
+
+def test_export_writes_the_file_and_ends_with_0(exported):
+    code, path = exported
+
+    assert code == EXIT_OK
+    assert path.read_bytes()[4:8] == b"TFL3"
+
+
+def test_export_as_json_holds_the_proof(folder, capsys):
+    code, captured = _run(
+        capsys,
+        *("export", folder / "model.keras", folder / "again.tflite"),
+        *("--samples", folder / "samples.npz", "--json"),
+    )
+
+    result = json.loads(captured.out)
+    assert code == EXIT_OK
+    assert result["verification"]["codes_equal"] is True
+    assert result["path"].endswith("again.tflite")
+
+
+def test_inspect_shows_one_row_for_each_constant(exported, capsys):
+    code, captured = _run(capsys, "inspect", exported[1])
+
+    assert code == EXIT_OK
+    assert "FULLY_CONNECTED" in captured.out
+    assert "8x6" in captured.out
+    assert "dense" in captured.out
+
+
+def test_inspect_as_json_has_numbers(exported, capsys):
+    code, captured = _run(capsys, "inspect", exported[1], "--json")
+
+    rows = json.loads(captured.out)["tensors"]
+    row = next(row for row in rows if row["shape"] == [8, 6])
+    assert code == EXIT_OK
+    assert row["size_bytes"] == 8 * 6
+    assert 0 <= row["sparsity"] <= 1
+    assert row["entropy_bytes"] <= 8 * 6
+
+
+def test_verify_ends_with_0_for_the_model_and_1_for_another(
+    folder, exported, capsys
+):
+    other = codeq_keras.quantize_model(
+        keras.Sequential(
+            [
+                keras.Input((6,), name="sensor"),
+                keras.layers.Dense(8),
+                keras.layers.Dense(3),
+            ]
+        )
+    )
+    other.save(folder / "other.keras")
+    samples = ("--samples", folder / "samples.npy")
+
+    same, captured = _run(
+        capsys, "verify", exported[1], folder / "model.keras", *samples
+    )
+    different, _ = _run(
+        capsys, "verify", exported[1], folder / "other.keras", *samples
+    )
+
+    assert same == EXIT_OK
+    assert "2 of 2 weight tensors equal" in captured.out
+    assert different == EXIT_NO
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_error_is_one_text_on_stderr_and_ends_with_3(
+    folder, tmp_path, capsys, command
+):
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model at all")
+    rest = (folder / "model.keras", "--samples", folder / "samples.npy")
+
+    code, captured = _run(
+        capsys, command, broken, *(rest if command == "verify" else ())
+    )
+
+    assert code == EXIT_ERROR
+    assert captured.out == ""
+    assert "error: Expected the bytes of a .tflite file" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_wrong_arguments_end_with_2(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["export"])
+
+    assert error.value.code == 2
+    assert "usage: tflite-export export" in capsys.readouterr().err
+
+
+def test_zip_bomb_is_refused_before_it_is_unfolded(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_file, "SMALL_BYTES", 2**16)
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(2**22))
+
+    with pytest.raises(ValueError, match="bytes that claim to be 4,194,304"):
+        model_file.load_keras_model(path)
+
+
+def test_damaged_keras_files_are_refused(folder, tmp_path):
+    data = (folder / "model.keras").read_bytes()
+    short, empty = tmp_path / "short.keras", tmp_path / "empty.keras"
+    short.write_bytes(data[: len(data) // 2])
+    with zipfile.ZipFile(empty, "w"):
+        pass
+
+    for path in (short, empty):
+        with pytest.raises(ValueError, match=r"Expected a \.keras file"):
+            model_file.load_keras_model(path)
+    with pytest.raises(ValueError, match=r"ends in '\.keras'"):
+        model_file.load_keras_model(tmp_path / "model.h5")
+
+
+def test_samples_must_be_arrays(tmp_path):
+    text = tmp_path / "samples.npz"
+    text.write_text("1, 2, 3")
+    pickled = tmp_path / "samples.npy"
+    np.save(pickled, np.array([{"a": 1}]), allow_pickle=True)
+
+    for path in (text, pickled):
+        with pytest.raises(ValueError, match=r"Samples must be an array"):
+            model_file.load_samples(path)

@@ -1,0 +1,179 @@
+"""The command line: `python -m tflite_export export|inspect|verify|check`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tflite_export import tables
+from tflite_export.export import export
+from tflite_export.inspect import inspect
+from tflite_export.model_file import load_keras_model, load_samples
+from tflite_export.targets import TARGETS
+from tflite_export.verify import verify
+
+EXIT_OK = 0
+# The file or the model is readable, and the answer to the question is no.
+EXIT_NO = 1
+# argparse ends with 2 on wrong arguments.
+EXIT_ERROR = 3
+_PIPE_WIDTH = 140
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: The arguments; None for those of the process.
+
+    Returns:
+        0 if all is well; 1 if `verify` found a difference; 3 after an error.
+        Wrong arguments end the process with 2.
+    """
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        text = str(error) or type(error).__name__
+        Console(stderr=True).print(
+            f"error: {text}", style="red", markup=False, highlight=False
+        )
+        return EXIT_ERROR
+
+
+def _export(options: argparse.Namespace) -> int:
+    with _progress("Loading the model"):
+        model = load_keras_model(options.model)
+        samples = load_samples(options.samples)
+    with _progress("Converting the model and running the file"):
+        result = export(
+            model,
+            options.file,
+            target=options.target,
+            representative_dataset=samples,
+        )
+    _show(options, _plain(result), lambda: tables.export_summary(result))
+    return EXIT_OK
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    inspection = inspect(options.file)
+    _show(
+        options,
+        inspection.to_dict(),
+        lambda: tables.inspection_table(inspection),
+    )
+    return EXIT_OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with _progress("Loading the model"):
+        model = load_keras_model(options.model)
+        samples = load_samples(options.samples)
+    with _progress("Running the file and the model"):
+        report = verify(options.file, model, samples)
+    _show(options, _plain(report), lambda: tables.verification_table(report))
+    return EXIT_OK if report.codes_equal else EXIT_NO
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tflite-export",
+        description="Writes, shows and proves small .tflite files.",
+        epilog="Exit codes: 0 well, 1 the answer is no, 2 wrong arguments, "
+        "3 error.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    command = _add(commands, "export", _export, "write a .tflite file")
+    command.add_argument("model", help="quantized model, a .keras file")
+    command.add_argument("file", help="the .tflite file to write")
+    _add_samples(command)
+    _add_target(command)
+    command = _add(
+        commands, "inspect", _inspect, "show what a .tflite file holds"
+    )
+    command.add_argument("file", help="a .tflite file of any origin")
+    command = _add(
+        commands, "verify", _verify, "compare a .tflite file with its model"
+    )
+    command.add_argument("file", help="the .tflite file")
+    command.add_argument("model", help="the quantized model, a .keras file")
+    _add_samples(command)
+    return parser
+
+
+def _add(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    command.add_argument(
+        "--json", action="store_true", help="write JSON, not a table"
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_samples(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--samples",
+        required=True,
+        help="inputs as in training: a .npy file of shape (n, ...), or a "
+        ".npz file of arrays by input name",
+    )
+
+
+def _add_target(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--target",
+        default="litert",
+        choices=TARGETS,
+        help="the device (default: %(default)s)",
+    )
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[None]:
+    # On stderr, so that the table or the JSON can be piped.
+    with Console(stderr=True).status(f"{text} ..."):
+        yield
+
+
+def _show(
+    options: argparse.Namespace,
+    plain: dict[str, Any],
+    table: Callable[[], Any],
+) -> None:
+    if options.json:
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+        return
+    # A pipe has no width; a table in it should not be folded to 80 columns.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(width=width).print(table(), highlight=False)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A frozen record as values that JSON knows."""
+    plain: dict[str, Any] = json.loads(
+        json.dumps(dataclasses.asdict(record), default=_plain_value)
+    )
+    return plain
+
+
+def _plain_value(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value.item()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The records of this package as tables in the terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tflite_export.export import ExportResult
+from tflite_export.inspect import Inspection, TensorRow
+from tflite_export.verify import VerificationReport
+
+_NUMBERS = ("bytes", "zeros", "values", "entropy")
+
+
+def inspection_table(inspection: Inspection) -> Any:
+    """Returns the constants of a file as a table."""
+    table = _table(
+        f"{inspection.path}: {inspection.size_bytes:,} bytes",
+        ("operator", "type", "shape", "layout", *_NUMBERS, "name"),
+    )
+    for row in inspection.tensors:
+        table.add_row(*map(Text, _cells(row)))
+    return table
+
+
+def verification_table(report: VerificationReport) -> Any:
+    """Returns the comparison of a file with its model as a table."""
+    num_equal = report.num_tensors - len(report.unequal)
+    verdict = f"{num_equal} of {report.num_tensors} weight tensors equal"
+    table = _table(
+        f"Outputs on {report.num_samples} samples, in steps (LSB)",
+        ("output", "max", "99 %", "top-1 agreement"),
+    )
+    for output in report.outputs:
+        agreement = output.top1_agreement
+        table.add_row(
+            Text(output.name),
+            f"{output.max_lsb:.2f}",
+            f"{output.p99_lsb:.2f}",
+            "-" if agreement is None else f"{agreement:.3f}",
+        )
+    style = "green" if report.codes_equal else "red"
+    different = [
+        Text(f"different: {path}", style="red") for path in report.unequal
+    ]
+    return Group(Text(f"Trained integers: {verdict}", style), *different, table)
+
+
+def export_summary(result: ExportResult) -> Any:
+    """Returns what an export wrote, its proof and its notes."""
+    table = _table(str(result.path), ("size", "bytes"))
+    for name, size in (
+        ("file", result.size_bytes),
+        ("with gzip", result.gzip_size_bytes),
+        ("with zstd", result.zstd_size_bytes),
+    ):
+        if size is not None:
+            table.add_row(name, f"{size:,}")
+    notes = [Text(f"note: {note}") for note in result.notes]
+    return Group(table, verification_table(result.verification), *notes)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    # A path in brackets is no markup.
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        is_number = column in (*_NUMBERS, "max", "99 %")
+        # Numbers stay whole on narrow terminals; names are broken.
+        table.add_column(
+            column,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=column != "name",
+        )
+    return table
+
+
+def _cells(row: TensorRow) -> list[str]:
+    shape = "x".join(map(str, row.shape)) or "scalar"
+    cells = [row.operator, row.dtype, shape, row.layout]
+    cells.append(f"{row.size_bytes:,}")
+    if row.sparsity is None:
+        cells += ["-", "-", "-"]
+    else:
+        cells += [
+            f"{row.sparsity:.1%}",
+            str(row.num_distinct),
+            f"{row.entropy_bits:.2f}",
+        ]
+    return [*cells, row.name]
