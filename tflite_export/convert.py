@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +55,62 @@ def convert(
     """
     with tempfile.TemporaryDirectory() as folder:
         _export_saved_model(model, inputs, samples, Path(folder))
-        # `-P`: without it this folder would be searched first, and the
-        # standard library would find our `inspect.py`.
-        child = subprocess.run(
-            [sys.executable, "-P", __file__, folder],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            # This process may hold all memory of the GPU.
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-            check=False,
+        return _convert_in_child(folder)
+
+
+def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
+    """Converts a model that fake-quantizes itself, with the ranges it trained.
+
+    Args:
+        model: A `tf_keras` model from TensorFlow Model Optimization.
+        inputs: Its inputs; a size that is left open becomes 1.
+
+    Returns:
+        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    import tensorflow as tf
+
+    from tflite_export.representative import pack_inputs
+
+    specs = [
+        tf.TensorSpec((1, *(n or 1 for n in spec.shape)), spec.dtype, spec.name)
+        for spec in inputs
+    ]
+
+    @tf.function(input_signature=specs)
+    def predict(*values: Any) -> dict[str, Any]:
+        outputs = model(pack_inputs(model, values), training=False)
+        flat = tf.nest.flatten(outputs)
+        return {f"output_{index}": value for index, value in enumerate(flat)}
+
+    module = tf.Module()
+    module.weights = list(model.weights)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(
+            module, str(Path(folder, _SAVED_MODEL)), signatures=predict
         )
-        result = Path(folder, _RESULT)
-        if child.returncode != 0 or not result.exists():
-            raise RuntimeError(_failure(child.returncode, child.stderr))
-        return result.read_bytes()
+        return _convert_in_child(folder)
+
+
+def _convert_in_child(folder: str) -> bytes:
+    # `-P`: without it this folder would be searched first, and the standard
+    # library would find our `inspect.py`.
+    child = subprocess.run(
+        [sys.executable, "-P", __file__, folder],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        # This process may hold all memory of the GPU.
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        check=False,
+    )
+    result = Path(folder, _RESULT)
+    if child.returncode != 0 or not result.exists():
+        raise RuntimeError(_failure(child.returncode, child.stderr))
+    return result.read_bytes()
 
 
 def _export_saved_model(
@@ -122,26 +163,36 @@ def _failure(returncode: int, log: str) -> str:
     )
 
 
-def _convert_saved_model(folder: Path) -> None:
-    """Runs in the child process."""
-    import tensorflow as tf
-
+def _representative_dataset(
+    folder: Path,
+) -> Callable[[], Iterator[dict[str, Any]]]:
     names = json.loads((folder / _NAMES).read_text())
     samples = [np.load(folder / f"{i}.npy") for i in range(len(names))]
 
-    def representative_dataset() -> Iterator[dict[str, Any]]:
+    def dataset() -> Iterator[dict[str, Any]]:
         for row in zip(*samples, strict=True):
             yield {
                 name: value[None]
                 for name, value in zip(names, row, strict=True)
             }
 
+    return dataset
+
+
+def _convert_saved_model(folder: Path) -> None:
+    """Runs in the child process."""
+    import tensorflow as tf
+
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / _SAVED_MODEL)
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative_dataset
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    # A model that fake-quantizes itself brings its ranges, and no samples.
+    if (folder / _NAMES).exists():
+        converter.representative_dataset = _representative_dataset(folder)
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        ]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
     (folder / _RESULT).write_bytes(converter.convert())

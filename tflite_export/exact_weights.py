@@ -186,6 +186,8 @@ def _new_scales(
     )
     codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
     old: np.ndarray = site.tensor.scales.astype(np.float64)
+    if np.array_equal(held, codes):
+        return _snap(old, weight), 0
     if old.size == 1 and len(held) > 1:
         factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
         if np.abs(held - factor * codes).max() <= matching.TOLERANCE:

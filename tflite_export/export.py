@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,13 @@ import keras
 import numpy as np
 
 import codeq_keras
-from tflite_export.convert import convert
-from tflite_export.exact_weights import TrainedWeight, write_exact_weights
+from tflite_export import qat
+from tflite_export.convert import convert, convert_qat
+from tflite_export.exact_weights import (
+    TrainedWeight,
+    WrittenWeights,
+    write_exact_weights,
+)
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import model_inputs, sample_arrays
 from tflite_export.targets import require_target
@@ -89,13 +94,15 @@ def export(
 
     Args:
         model: Trained model from `codeq_keras.quantize_model`, under the
-            TensorFlow backend.
+            TensorFlow backend; or a `tf_keras` model of TensorFlow Model
+            Optimization with CoDeQ, see `codeq_keras.tfmot`.
         path: The file to write, ending in `.tflite`. Its folder must exist; a
             failed export leaves an older file as it was.
         target: The device: `"litert"`.
         representative_dataset: Inputs as in training, on which the ranges of
-            the activations are measured; the first 256 samples are used. One
-            of
+            the activations are measured; the first 256 samples are used. A
+            `tf_keras` model has trained its ranges: it needs none, and
+            compares its outputs on them. One of
             - an array of shape `(n, ...)`;
             - for several inputs, a list of arrays in the order of
               `model.inputs`, or a dict of arrays by input name;
@@ -127,6 +134,8 @@ def export(
     require_target(target)
     path = _checked_path(path)
     _require_tensorflow_backend()
+    if qat.is_tf_keras(model):
+        return _export_qat(model, path, samples=representative_dataset)
     trained = codeq_keras.quantized_weights(model)
     stripped = codeq_keras.strip_quantizers(model)
     return export_stripped(
@@ -174,12 +183,55 @@ def export_stripped(
     written = write_exact_weights(
         file, trained, ordered_weights(stripped, trained)
     )
+    return _prove_and_write(
+        file,
+        written,
+        trained,
+        path,
+        lambda data: compare(
+            data, stripped, trained, inputs, samples, reference=reference
+        ),
+    )
+
+
+def _export_qat(model: Any, path: Path, *, samples: Any) -> ExportResult:
+    """Does the work of `export` for a model of TFMOT."""
+    trained, kernels = qat.weights(model)
+    inputs = model_inputs(model)
+    file = Flatbuffer(convert_qat(model, inputs))
+    written = write_exact_weights(file, trained, kernels)
+    if samples is None:
+        arrays = qat.random_inputs(file, inputs)
+        written.notes.append(
+            f"The outputs were compared on {len(arrays[0])} random inputs. "
+            "Give `representative_dataset` to compare on real ones."
+        )
+    else:
+        arrays = sample_arrays(
+            samples, inputs, argument="representative_dataset"
+        )
+    return _prove_and_write(
+        file,
+        written,
+        trained,
+        path,
+        lambda data: compare(
+            data, model, trained, inputs, arrays, kernels=kernels
+        ),
+    )
+
+
+def _prove_and_write(
+    file: Flatbuffer,
+    written: WrittenWeights,
+    trained: Mapping[str, TrainedWeight],
+    path: Path,
+    compare_file: Callable[[bytes], VerificationReport],
+) -> ExportResult:
     record = _record(trained, written.silent_channels)
     file.set_metadata(METADATA_NAME, json.dumps(record).encode())
     data = file.to_bytes()
-    report = compare(
-        data, stripped, trained, inputs, samples, reference=reference
-    )
+    report = compare_file(data)
     if not report.codes_equal:
         raise RuntimeError(
             "Expected the trained integers in the file. Received: others in "

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import codeq_keras
-from tflite_export import exact_weights, interpreter
+from tflite_export import exact_weights, interpreter, qat
 from tflite_export.flatbuffer import Flatbuffer, Tensor
 from tflite_export.representative import (
     ModelInput,
@@ -122,7 +122,7 @@ def verify(
 
     Args:
         path: The `.tflite` file.
-        model: Model from `codeq_keras.quantize_model`.
+        model: Model from `codeq_keras.quantize_model`, or of TFMOT with CoDeQ.
         samples: Inputs to run both on, as `representative_dataset` of
             `export`; the first 256 are used.
 
@@ -133,8 +133,13 @@ def verify(
         ValueError: If the file is no `.tflite` file, the model is not
             quantized, or the samples do not have the model's input shape.
     """
-    trained = codeq_keras.quantized_weights(model)
-    stripped = codeq_keras.strip_quantizers(model)
+    kernels = None
+    if qat.is_tf_keras(model):
+        stripped = model
+        trained, kernels = qat.weights(model)
+    else:
+        trained = codeq_keras.quantized_weights(model)
+        stripped = codeq_keras.strip_quantizers(model)
     inputs = model_inputs(stripped)
     return compare(
         Path(path).read_bytes(),
@@ -142,6 +147,7 @@ def verify(
         trained,
         inputs,
         sample_arrays(samples, inputs, argument="samples"),
+        kernels=kernels,
         reference=model,
     )
 
@@ -153,6 +159,7 @@ def compare(
     inputs: list[ModelInput],
     samples: list[np.ndarray],
     *,
+    kernels: Mapping[str, np.ndarray] | None = None,
     reference: keras.Model | None = None,
 ) -> VerificationReport:
     """Compares the bytes of a file with a stripped model and its integers.
@@ -163,6 +170,8 @@ def compare(
         trained: The trained weights by path.
         inputs: The inputs of `stripped`.
         samples: One array of shape `(n, ...)` for each input.
+        kernels: All weights as `ordered_weights` has them; None to read them
+            from `stripped`.
         reference: Model whose outputs count; None for `stripped`.
 
     Returns:
@@ -172,7 +181,7 @@ def compare(
     unequal = exact_weights.unequal_weights(
         file,
         trained,
-        ordered_weights(stripped, trained),
+        ordered_weights(stripped, trained) if kernels is None else kernels,
         _silent_channels(file),
     )
     expected = _predict(reference or stripped, stripped, samples)
