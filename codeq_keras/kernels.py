@@ -161,9 +161,9 @@ def _layers_in(value: Any) -> Iterator[tuple[str, keras.Layer]]:
     if isinstance(value, keras.Layer):
         yield "", value
     elif isinstance(value, dict | list | tuple):
-        is_dict = isinstance(value, dict)
-        items = value.items() if is_dict else enumerate(value)
-        for key, item in items:
+        if not isinstance(value, dict):
+            value = dict(enumerate(value))
+        for key, item in value.items():
             for suffix, layer in _layers_in(item):
                 yield f"_{key}{suffix}", layer
 
@@ -235,8 +235,9 @@ def _first_shape(node: Any) -> Shape | None:
 def _build_shape(layer: keras.Layer) -> Shape | None:
     config = layer.get_build_config() or {}
     shape = config.get("input_shape")
-    is_single = shape is not None and not isinstance(shape[0], list | tuple)
-    return tuple(shape) if is_single else None
+    if shape is None or isinstance(shape[0], list | tuple):
+        return None  # Several inputs: no layer with a kernel has them.
+    return tuple(shape)
 
 
 def _num_macs(visit: _Visit, variable: keras.Variable) -> int | None:

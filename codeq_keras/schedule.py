@@ -98,13 +98,13 @@ class ScheduleCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the previous training."""
-        self._num_epochs: int | None = None
+        self._num_epochs = 0
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Starts the schedule, at the epoch that `fit` begins with."""
-        if self._num_epochs is None:
+        if self._num_epochs == 0:
             self._num_epochs = self.params["epochs"] - epoch
             steps = self.params["steps"]
             self.schedule.start(steps and steps * self._num_epochs)

@@ -171,7 +171,7 @@ def print_table(
         return f"{net.evaluate(*test, verbose=0)[1]:.2%}"
 
     float_path = float_tflite(model, folder)
-    predicted = predict(path, test[0]).argmax(-1)
+    [outputs] = predict(path.read_bytes(), [test[0]], ["images"])
     bops = f"{report.relative_bops:.2%}"
     zeros = f"{report.sparsity:.1%}"
     table.add_row(
@@ -184,7 +184,7 @@ def print_table(
     table.add_row("CoDeQ in Keras", accuracy(qmodel), bops, zeros, "", "", "")
     table.add_row(
         "CoDeQ int8 .tflite",
-        f"{np.mean(predicted == test[1]):.2%}",
+        f"{np.mean(outputs.argmax(-1) == test[1]):.2%}",
         bops,
         zeros,
         *sizes(path),

@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# Quiet by default: TensorFlow's start-up notes are not about this project.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_ENABLE_ONEDNN_OPTS ?= 0
+
+.PHONY: help quickstart test lint overhead clean package
+
+help:
+	@echo "make quickstart   train, compress, export and verify a CNN on the digits"
+	@echo "make test         lint, types, doctests and tests, against the installed package"
+	@echo "make overhead     time a training step with and without quantizers"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.quickstart: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (TensorFlow is large: some minutes) ..."
+	$(INSTALL) ".[quickstart]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (TensorFlow is large: some minutes) ..."
+	$(INSTALL) ".[dev]"
+	@touch $@
+
+# Tests and examples run against the installed package, not the source tree.
+package:
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+
+quickstart: $(VENV)/.quickstart package
+	$(BIN)/python examples/quickstart.py
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.dev package lint
+	KERAS_BACKEND=jax $(BIN)/pytest -q tests/codeq_keras/test_ops.py tests/codeq_keras/test_model.py
+	$(BIN)/pytest -q tests --pyargs codeq_keras tflite_export
+
+overhead: $(VENV)/.dev package
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info artifacts
