@@ -246,7 +246,13 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
     def _add_penalty(
         self, state: KernelState, layer: tf_keras.layers.Layer
     ) -> None:
-        kernel = Kernel(state.weight_name, state.kernel, layer.layer, (), None)
+        kernel = Kernel(
+            path=state.weight_name,
+            variable=state.kernel,
+            layer=layer.layer,
+            output_axes=(),
+            num_macs=None,
+        )
 
         def penalty() -> Any:
             loss = self.regularizer.penalty(

@@ -49,12 +49,12 @@ class CoDeQScheme(tfmot.QuantizeScheme):
 
     Example:
 
-    >>> model = tf_keras.Sequential([tf_keras.layers.Dense(2)])
-    >>> model.build((None, 4))
+    >>> head = tf_keras.layers.Dense(2, input_shape=(4,), name="head")
+    >>> model = tf_keras.Sequential([head])
     >>> annotated = tfmot.quantize_annotate_model(model)
     >>> qat_model = tfmot.quantize_apply(annotated, scheme=CoDeQScheme())
     >>> qat_model.layers[-1].name
-    'quant_dense'
+    'quant_head'
     """
 
     def __init__(

@@ -1,0 +1,156 @@
+"""Budgets, logs and schedules in tf_keras's fit."""
+
+import numpy as np
+import pytest
+from qat_models import compiled, images, layers, quantize, sequential
+
+from codeq_keras import CoDeQConfig
+from codeq_keras.tfmot import CompressionBudget, CompressionLogger, report
+from codeq_keras.tfmot.quantizer import kernel_states
+
+
+def small(config=None):
+    return compiled(
+        quantize(
+            sequential(
+                layers.Conv2D(8, 3, name="c"),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.Flatten(),
+                layers.Dense(3, activation="softmax", name="head"),
+            ),
+            config,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def budgeted():
+    """A model trained to 80 % zeros with validation, and its history."""
+    rng = np.random.default_rng(0)
+    x, y = images(rng, 512)
+    model = small(CoDeQConfig(bit_width=4))
+    history = model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=12,
+        verbose=0,
+        validation_data=(x, y),
+        callbacks=[CompressionBudget(sparsity=0.8)],
+    )
+    return model, history.history, (x, y)
+
+
+def test_budget_is_met_and_the_model_learns(budgeted):
+    model, history, _ = budgeted
+
+    assert report(model).sparsity == pytest.approx(0.8, abs=0.01)
+    assert history["sparsity"][-1] == pytest.approx(0.8, abs=0.01)
+    assert history["accuracy"][-1] > 0.95
+
+
+def test_logs_hold_sparsity_bits_and_bops(budgeted):
+    _, history, _ = budgeted
+
+    assert history["mean_bit_width"] == [4.0] * 12
+    assert 0 < history["relative_bops"][-1] < 4 / 32
+
+
+def test_penalty_is_in_the_loss_but_not_in_val_loss(budgeted):
+    _, history, _ = budgeted
+
+    # In the second epoch the model is far from its budget.
+    assert history["loss"][1] > history["val_loss"][1] + 0.1
+
+
+def test_penalty_is_gone_after_training(budgeted):
+    model, _, (x, y) = budgeted
+
+    assert float(sum(model.losses)) == 0.0
+    history = model.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    assert history.history["loss"][0] < 0.5
+
+
+def test_relative_bops_budget_trades_bits_and_zeros(rng):
+    x, y = images(rng, 512)
+    model = small(CoDeQConfig(bit_width="learned"))
+
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=12,
+        verbose=0,
+        callbacks=[CompressionBudget(relative_bops=0.05)],
+    )
+
+    result = report(model)
+    assert result.relative_bops == pytest.approx(0.05, rel=0.03)
+    assert result.mean_bit_width < 8
+
+
+def test_missed_budget_warns(rng):
+    x, y = images(rng, 32)
+    budget = CompressionBudget(sparsity=0.9)
+
+    with pytest.warns(UserWarning, match="was missed"):
+        small().fit(x, y, epochs=1, verbose=0, callbacks=[budget])
+
+
+def test_schedule_knows_the_length_of_the_training(rng):
+    x, y = images(rng, 64)
+    model = small()
+
+    model.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=3,
+        verbose=0,
+        callbacks=[CompressionLogger()],
+    )
+
+    for layer in model.layers:
+        for state in kernel_states(layer):
+            assert int(state.schedule.num_steps) == 3 * (64 // 16)
+            assert float(state.schedule.progress()) == 1.0
+
+
+def test_schedule_counts_steps_without_a_callback(rng):
+    x, y = images(rng, 64)
+    model = small()
+
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+
+    [state] = kernel_states(model.get_layer("quant_c"))
+    assert int(state.schedule.step) == 2 * (64 // 16)
+
+
+def test_evaluation_moves_nothing(rng):
+    x, y = images(rng, 64)
+    model = small()
+    before = model.get_weights()
+
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, verbose=0)
+
+    np.testing.assert_equal(model.get_weights(), before)
+
+
+def test_callback_refuses_a_model_without_codeq(rng):
+    model = sequential(layers.Flatten(), layers.Dense(3, activation="softmax"))
+    x, y = images(rng, 8)
+
+    with pytest.raises(ValueError, match="scheme=CoDeQScheme"):
+        compiled(model).fit(x, y, verbose=0, callbacks=[CompressionLogger()])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"sparsity": 0.5, "relative_bops": 0.1}],
+    ids=["none", "two"],
+)
+def test_exactly_one_budget_must_be_given(arguments):
+    with pytest.raises(ValueError, match="Exactly one"):
+        CompressionBudget(**arguments)
