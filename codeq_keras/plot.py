@@ -50,6 +50,8 @@ def plot_report(
     for index, kernel in enumerate(shown):
         axes = figure.add_subplot(grid[2 + index // 2, index % 2])
         _histogram(axes, kernel)
+        if index == 0:
+            axes.legend(fontsize=7, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
@@ -84,4 +86,3 @@ def _histogram(axes: Any, kernel: "KernelReport") -> None:
         axes.axvline(level, color="C3", linewidth=0.8, label=label)
     axes.set_title(f"{kernel.path}: {kernel.sparsity:.0%} zeros", fontsize=9)
     axes.set_yticks([])
-    axes.legend(fontsize=7, loc="upper right")

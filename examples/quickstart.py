@@ -107,9 +107,9 @@ def build_model() -> keras.Model:
             *normalized(
                 layers.DepthwiseConv2D(3, padding="same", use_bias=False)
             ),
-            *normalized(layers.Conv2D(64, 1, use_bias=False)),
+            *normalized(layers.Conv2D(96, 1, use_bias=False)),
             layers.MaxPooling2D(),
-            *normalized(layers.Conv2D(64, 3, padding="same", use_bias=False)),
+            *normalized(layers.Conv2D(128, 3, padding="same", use_bias=False)),
             layers.GlobalAveragePooling2D(),
             layers.Dropout(0.2),
             layers.Dense(10),
@@ -175,7 +175,7 @@ def print_table(
     bops = f"{report.relative_bops:.2%}"
     zeros = f"{report.sparsity:.1%}"
     table.add_row(
-        "float Keras / .tflite",
+        "float",
         accuracy(model),
         "100%",
         "0%",
@@ -183,7 +183,7 @@ def print_table(
     )
     table.add_row("CoDeQ in Keras", accuracy(qmodel), bops, zeros, "", "", "")
     table.add_row(
-        "CoDeQ int8 .tflite",
+        "CoDeQ in LiteRT",
         f"{np.mean(outputs.argmax(-1) == test[1]):.2%}",
         bops,
         zeros,
