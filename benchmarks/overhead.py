@@ -73,7 +73,7 @@ def turn(
     model.compile(
         "adam",
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=args.jit,
+        jit_compile=True if args.jit else "auto",
     )
 
     def run() -> float:
@@ -119,7 +119,7 @@ def print_result(
     """Prints a table, and writes JSON if asked to."""
     print(
         f"keras {keras.__version__}, backend {keras.backend.backend()}, "
-        f"XLA {'on' if args.jit else 'off'}, Python "
+        f"jit_compile={True if args.jit else 'auto'}, Python "
         f"{platform.python_version()}, {platform.machine()}, "
         f"{os.cpu_count()} cores, seed 0; ResNet-8, batch {args.batch_size}, "
         f"{args.rounds} interleaved rounds of {STEPS_PER_TURN} steps"
