@@ -2,6 +2,7 @@
 
 One small convolutional network, trained in float on scikit-learn's digits,
 is fine-tuned for the same number of steps with each scheme, seed by seed.
+Every file has dense int8 weights, so that only the weights differ.
 Bits per weight are those of the weight stream that Vela, the compiler of the
 Ethos-U, writes; left out where Vela is not installed.
 
@@ -32,6 +33,7 @@ from tensorflow_model_optimization.quantization.keras import (
 import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.tfmot import CoDeQScheme, CompressionBudget, report
+from tflite_export import interpreter
 
 layers = tf_keras.layers
 
@@ -150,18 +152,23 @@ def codeq_row(
     """Exports with proof."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
-        result = tflite_export.export(model, path, representative_dataset=x)
+        result = tflite_export.export(
+            model, path, weight_storage="int8", representative_dataset=x
+        )
         if not result.verification.codes_equal:
             raise RuntimeError("Expected exact codes. Received: others.")
         return row(path.read_bytes(), model, x, y, report(model).sparsity)
 
 
 def row(
-    data: bytes, model: tf_keras.Model, x: np.ndarray, y: np.ndarray,
+    data: bytes,
+    model: tf_keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
     zeros: float,
 ) -> tuple[float, ...]:
     """Returns accuracy, agreement, zeros, bytes, gzipped bytes and bits."""
-    [outputs] = tflite_export.interpreter.predict(data, [x], [])
+    [outputs] = interpreter.predict(data, [x], [])
     classes = outputs.argmax(-1)
     return (
         float(np.mean(classes == y)),
@@ -180,19 +187,22 @@ def vela_bits_per_weight(data: bytes) -> float:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.tflite").write_bytes(data)
         process = subprocess.run(
-            [sys.executable, "-m", "ethosu.vela.vela", "model.tflite",
-             "--accelerator-config", "ethos-u55-128", "--verbose-weights"],
-            cwd=folder, capture_output=True, text=True, check=True,
+            [
+                *(sys.executable, "-m", "ethosu.vela", "model.tflite"),
+                *("--accelerator-config", "ethos-u55-128"),
+                "--verbose-weights",
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-    pattern = r"Original Weights Size\s+([\d.]+) KiB"
-    print(process.stdout[-1500:], file=sys.stderr)
-    original = re.search(pattern, process.stdout)
-    encoded = re.search(
-        r"NPU Encoded Weights Size\s+([\d.]+) KiB", process.stdout
+    sizes = dict(
+        re.findall(
+            r"(Original|NPU Encoded) Weights Size +(.+) KiB", process.stdout
+        )
     )
-    if original is None or encoded is None:
-        return float("nan")
-    return 8 * float(encoded[1]) / float(original[1])
+    return 8 * float(sizes["NPU Encoded"]) / float(sizes["Original"])
 
 
 if __name__ == "__main__":

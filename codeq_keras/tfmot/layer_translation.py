@@ -16,6 +16,7 @@ _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # and the rest concerns training with a layer's own extras.
 _IRRELEVANT = frozenset(
     {
+        "autocast",
         "build_config",
         "lora_alpha",
         "optional",

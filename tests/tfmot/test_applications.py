@@ -38,5 +38,5 @@ def test_application_trains_and_its_codes_are_exact(name, rng, tmp_path):
 
     assert result.verification.codes_equal
     assert result.verification.num_tensors > 20
-    assert result.notes == ()
+    assert not [note for note in result.notes if "float32" in note]
     assert np.isfinite(result.verification.max_output_lsb)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tf_keras
 from qat_models import (
     compiled,
     every_pattern,
@@ -14,6 +15,7 @@ from qat_models import (
 
 import tflite_export
 from codeq_keras import CoDeQConfig
+from codeq_keras.tfmot import report
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.weight_sites import float_operators, weight_sites
 
@@ -27,12 +29,12 @@ def exported(trained, tmp_path_factory):
 
 def test_every_code_is_in_the_file(exported):
     assert exported.verification.codes_equal
-    assert exported.verification.num_tensors == 11
+    assert exported.verification.num_tensors == 12
 
 
 def test_every_operator_computes_in_int8(exported):
     assert float_operators(Flatbuffer(exported.path.read_bytes())) == {}
-    assert exported.notes == ()
+    assert not [note for note in exported.notes if "float32" in note]
 
 
 def test_outputs_agree_with_the_model(exported):
@@ -88,8 +90,7 @@ def test_no_samples_are_needed(config, rng, tmp_path):
 
     assert result.verification.codes_equal
     assert result.verification.max_output_lsb <= 3
-    [note] = result.notes
-    assert "64 random inputs" in note
+    assert any("64 random inputs" in note for note in result.notes)
 
 
 def test_scale_per_channel_is_exact(rng, tmp_path):
@@ -114,8 +115,6 @@ def test_zeros_of_the_file_are_the_pruned_weights(rng, tmp_path):
 
     result = tflite_export.export(qat_model, tmp_path / "m.tflite")
 
-    from codeq_keras.tfmot import report
-
     [site] = weight_sites(Flatbuffer(result.path.read_bytes()))
     zeros = float(np.mean(site.slot.codes == 0))
     assert zeros == pytest.approx(report(qat_model).sparsity)
@@ -131,13 +130,12 @@ def test_kernel_left_to_tfmot_is_noted(rng, tmp_path):
     result = tflite_export.export(qat_model, tmp_path / "m.tflite")
 
     assert result.verification.num_tensors == 1
-    assert f"'{name}/kernel' was not quantized" in result.notes[0]
+    expected = f"'{name}/kernel' was not quantized"
+    assert any(expected in note for note in result.notes)
 
 
 def test_layer_that_stays_in_float_is_refused_by_name(rng, tmp_path):
     # Not rewritten as a convolution, so the converter leaves it in float.
-    import tf_keras
-
     model = sequential(
         layers.Flatten(),
         layers.Dense(
@@ -157,7 +155,7 @@ def test_grid_of_the_paper_is_refused(tmp_path):
         sequential(layers.Dense(3)), CoDeQConfig(level_grid="paper")
     )
 
-    with pytest.raises(ValueError, match="'dead_zone'.*or 'uniform'"):
+    with pytest.raises(ValueError, match=r"'dead_zone'.*or 'uniform'"):
         tflite_export.export(qat_model, tmp_path / "m.tflite")
 
 

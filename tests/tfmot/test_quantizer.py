@@ -46,9 +46,8 @@ def test_inference_values_are_codes_times_scale(layer, bits, grid):
 
 def test_training_and_inference_use_the_same_values(rng):
     wrapper, state = wrapped(layers.Dense(3, name="d"), shape=(6,))
-    [(_, quantizer, variables)] = [
-        (None, wrapper.quantize_config.weight_quantizer, {"state": state})
-    ]
+    quantizer = wrapper.quantize_config.weight_quantizer
+    variables = {"state": state}
 
     training = quantizer(state.kernel, True, variables)
     inference = quantizer(state.kernel, False, variables)
@@ -145,9 +144,10 @@ def test_scale_per_channel_is_refused_outside_conv2d(layer):
 
 def test_quantizer_works_in_a_quantize_config_of_the_user():
     layer = quantize_annotate_layer(
-        layers.Dense(3, input_shape=(4,)), DeadZoneQuantizeConfig()
+        layers.Dense(3, input_shape=(4,), name="head"),
+        DeadZoneQuantizeConfig(),
     )
 
     qat_model = quantize_apply(tf_keras.Sequential([layer]))
 
-    assert list(quantized_weights(qat_model).values())[0].codes.shape == (4, 3)
+    assert quantized_weights(qat_model)["head/kernel"].codes.shape == (4, 3)

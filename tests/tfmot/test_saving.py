@@ -101,5 +101,5 @@ def test_broken_formats_are_refused_and_the_working_ones_named(name):
 
 
 def test_missing_file_is_named():
-    with pytest.raises(ValueError, match="Received: 'nowhere.h5'"):
+    with pytest.raises(ValueError, match=r"Received: 'nowhere\.h5'"):
         load_model("nowhere.h5")

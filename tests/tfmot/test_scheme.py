@@ -205,7 +205,7 @@ def test_layer_that_is_not_annotated_is_not_quantized():
 def test_unsupported_layer_is_refused_by_name():
     model = sequential(layers.UpSampling3D(name="up"), shape=(2, 2, 2, 1))
 
-    with pytest.raises(RuntimeError, match="Layer up:.*not supported"):
+    with pytest.raises(RuntimeError, match=r"Layer up:.*not supported"):
         quantize(model)
 
 

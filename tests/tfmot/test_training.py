@@ -102,14 +102,8 @@ def test_schedule_knows_the_length_of_the_training(rng):
     x, y = images(rng, 64)
     model = small()
 
-    model.fit(
-        x,
-        y,
-        batch_size=16,
-        epochs=3,
-        verbose=0,
-        callbacks=[CompressionLogger()],
-    )
+    logger = CompressionLogger()
+    model.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=[logger])
 
     for layer in model.layers:
         for state in kernel_states(layer):
