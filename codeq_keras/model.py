@@ -4,16 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
-import numpy as np
 from keras import ops
 
+from codeq_keras.architecture import (
+    check_quantizable,
+    copy_model,
+    serialize_architecture,
+)
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
     check_overrides,
     config_for,
 )
-from codeq_keras.kernels import Kernel, all_layers, find_kernels
+from codeq_keras.kernels import Kernel, find_kernels
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
@@ -190,7 +194,7 @@ class QuantizedModel(keras.Model):
         serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "latent_model": _serialize_architecture(self.latent_model),
+            "latent_model": serialize_architecture(self.latent_model),
             "config": serialize(self.config),
             "overrides": {
                 pattern: rule and serialize(rule)
@@ -270,9 +274,14 @@ def quantize_model(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981). Differs from it in:
       only kernels are quantized, never BatchNorm gammas.
     """
-    _check_quantizable(model)
+    if isinstance(model, QuantizedModel):
+        raise ValueError(
+            "Expected a float model. Received: a model that is quantized "
+            "already. Call `strip_quantizers` on it first."
+        )
+    check_quantizable(model)
     return QuantizedModel(
-        _copy(model),
+        copy_model(model),
         config,
         overrides=overrides,
         regularizer=regularizer,
@@ -304,7 +313,7 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     'Sequential'
     """
     check_quantized(qmodel)
-    stripped = _copy(qmodel.latent_model)
+    stripped = copy_model(qmodel.latent_model)
     targets = find_kernels(stripped)
     for kernel, quantizer, target in zip(
         qmodel.kernels, qmodel.quantizers, targets, strict=True
@@ -361,63 +370,3 @@ def check_quantized(qmodel: Any) -> None:
             f"Received: an instance of {type(qmodel).__name__}. Call "
             "`quantize_model(model)` and train the result."
         )
-
-
-def _check_quantizable(model: Any) -> None:
-    if isinstance(model, QuantizedModel):
-        raise ValueError(
-            "Expected a float model. Received: a model that is quantized "
-            "already. Call `strip_quantizers` on it first."
-        )
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "Expected a `keras.Model` (Keras 3). Received: an instance of "
-            f"{type(model).__module__}.{type(model).__name__}. A `tf_keras` "
-            "model goes through `codeq_keras.tfmot`."
-        )
-    if not model.built or not model.variables:
-        raise ValueError(
-            "Expected a built model with weights. Received: "
-            f"{model.name!r}, which has none. Give it an `Input`, call "
-            "`build(input_shape)` or call it once on data."
-        )
-    kernels = find_kernels(model)
-    if not kernels:
-        raise ValueError(
-            "Expected a model with at least one kernel to quantize. Received: "
-            f"{model.name!r} without any variable of rank >= 2 named "
-            "'kernel', '..._kernel' or 'embeddings'."
-        )
-    for kernel in kernels:
-        values = ops.convert_to_numpy(kernel.variable)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(
-                "Expected finite weights. Received: NaN or infinity in "
-                f"{kernel.path!r}. Load or train a sound checkpoint first."
-            )
-
-
-def _serialize_architecture(model: keras.Model) -> dict[str, Any]:
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
-    return config
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    """Copies architecture and state, not the optimizer."""
-    classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
-    try:
-        with keras.saving.custom_object_scope(classes):
-            copy = keras.saving.deserialize_keras_object(
-                _serialize_architecture(model), safe_mode=False
-            )
-    except NotImplementedError as error:
-        raise ValueError(
-            "Expected a model that can be rebuilt from its config. Received: "
-            f"{type(model).__name__}, for which Keras reports: {error}"
-        ) from error
-    pairs = zip(copy.variables, model.variables, strict=True)
-    for target, source in pairs:
-        # Through NumPy: JAX would share the buffer, and training frees it.
-        target.assign(np.array(ops.convert_to_numpy(source)))
-    return copy

@@ -5,20 +5,18 @@ in a compiled graph and inside a `tf_keras` layer.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
 
-LEVEL_GRIDS = ("dead_zone", "uniform", "paper")
-
-# The int8 lattice is symmetric, [-127, 127]: a negative BatchNorm gamma flips
-# the sign of a channel's codes, and -128 has no positive counterpart.
-_INT8_MAX_CODE = 127
-
-# Added to the level spacing, as in the published code, so that a dead zone
-# over the whole range does not divide by zero.
-_EPSILON = 1e-8
+from codeq_keras.level_grids import (
+    CODES,
+    EPSILON,
+    LEVEL_GRIDS,
+    STRAIGHT_THROUGH,
+    Grid,
+    width_from_logit,
+)
 
 
 def abs_bound(
@@ -83,7 +81,7 @@ def abs_bound(
     if position > below:
         above = largest[:, -2]
         bound = bound + (position - below) * (above - bound)
-    bound = ops.maximum(bound, _EPSILON)
+    bound = ops.maximum(bound, EPSILON)
     return ops.reshape(bound, () if axis is None else bound_shape)
 
 
@@ -155,8 +153,7 @@ def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (15).
       Differs from it in: nothing.
     """
-    logit = ops.convert_to_tensor(dead_zone_logit, dtype="float32")
-    return 2.0 * abs_bound * (1.0 - ops.abs(ops.tanh(logit)))
+    return width_from_logit(dead_zone_logit, abs_bound)
 
 
 def fake_quantize(
@@ -226,9 +223,9 @@ def fake_quantize(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (10), (12), (15)
       and (17). Differs from it in: the grids other than `"paper"`.
     """
-    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     weights = ops.convert_to_tensor(weights)
-    forward = _STRAIGHT_THROUGH[level_grid]
+    forward = STRAIGHT_THROUGH[level_grid]
     return forward(
         # A custom gradient in TensorFlow takes tensors, not variables, which
         # `convert_to_tensor` hands through. The reshape copies nothing.
@@ -285,7 +282,7 @@ def quantize(
             "Train with 'dead_zone' (int8 codes) or 'uniform' (codes of "
             "`bit_width` bits) to deploy."
         )
-    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     arguments = (
         ops.convert_to_tensor(weights),
         grid.spacing,
@@ -294,7 +291,7 @@ def quantize(
         grid.width,
         grid.max_code,
     )
-    codes, scale = _CODES[level_grid](*arguments)
+    codes, scale = CODES[level_grid](*arguments)
     return ops.stop_gradient(codes), ops.stop_gradient(scale)
 
 
@@ -353,7 +350,7 @@ def zero_fraction(
     ... ))
     0.3333333432674408
     """
-    grid = _Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
+    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
     threshold = grid.width / 2
     soft = ops.mean(
@@ -387,114 +384,6 @@ def round_ste(x: Any) -> Any:
     return x + ops.stop_gradient(ops.round(x) - x)
 
 
-class _Grid:
-    """The scalars that define the levels, differentiable in the logits."""
-
-    def __init__(
-        self,
-        abs_bound: Any,
-        dead_zone_logit: Any,
-        bit_width: Any,
-        level_grid: str,
-    ) -> None:
-        if level_grid not in LEVEL_GRIDS:
-            raise ValueError(
-                f"`level_grid` must be one of {LEVEL_GRIDS}. "
-                f"Received: level_grid={level_grid!r}"
-            )
-        if isinstance(bit_width, int | float) and not 2 <= bit_width <= 8:
-            raise ValueError(
-                "`bit_width` must be between 2 and 8. "
-                f"Received: bit_width={bit_width}"
-            )
-        bit_width = ops.convert_to_tensor(bit_width, dtype="float32")
-        # The bound is not differentiated: paper, section 5.1.
-        self.abs_bound = ops.stop_gradient(
-            ops.convert_to_tensor(abs_bound, dtype="float32")
-        )
-        self.width = dead_zone_width(dead_zone_logit, abs_bound=self.abs_bound)
-        self.max_code = ops.power(2.0, bit_width - 1.0) - 1.0
-        # Eq. (12) and (17): the largest level is always `abs_bound`.
-        self.spacing = (self.abs_bound - self.width / 2) / (
-            self.max_code - 0.5
-        ) + _EPSILON
-        self.offset = (self.width - self.spacing) / 2
-
-
-def _position(weights: Any, spacing: Any, offset: Any) -> Any:
-    """Signed distance from zero in units of the spacing, before rounding."""
-    return ops.sign(weights) * ops.relu(ops.abs(weights) - offset) / spacing
-
-
-def _index(weights: Any, spacing: Any, offset: Any, max_code: Any) -> Any:
-    """Signed index of the paper's level, Eq. (10)."""
-    rounded = ops.round(_position(weights, spacing, offset))
-    return ops.clip(rounded, -max_code, max_code)
-
-
-def _mean_kept_magnitude(weights: Any, width: Any) -> Any:
-    """Mean of `|w|` outside the dead zone, per element of `width`."""
-    magnitudes = ops.abs(weights)
-    kept = ops.cast(magnitudes > width / 2, magnitudes.dtype)
-    total = _sum_to_shape(kept * magnitudes, width.shape)
-    count = _sum_to_shape(kept, width.shape)
-    return ops.maximum(total / ops.maximum(count, 1.0), _EPSILON)
-
-
-def _dead_zone_codes(
-    weights: Any,
-    spacing: Any,
-    offset: Any,
-    abs_bound: Any,
-    width: Any,
-    max_code: Any,
-) -> tuple[Any, Any]:
-    index = _index(weights, spacing, offset, max_code)
-    scale = abs_bound / _INT8_MAX_CODE
-    level = ops.round((offset + spacing * ops.abs(index)) / scale)
-    # A level below half a lattice step would vanish and change the sparsity.
-    codes = ops.sign(index) * ops.maximum(level, 1.0)
-    return _with_ternary(codes, scale, index, weights, width, max_code)
-
-
-def _uniform_codes(
-    weights: Any,
-    spacing: Any,
-    offset: Any,
-    abs_bound: Any,
-    width: Any,
-    max_code: Any,
-) -> tuple[Any, Any]:
-    scale = abs_bound / max_code
-    codes = ops.clip(ops.round(weights / scale), -max_code, max_code)
-    codes = ops.where(ops.abs(weights) > width / 2, codes, 0.0)
-    index = _index(weights, spacing, offset, max_code)
-    return _with_ternary(codes, scale, index, weights, width, max_code)
-
-
-def _with_ternary(
-    codes: Any, scale: Any, index: Any, weights: Any, width: Any, max_code: Any
-) -> tuple[Any, Any]:
-    """At 2 bits: codes in {-1, 0, 1}, scale the mean kept magnitude."""
-    # Levels of ±abs_bound, as the formula gives at 2 bits, lose 15 to 20
-    # points of accuracy against the mean.
-    ternary = max_code <= 1.0
-    codes = ops.where(ternary, index, codes)
-    scale = ops.where(ternary, _mean_kept_magnitude(weights, width), scale)
-    return codes, scale
-
-
-_CODES = {"dead_zone": _dead_zone_codes, "uniform": _uniform_codes}
-
-
-def _sum_to_shape(x: Any, shape: Sequence[int]) -> Any:
-    """Sums `x` to a shape that broadcasts to it (size 1, or a scalar)."""
-    if len(shape) == 0:
-        return ops.sum(x)
-    axes = [i for i, size in enumerate(shape) if size == 1]
-    return ops.sum(x, axis=axes, keepdims=True) if axes else x
-
-
 def _canonical_axes(
     axis: int | tuple[int, ...] | None, rank: int
 ) -> tuple[int, ...]:
@@ -503,59 +392,6 @@ def _canonical_axes(
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     return tuple(sorted(i % rank for i in axes))
 
-
-def _straight_through(level_grid: str) -> Callable[..., Any]:
-    """Forward of one grid with the closed-form gradient that all grids share.
-
-    One `custom_gradient` instead of straight-through pieces: two reductions
-    and no intermediate tensor kept for the backward pass but the position.
-    """
-
-    @ops.custom_gradient
-    def forward(
-        weights: Any,
-        spacing: Any,
-        offset: Any,
-        abs_bound: Any,
-        width: Any,
-        max_code: Any,
-    ) -> tuple[Any, Callable[..., Any]]:
-        if level_grid == "paper":
-            index = _index(weights, spacing, offset, max_code)
-            quantized = ops.sign(index) * offset + spacing * index
-        else:
-            quantized = dequantize(
-                *_CODES[level_grid](
-                    weights, spacing, offset, abs_bound, width, max_code
-                )
-            )
-
-        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
-            if upstream is None:
-                (upstream,) = args
-            position = _position(weights, spacing, offset)
-            index = ops.clip(ops.round(position), -max_code, max_code)
-            sign = ops.sign(weights)
-            to_weights = upstream
-            if level_grid == "paper":
-                to_weights = upstream * ops.abs(sign)
-            to_spacing = upstream * (index - position)
-            to_offset = upstream * (ops.sign(index) - sign)
-            return (
-                to_weights,
-                _sum_to_shape(to_spacing, spacing.shape),
-                _sum_to_shape(to_offset, offset.shape),
-                ops.zeros_like(abs_bound),
-                ops.zeros_like(width),
-                ops.zeros_like(max_code),
-            )
-
-        return quantized, gradient
-
-    return forward
-
-
-_STRAIGHT_THROUGH = {grid: _straight_through(grid) for grid in LEVEL_GRIDS}
 
 __all__ = [
     "LEVEL_GRIDS",

@@ -68,9 +68,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
     >>> quantizer.build(kernel.shape)
     >>> quantizer.update_abs_bound(kernel)
     >>> quantizer.quantized_weight(kernel).codes
-    array([[-127,  -79,  -79],
-           [ -31,    0,   31],
-           [  79,   79,  127]], dtype=int8)
+    array([[-127,  -76,  -76],
+           [ -26,    0,   26],
+           [  76,   76,  127]], dtype=int8)
 
     Reference:
 

@@ -105,7 +105,7 @@ def _accepted_arguments(kind: type[tf_keras.layers.Layer]) -> set[str]:
         if base is tf_keras.layers.Layer:
             break
         if "__init__" in vars(base):
-            names |= set(inspect.signature(base.__init__).parameters)
+            names |= set(inspect.signature(vars(base)["__init__"]).parameters)
     return names - {"self", "args", "kwargs"}
 
 

@@ -192,7 +192,7 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
             setattr(layer, variable.path.replace("/", "_"), variable.value)
         setattr(layer, f"{name}_state", state)
         if self.regularizer is not None:
-            self._add_penalty(state, layer)
+            _add_penalty(self.regularizer, state, layer)
         return {"state": state}
 
     def __call__(
@@ -243,24 +243,25 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _add_penalty(
-        self, state: KernelState, layer: tf_keras.layers.Layer
-    ) -> None:
-        kernel = Kernel(
-            path=state.weight_name,
-            variable=state.kernel,
-            layer=layer.layer,
-            output_axes=(),
-            num_macs=None,
-        )
 
-        def penalty() -> Any:
-            loss = self.regularizer.penalty(
-                [kernel], [state.quantizer], progress=0.0
-            )
-            return tf.zeros(()) if loss is None else loss
+def _add_penalty(
+    regularizer: CompressionRegularizer,
+    state: KernelState,
+    layer: tf_keras.layers.Layer,
+) -> None:
+    kernel = Kernel(
+        path=state.weight_name,
+        variable=state.kernel,
+        layer=layer.layer,
+        output_axes=(),
+        num_macs=None,
+    )
 
-        layer.add_loss(penalty)
+    def penalty() -> Any:
+        loss = regularizer.penalty([kernel], [state.quantizer], progress=0.0)
+        return tf.zeros(()) if loss is None else loss
+
+    layer.add_loss(penalty)
 
 
 def _is_convolution(layer: tf_keras.layers.Layer) -> bool:

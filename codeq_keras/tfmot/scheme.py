@@ -155,12 +155,11 @@ class _LayoutTransform(tfmot.QuantizeLayoutTransform):
         ).transform()
         default = default_8bit.Default8BitQuantizeLayoutTransform()
         model, metadata = default.apply(model, metadata)
+        paths = {layer.name: kernel_path(layer) for layer in model.layers}
         kernels = {
-            layer.name: layer for layer in model.layers if kernel_path(layer)
+            layer.name: layer for layer in model.layers if paths[layer.name]
         }
-        check_overrides(
-            self.scheme.overrides, map(kernel_path, kernels.values())
-        )
+        check_overrides(self.scheme.overrides, filter(None, paths.values()))
         for name, layer in kernels.items():
             is_foreign = given.get(name) is not None and name not in ours
             if name in metadata and not is_foreign:

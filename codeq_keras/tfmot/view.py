@@ -75,7 +75,7 @@ class QuantizedView:
                     num_macs=macs,
                 )
             )
-            self.quantizers.append(state and state.quantizer)
+            self.quantizers.append(state.quantizer if state else None)
 
 
 def report(model: tf_keras.Model) -> CompressionReport:
@@ -104,7 +104,8 @@ def report(model: tf_keras.Model) -> CompressionReport:
     >>> report(model).kernels[0].num_macs == 4 * 3
     True
     """
-    return codeq_keras.report(QuantizedView(model))
+    view: Any = QuantizedView(model)
+    return codeq_keras.report(view)
 
 
 def quantized_weights(model: tf_keras.Model) -> dict[str, QuantizedWeight]:
@@ -134,7 +135,8 @@ def quantized_weights(model: tf_keras.Model) -> dict[str, QuantizedWeight]:
     >>> quantized_weights(model)["head/kernel"].codes.dtype
     dtype('int8')
     """
-    return codeq_keras.quantized_weights(QuantizedView(model))
+    view: Any = QuantizedView(model)
+    return codeq_keras.quantized_weights(view)
 
 
 def _num_calls(model: tf_keras.Model) -> dict[str, int]:

@@ -1,0 +1,81 @@
+"""Checks and copies the float model that is to be quantized."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from codeq_keras.kernels import all_layers, find_kernels
+
+
+def check_quantizable(model: Any) -> None:
+    """Raises a ValueError unless `model` is a sound, built float model.
+
+    Args:
+        model: Any object.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "Expected a `keras.Model` (Keras 3). Received: an instance of "
+            f"{type(model).__module__}.{type(model).__name__}. A `tf_keras` "
+            "model goes through `codeq_keras.tfmot`."
+        )
+    if not model.built or not model.variables:
+        raise ValueError(
+            "Expected a built model with weights. Received: "
+            f"{model.name!r}, which has none. Give it an `Input`, call "
+            "`build(input_shape)` or call it once on data."
+        )
+    kernels = find_kernels(model)
+    if not kernels:
+        raise ValueError(
+            "Expected a model with at least one kernel to quantize. Received: "
+            f"{model.name!r} without any variable of rank >= 2 named "
+            "'kernel', '..._kernel' or 'embeddings'."
+        )
+    for kernel in kernels:
+        values = ops.convert_to_numpy(kernel.variable)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                "Expected finite weights. Received: NaN or infinity in "
+                f"{kernel.path!r}. Load or train a sound checkpoint first."
+            )
+
+
+def serialize_architecture(model: keras.Model) -> dict[str, Any]:
+    """Returns the config of a model without its optimizer and loss.
+
+    Args:
+        model: Keras model with `get_config`.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Returns a copy of architecture and state, without the optimizer.
+
+    Args:
+        model: Built Keras model. Its classes need not be registered.
+
+    Raises:
+        ValueError: If the model has no config to rebuild it from.
+    """
+    classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
+    try:
+        with keras.saving.custom_object_scope(classes):
+            copy = keras.saving.deserialize_keras_object(
+                serialize_architecture(model), safe_mode=False
+            )
+    except NotImplementedError as error:
+        raise ValueError(
+            "Expected a model that can be rebuilt from its config. Received: "
+            f"{type(model).__name__}, for which Keras reports: {error}"
+        ) from error
+    pairs = zip(copy.variables, model.variables, strict=True)
+    for target, source in pairs:
+        # Through NumPy: JAX would share the buffer, and training frees it.
+        target.assign(np.array(ops.convert_to_numpy(source)))
+    return copy
