@@ -3,15 +3,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Two processes, whole files each: half of the time is tracing, on one core.
+PYTEST = $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
+
 # Quiet by default: TensorFlow's start-up notes are not about this project.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: help quickstart test lint overhead clean package
+.PHONY: help quickstart test test-all lint overhead clean package
 
 help:
 	@echo "make quickstart   train, compress, export and verify a CNN on the digits"
 	@echo "make test         lint, types, doctests and tests, against the installed package"
+	@echo "make test-all     the tests, with those that take minutes each"
 	@echo "make overhead     time a training step with and without quantizers"
 
 $(BIN)/python:
@@ -40,7 +44,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev package lint
-	KERAS_BACKEND=jax $(BIN)/pytest -q tests/codeq_keras/test_ops.py tests/codeq_keras/test_model.py
+	KERAS_BACKEND=jax $(PYTEST) tests/codeq_keras/test_ops.py tests/codeq_keras/test_model.py
+	$(PYTEST) tests --pyargs codeq_keras tflite_export
+
+test-all: $(VENV)/.dev package
 	$(BIN)/pytest -q tests --pyargs codeq_keras tflite_export
 
 overhead: $(VENV)/.dev package
