@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import tf_keras
 
 from codeq_keras.tfmot import compat
@@ -69,7 +70,7 @@ def translate_layer(
             arguments[name] = _translate_value(
                 name, value, entry, custom_layers
             )
-        elif not _is_neutral(value):
+        elif value not in _neutral_values(entry, key):
             raise ValueError(
                 f"{kind.__name__} of tf_keras has no argument {name!r}. "
                 f"Received: {name}={value!r} in layer "
@@ -109,9 +110,12 @@ def _accepted_arguments(kind: type[tf_keras.layers.Layer]) -> set[str]:
     return names - {"self", "args", "kwargs"}
 
 
-def _is_neutral(value: Any) -> bool:
-    # 0.0 counts: fill values and rates that do nothing.
-    return value in (None, False, "channels_last")
+def _neutral_values(entry: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Values of an argument that ask for nothing that tf_keras lacks."""
+    kind = getattr(keras.layers, entry["class_name"], keras.layers.Layer)
+    parameter = inspect.signature(kind.__init__).parameters.get(key)
+    default = () if parameter is None else (parameter.default,)
+    return (None, False, "channels_last", *default)
 
 
 def _translate_value(

@@ -63,11 +63,11 @@ def test_verify_finds_another_models_codes_missing(exported, rng):
     "config",
     [
         CoDeQConfig(level_grid="uniform"),
-        CoDeQConfig(bit_width=2),
-        CoDeQConfig(bit_width=8),
         CoDeQConfig(initial_dead_zone_logit=0.2),
+        pytest.param(CoDeQConfig(bit_width=2), marks=pytest.mark.slow),
+        pytest.param(CoDeQConfig(bit_width=8), marks=pytest.mark.slow),
     ],
-    ids=["uniform", "2 bits", "8 bits", "sparse"],
+    ids=["uniform", "sparse", "2 bits", "8 bits"],
 )
 def test_no_samples_are_needed(config, rng, tmp_path):
     # Large kernels take another way through the converter than small ones.

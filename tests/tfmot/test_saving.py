@@ -13,14 +13,21 @@ from codeq_keras.tfmot import (
 )
 from codeq_keras.tfmot.quantizer import kernel_states
 
-FORMATS = {"h5": "model.h5", "saved_model": "folder"}
+FORMATS = [
+    pytest.param("model.h5", id="h5"),
+    pytest.param("folder", id="saved_model"),
+]
+QUICK_FORMATS = [
+    pytest.param("model.h5", id="h5"),
+    pytest.param("folder", id="saved_model", marks=pytest.mark.slow),
+]
 
 
 def save(model, path):
     model.save(path, save_format="h5" if path.suffix == ".h5" else "tf")
 
 
-@pytest.mark.parametrize("name", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize("name", FORMATS)
 def test_model_reloads_exactly(trained, tmp_path, name):
     model, x, _ = trained
     save(model, tmp_path / name)
@@ -36,7 +43,7 @@ def test_model_reloads_exactly(trained, tmp_path, name):
         assert weight.bit_width == expected[path].bit_width
 
 
-@pytest.mark.parametrize("name", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize("name", QUICK_FORMATS)
 def test_order_of_the_weights_survives(tmp_path, name):
     model = quantize(
         sequential(
@@ -56,7 +63,7 @@ def test_order_of_the_weights_survives(tmp_path, name):
     np.testing.assert_equal(loaded.get_weights(), model.get_weights())
 
 
-@pytest.mark.parametrize("name", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize("name", QUICK_FORMATS)
 def test_training_continues_after_reload(tmp_path, name, rng):
     x, y = images(rng, 32)
     model = compiled(
