@@ -1,21 +1,29 @@
 """Ships a quantized model as a `.tflite` file whose integers are proven.
 
-Modules: `export` (the order of the steps), `representative` (samples),
-`convert` (TensorFlow), `weight_sites`, `matching` and `exact_weights` (the
-trained integers), `flatbuffer` (the file format), `interpreter` (LiteRT),
-`verify`, `inspect` and `targets`.
+Modules: `export` and `delivery` (the order of the steps), `preflight` (before
+training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
+`matching` and `exact_weights` (the trained integers), `storage`, `packing` and
+`sparse_encoding` (their bytes), `graph` and `flatbuffer` (the file format),
+`interpreter` and `sandbox` (LiteRT), `verify`, `inspect` and `targets`.
 """
 
-from tflite_export.export import ExportResult, export
+from tflite_export.delivery import ExportResult
+from tflite_export.export import export
 from tflite_export.inspect import Inspection, TensorRow, inspect
+from tflite_export.preflight import check, check_file
+from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.verify import OutputComparison, VerificationReport, verify
 
 __all__ = [
+    "CheckReport",
     "ExportResult",
+    "Finding",
     "Inspection",
     "OutputComparison",
     "TensorRow",
     "VerificationReport",
+    "check",
+    "check_file",
     "export",
     "inspect",
     "verify",

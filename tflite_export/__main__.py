@@ -15,6 +15,8 @@ from tflite_export import tables
 from tflite_export.export import export
 from tflite_export.inspect import inspect
 from tflite_export.model_file import load_keras_model, load_samples
+from tflite_export.preflight import check, check_file
+from tflite_export.storage import STORAGES
 from tflite_export.targets import TARGETS
 from tflite_export.verify import verify
 
@@ -33,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments; None for those of the process.
 
     Returns:
-        0 if all is well; 1 if `verify` found a difference; 3 after an error.
+        0 if all is well; 1 if `verify` found a difference or `check`
+        something that blocks the target; 3 after an error.
         Wrong arguments end the process with 2.
     """
     options = _parser().parse_args(arguments)
@@ -57,9 +60,10 @@ def _export(options: argparse.Namespace) -> int:
             model,
             options.file,
             target=options.target,
+            weight_storage=options.weight_storage,
             representative_dataset=samples,
         )
-    _show(options, _plain(result), lambda: tables.export_summary(result))
+    _show(options, result.to_dict(), lambda: tables.export_summary(result))
     return EXIT_OK
 
 
@@ -83,6 +87,21 @@ def _verify(options: argparse.Namespace) -> int:
     return EXIT_OK if report.codes_equal else EXIT_NO
 
 
+def _check(options: argparse.Namespace) -> int:
+    with _progress("Checking"):
+        if Path(options.file).suffix == ".tflite":
+            report = check_file(options.file, target=options.target)
+        else:
+            model = load_keras_model(options.file)
+            report = check(model, target=options.target)
+    _show(
+        options,
+        _plain(report) | {"is_ok": report.is_ok},
+        lambda: tables.check_table(report),
+    )
+    return EXIT_OK if report.is_ok else EXIT_NO
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tflite-export",
@@ -96,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", help="the .tflite file to write")
     _add_samples(command)
     _add_target(command)
+    command.add_argument(
+        "--weight-storage",
+        default="auto",
+        choices=STORAGES,
+        help="how weights are stored (default: %(default)s)",
+    )
     command = _add(
         commands, "inspect", _inspect, "show what a .tflite file holds"
     )
@@ -106,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", help="the .tflite file")
     command.add_argument("model", help="the quantized model, a .keras file")
     _add_samples(command)
+    command = _add(commands, "check", _check, "say what would run on a target")
+    command.add_argument("file", help="a .keras model or a .tflite file")
+    _add_target(command)
     return parser
 
 
@@ -139,7 +167,9 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         "--target",
         default="litert",
         choices=TARGETS,
-        help="the device (default: %(default)s)",
+        metavar="TARGET",
+        help="the device: litert, tflm, edgetpu, ethos-u or a size such as "
+        "ethos-u55-128 (default: %(default)s)",
     )
 
 

@@ -87,12 +87,13 @@ def write_exact_weights(
             notes.append(_untrained_note(site, match))
             continue
         scales, estimated = _new_scales(site, match, trained[match.path])
-        writes[site.site] = Constant(
-            _new_codes(site, match), scales, _axis(site)
-        )
+        constants = [Constant(_new_codes(site, match), scales, _axis(site))]
+        places = [site.site]
         if site.bias is not None:
             bias_site, bias = site.bias
-            writes[bias_site] = _new_bias(bias, site, scales, match.path)
+            places.append(bias_site)
+            constants.append(_new_bias(bias, site, scales, match.path))
+        writes |= zip(places, _joined(constants, site), strict=True)
         if estimated:
             notes.append(
                 f"{match.path!r}: the converter limited the scale of "
@@ -199,8 +200,25 @@ def _new_scales(
     largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
     gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
     has_codes = gains > 0
-    new = np.where(has_codes, old * gains, old)
+    # The converter gives a channel of zeros a tiny scale and so a bias of 1e9,
+    # which overflows in int4 kernels. Any scale is right there.
+    usual = np.median((old * gains)[has_codes]) if has_codes.any() else None
+    free = np.max(weight.scale) if usual is None else usual
+    new = np.where(has_codes, old * gains, free)
     return _snap(new, weight), int(np.sum(has_codes & ~is_full))
+
+
+def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
+    """One scale where all are equal: fewer bytes, and older runtimes know it.
+
+    Convolutions are stored per channel by convention.
+    """
+    if site.operator.name != "FULLY_CONNECTED" or any(
+        np.ptp(constant.scales) > SCALE_ROUNDING * constant.scales.max()
+        for constant in constants
+    ):
+        return constants
+    return [c._replace(scales=c.scales[:1]) for c in constants]
 
 
 def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:

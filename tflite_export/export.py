@@ -1,10 +1,5 @@
 """`export`: the order of the steps from a trained model to a proven file."""
 
-import dataclasses
-import gzip
-import importlib.metadata
-import importlib.util
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,65 +11,18 @@ import numpy as np
 import codeq_keras
 from tflite_export import qat
 from tflite_export.convert import convert, convert_qat
-from tflite_export.exact_weights import (
-    TrainedWeight,
-    WrittenWeights,
-    write_exact_weights,
-)
+from tflite_export.delivery import ExportResult, Proof, deliver
+from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.representative import model_inputs, sample_arrays
-from tflite_export.targets import require_target
-from tflite_export.verify import (
-    METADATA_NAME,
-    VerificationReport,
-    compare,
-    ordered_weights,
+from tflite_export.interpreter import quantized_inputs
+from tflite_export.representative import (
+    ModelInput,
+    model_inputs,
+    sample_arrays,
 )
-from tflite_export.weight_sites import float_operators
-
-# Of what the sizes in the summary are; higher levels take a minute on 30 MB.
-GZIP_LEVEL = 6
-ZSTD_LEVEL = 9
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportResult:
-    """What `export` wrote; `str()` is a short summary.
-
-    Attributes:
-        path: The file.
-        size_bytes: Its size.
-        verification: The comparison of the file with the model.
-        notes: What is worth knowing: weights that were not trained, operators
-            in float, scales that had to be estimated.
-        gzip_size_bytes: Size after gzip, as an update over the air has it.
-        zstd_size_bytes: Size after zstd; None without `zstandard`.
-
-    Example:
-
-    >>> report = VerificationReport(True, 2, (), (), 4)
-    >>> print(ExportResult(Path("model.tflite"), 2048, report, ("a note",)))
-    model.tflite: 2,048 bytes
-    trained integers in the file: 2 of 2 tensors equal
-    note: a note
-    """
-
-    path: Path
-    size_bytes: int
-    verification: VerificationReport
-    notes: tuple[str, ...]
-    gzip_size_bytes: int | None = None
-    zstd_size_bytes: int | None = None
-
-    def __str__(self) -> str:
-        """Returns a summary of a few lines."""
-        sizes = f"{self.path}: {self.size_bytes:,} bytes"
-        if self.gzip_size_bytes is not None:
-            sizes += f", {self.gzip_size_bytes:,} with gzip"
-        if self.zstd_size_bytes is not None:
-            sizes += f", {self.zstd_size_bytes:,} with zstd"
-        notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([sizes, str(self.verification), *notes])
+from tflite_export.storage import require_storage_for
+from tflite_export.targets import require_target
+from tflite_export.verify import compare, ordered_weights
 
 
 def export(
@@ -82,6 +30,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     target: str = "litert",
+    weight_storage: str = "auto",
     representative_dataset: Any = None,
 ) -> ExportResult:
     """Writes a quantized model as an int8 `.tflite` file and proves it.
@@ -98,7 +47,18 @@ def export(
             Optimization with CoDeQ, see `codeq_keras.tfmot`.
         path: The file to write, ending in `.tflite`. Its folder must exist; a
             failed export leaves an older file as it was.
-        target: The device: `"litert"`.
+        target: The device:
+            - `"litert"`: phones and single-board computers;
+            - `"tflm"`: microcontrollers; C++ source and header are written
+              beside the file;
+            - `"ethos-u"` (a U55 with 128 MACs), or a size such as
+              `"ethos-u65-512"`: Arm's microNPU; the file that Vela compiled is
+              written beside it, as `*_vela.tflite`;
+            - `"edgetpu"`: Coral's Edge TPU.
+        weight_storage: `"auto"` stores each weight tensor in the fewest bytes
+            that the target runs at full speed, and notes why; `"int8"` stores
+            all densely. `"int4"` and `"sparse"` (for `"litert"`) and `"lut"`
+            (for `"tflm"`) take that form wherever it runs right.
         representative_dataset: Inputs as in training, on which the ranges of
             the activations are measured; the first 256 samples are used. A
             `tf_keras` model has trained its ranges: it needs none, and
@@ -132,10 +92,17 @@ def export(
     True
     """
     require_target(target)
+    require_storage_for(weight_storage, target)
     path = _checked_path(path)
     _require_tensorflow_backend()
     if qat.is_tf_keras(model):
-        return _export_qat(model, path, samples=representative_dataset)
+        return _export_qat(
+            model,
+            path,
+            samples=representative_dataset,
+            target=target,
+            weight_storage=weight_storage,
+        )
     trained = codeq_keras.quantized_weights(model)
     stripped = codeq_keras.strip_quantizers(model)
     return export_stripped(
@@ -144,6 +111,8 @@ def export(
         path,
         representative_dataset=representative_dataset,
         reference=model,
+        target=target,
+        weight_storage=weight_storage,
     )
 
 
@@ -154,6 +123,8 @@ def export_stripped(
     *,
     representative_dataset: Any,
     reference: keras.Model | None = None,
+    target: str = "litert",
+    weight_storage: str = "auto",
 ) -> ExportResult:
     """Does the work of `export` for a model whose quantizers are off.
 
@@ -163,6 +134,8 @@ def export_stripped(
         path: The file to write.
         representative_dataset: As in `export`.
         reference: Model whose outputs count; None for `stripped`.
+        target: As in `export`.
+        weight_storage: As in `export`.
 
     Returns:
         `ExportResult`.
@@ -183,18 +156,26 @@ def export_stripped(
     written = write_exact_weights(
         file, trained, ordered_weights(stripped, trained)
     )
-    return _prove_and_write(
+    proof = Proof(
+        lambda data: compare(
+            data, stripped, trained, inputs, samples, reference=reference
+        ),
+        _run_inputs(inputs, samples),
+    )
+    return deliver(
         file,
         written,
         trained,
         path,
-        lambda data: compare(
-            data, stripped, trained, inputs, samples, reference=reference
-        ),
+        proof,
+        target=target,
+        weight_storage=weight_storage,
     )
 
 
-def _export_qat(model: Any, path: Path, *, samples: Any) -> ExportResult:
+def _export_qat(
+    model: Any, path: Path, *, samples: Any, target: str, weight_storage: str
+) -> ExportResult:
     """Does the work of `export` for a model of TFMOT."""
     trained, kernels = qat.weights(model)
     inputs = model_inputs(model)
@@ -210,50 +191,28 @@ def _export_qat(model: Any, path: Path, *, samples: Any) -> ExportResult:
         arrays = sample_arrays(
             samples, inputs, argument="representative_dataset"
         )
-    return _prove_and_write(
+    proof = Proof(
+        lambda data: compare(
+            data, model, trained, inputs, arrays, kernels=kernels
+        ),
+        _run_inputs(inputs, arrays),
+    )
+    return deliver(
         file,
         written,
         trained,
         path,
-        lambda data: compare(
-            data, model, trained, inputs, arrays, kernels=kernels
-        ),
+        proof,
+        target=target,
+        weight_storage=weight_storage,
     )
 
 
-def _prove_and_write(
-    file: Flatbuffer,
-    written: WrittenWeights,
-    trained: Mapping[str, TrainedWeight],
-    path: Path,
-    compare_file: Callable[[bytes], VerificationReport],
-) -> ExportResult:
-    record = _record(trained, written.silent_channels)
-    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
-    data = file.to_bytes()
-    report = compare_file(data)
-    if not report.codes_equal:
-        raise RuntimeError(
-            "Expected the trained integers in the file. Received: others in "
-            f"{list(report.unequal)}; the file was not written. This is a "
-            "fault of the exporter: please report the model."
-        )
-    _write_atomically(path, data)
-    notes = [
-        *written.notes,
-        *(
-            f"{name} computes in float32 (operators: {count})."
-            for name, count in float_operators(file).items()
-        ),
-    ]
-    return ExportResult(
-        path=path,
-        size_bytes=len(data),
-        verification=report,
-        notes=tuple(notes),
-        gzip_size_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
-        zstd_size_bytes=_zstd_size(data),
-    )
+def _run_inputs(
+    inputs: list[ModelInput], samples: list[np.ndarray]
+) -> Callable[[Flatbuffer], dict[int, np.ndarray]]:
+    names = [spec.name for spec in inputs]
+    return lambda file: quantized_inputs(file, samples, names)
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:
@@ -301,44 +260,3 @@ def _shapes_text(shapes: list[tuple[Any, ...]]) -> str:
     if len(texts) == 1:
         return f"an array of shape {texts[0]}"
     return f"a list of arrays of shapes {', '.join(texts)}"
-
-
-def _record(
-    trained: Mapping[str, TrainedWeight], silent_channels: Mapping[str, int]
-) -> dict[str, Any]:
-    """What the file says about its making, as JSON."""
-    try:
-        version = importlib.metadata.version("codeq-keras")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
-    return {
-        "library": "codeq-keras",
-        "version": version,
-        "weights": [
-            {
-                "path": path,
-                "bit_width": int(weight.bit_width),
-                "sparsity": round(float(np.mean(weight.codes == 0)), 6),
-                "silent_channels": silent_channels.get(path, 0),
-            }
-            for path, weight in trained.items()
-        ],
-    }
-
-
-def _zstd_size(data: bytes) -> int | None:
-    if importlib.util.find_spec("zstandard") is None:
-        return None
-    import zstandard
-
-    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """A reader finds the old file or the new one, never a part of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

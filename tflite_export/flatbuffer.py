@@ -1,21 +1,27 @@
 """Reads and writes `.tflite` files: operators, tensors, buffers, metadata.
 
-With `flatbuffer_tensors.py`, the only file that touches the TFLite schema. It
-decides nothing: which tensors to rewrite, and to what, is the business of
-`exact_weights.py`.
+With `flatbuffer_tensors.py` and `flatbuffer_consistency.py`, the only file that
+touches the TFLite schema. It decides nothing: which tensors to rewrite, and to
+what, is the business of `exact_weights.py`.
 """
 
 import re
 import struct
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import packing
+from tflite_export.flatbuffer_consistency import (
+    builtin_code,
+    damaged,
+    operator_name,
+    raw_bytes,
+    require_consistent,
+)
 from tflite_export.flatbuffer_guard import require_safe_offsets
 from tflite_export.flatbuffer_tensors import (
     as_array,
@@ -32,14 +38,6 @@ FILE_IDENTIFIER = b"TFL3"
 # read weights in place and rely on it; the generated Python code ignores it.
 BUFFER_ALIGNMENT = 16
 
-# Constants may be read by several tensors, but not by thousands.
-MAX_SHARING = 32
-
-_OPERATOR_NAMES = {
-    code: name
-    for name, code in vars(schema.BuiltinOperator).items()
-    if not name.startswith("_")
-}
 _NO_SCALES: np.ndarray = np.zeros(0, np.float32)
 
 
@@ -85,9 +83,9 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._data = data
         try:
             self._model = schema.ModelT.InitFromPackedBuf(data, 0)
-            self._require_consistent()
+            require_consistent(self._model, data)
         except (struct.error, TypeError, IndexError, AttributeError) as error:
-            raise _damaged(f"contents that cannot be read ({error})") from error
+            raise damaged(f"contents that cannot be read ({error})") from error
 
     def to_bytes(self) -> bytes:
         """Returns the file; reading and writing it again changes no byte."""
@@ -119,7 +117,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensor = self._model.subgraphs[subgraph].tensors[index]
         dtype = dtype_name(tensor.type)
         shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-        raw = self._raw(tensor)
+        raw = raw_bytes(self._model, tensor, self._data)
         sparse = sparse_tensor(tensor.sparsity, raw, dtype, shape)
         quantization = tensor.quantization
         has_scale = quantization is not None and quantization.scale is not None
@@ -155,6 +153,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         """The model's outputs, by name; `output_2` comes before `output_10`."""
         named = self._interface("outputs")
         return {name: named[name] for name in sorted(named, key=_natural)}
+
+    def interface(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tensors of the model's inputs and outputs, by position."""
+        subgraph = self._model.subgraphs[0]
+        return indices(subgraph.inputs), indices(subgraph.outputs)
 
     def metadata(self, name: str) -> bytes | None:
         """Returns the metadata record of that name, or `None`."""
@@ -214,11 +217,16 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         validate_sparse(sparse)
         graph = self._model.subgraphs[subgraph]
         stored = graph.tensors[self._copy_tensor(subgraph, index)]
+        # The scales of the dense tensor count; a second copy is only larger.
+        stored.name, stored.quantization = b"sparse_%d" % index, None
         raw = np.frombuffer(sparse.values.tobytes(), np.uint8)
         stored.buffer = self._add_buffer(raw)
         stored.sparsity = packed_sparsity(sparse)
+        dense = graph.tensors[index]
+        if self._num_uses(dense.buffer) == 1:
+            self._model.buffers[dense.buffer].data = None
         # Buffer 0 is empty: the tensor is computed now.
-        graph.tensors[index].buffer = 0
+        dense.buffer = 0
         operator = schema.OperatorT()
         operator.opcodeIndex = self._operator_code("DENSIFY")
         operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
@@ -230,14 +238,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
         code = self._model.operatorCodes[operator.opcodeIndex]
-        # Old files hold the code in the first field, new ones in the second.
-        builtin = max(code.deprecatedBuiltinCode, code.builtinCode)
-        is_custom = builtin == schema.BuiltinOperator.CUSTOM
-        name = _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
+        is_custom = builtin_code(code) == schema.BuiltinOperator.CUSTOM
         return Operator(
             subgraph,
             index,
-            _text(code.customCode) if is_custom else name,
+            _text(code.customCode) if is_custom else operator_name(code),
             int(code.version),
             indices(operator.inputs),
             indices(operator.outputs),
@@ -254,57 +259,6 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         code.builtinCode = code.deprecatedBuiltinCode = builtin
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1
-
-    def _raw(self, tensor: Any) -> np.ndarray:
-        """The bytes of a constant, also those behind the tables (over 2 GB)."""
-        buffer = self._model.buffers[tensor.buffer]
-        if buffer.data is not None:
-            return np.asarray(buffer.data, np.uint8)
-        # 0 and 1 mean that there are none.
-        end = buffer.offset + buffer.size
-        if buffer.offset <= 1 or not buffer.size:
-            return np.zeros(0, np.uint8)
-        if end > len(self._data):
-            raise _damaged(
-                f"a buffer up to byte {end:,} of {len(self._data):,}"
-            )
-        return np.frombuffer(self._data, np.uint8, buffer.size, buffer.offset)
-
-    def _require_consistent(self) -> None:
-        """All indices lead to something, and sharing stays within bounds."""
-        model = self._model
-        if not model.subgraphs or not model.buffers:
-            raise _damaged("no graph or no buffers")
-        num_codes = len(model.operatorCodes or ())
-        num_bytes = 0
-        for graph in model.subgraphs:
-            count = len(graph.tensors or ())
-            for tensor in graph.tensors or ():
-                _require_index(tensor.buffer, len(model.buffers), "buffer")
-                num_bytes += self._raw(tensor).size
-            for operator in graph.operators or ():
-                _require_index(operator.opcodeIndex, num_codes, "operator code")
-                for index in indices(operator.inputs):
-                    # -1 is an input that is left out.
-                    _require_index(max(index, 0), count, "tensor")
-                for index in indices(operator.outputs):
-                    _require_index(index, count, "tensor")
-            for side in (graph.inputs, graph.outputs):
-                for index in indices(side):
-                    _require_index(index, count, "tensor")
-        for record in model.metadata or ():
-            _require_index(record.buffer, len(model.buffers), "buffer")
-        for signature in model.signatureDefs or ():
-            self._require_signature(signature)
-        if num_bytes > MAX_SHARING * len(self._data):
-            raise _damaged(f"constants of {num_bytes:,} bytes")
-
-    def _require_signature(self, signature: Any) -> None:
-        graphs = self._model.subgraphs
-        _require_index(signature.subgraphIndex, len(graphs), "subgraph")
-        count = len(graphs[signature.subgraphIndex].tensors or ())
-        for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
-            _require_index(entry.tensorIndex, count, "tensor")
 
     def _interface(self, side: str) -> dict[str, Tensor]:
         subgraph = self._model.subgraphs[0]
@@ -375,16 +329,3 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 
 def _text(raw: bytes | None) -> str:
     return "" if raw is None else raw.decode(errors="replace")
-
-
-def _require_index(index: int, count: int, kind: str) -> None:
-    if not 0 <= index < count:
-        raise _damaged(
-            f"the index {index} of a {kind}, of which it has {count}"
-        )
-
-
-def _damaged(received: str) -> ValueError:
-    return ValueError(
-        f"Expected an undamaged .tflite file. Received: {received}."
-    )

@@ -1,5 +1,7 @@
 """Runs a `.tflite` file: floats in, floats out. LiteRT itself is in a child."""
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import Tensor
 from tflite_export.sandbox import TIME_LIMIT_S, run_script
 
+# Four times the largest image that phones take.
+MAX_INPUT_VALUES = 2**26
 _SCRIPT = Path(__file__).with_name("litert_child.py")
 
 
@@ -86,6 +90,33 @@ def run(
         time_limit_s=time_limit_s,
     )
     return {int(name): values for name, values in outputs.items()}
+
+
+def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
+    """Returns one sample of zeros, to try whether a file runs at all.
+
+    Args:
+        file: The file, of any origin.
+
+    Raises:
+        ValueError: If an input is no array of numbers, or claims to be huge.
+    """
+    inputs: dict[int, np.ndarray] = {}
+    for index in file.interface()[0]:
+        tensor = file.tensor(0, index)
+        # Open sizes are -1 in a file.
+        shape = [max(size, 1) for size in tensor.shape]
+        is_number = re.fullmatch(
+            r"bool|u?int(8|16|32|64)|float(16|32|64)", tensor.dtype
+        )
+        if not is_number or math.prod(shape) > MAX_INPUT_VALUES:
+            raise ValueError(
+                f"An input must be an array of at most {MAX_INPUT_VALUES:,} "
+                f"numbers. Received: {tensor.name!r} of type {tensor.dtype} "
+                f"and shape {tensor.shape}."
+            )
+        inputs[index] = np.zeros(shape, np.dtype(tensor.dtype))
+    return inputs
 
 
 def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:

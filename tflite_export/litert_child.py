@@ -10,19 +10,9 @@ from pathlib import Path
 import numpy as np
 
 
-def limit_memory(limit_bytes: int) -> None:
-    """Limits the address space, where the system can."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-
-
 def main(folder: Path) -> None:
     """Reads the request, runs the file and writes the outputs."""
     request = json.loads((folder / "request.json").read_text())
-    limit_memory(request["memory_limit_bytes"])
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.AUTO

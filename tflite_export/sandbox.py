@@ -20,6 +20,7 @@ MEMORY_LIMIT_BYTES = 4 * 2**30
 # 256 samples of the largest models that phones run.
 TIME_LIMIT_S = 300.0
 _MAX_ERROR = 400
+_LAUNCHER = Path(__file__).with_name("sandbox_child.py")
 
 
 def run_script(
@@ -43,7 +44,7 @@ def run_script(
         time_limit_s: Seconds after which it is ended.
 
     Returns:
-        The outputs by name, and what it printed as errors.
+        The outputs by name, and what it printed.
 
     Raises:
         ValueError: If it fails, crashes, or needs too long or too much memory.
@@ -55,14 +56,17 @@ def run_script(
         text = json.dumps({**request, **limits})
         Path(folder, "request.json").write_text(text)
         log = _run([str(script), folder], time_limit_s)
-        with np.load(Path(folder, "outputs.npz")) as outputs:
+        result = Path(folder, "outputs.npz")
+        if not result.exists():
+            raise _failure("no output")
+        with np.load(result) as outputs:
             return dict(outputs), log
 
 
 def _run(arguments: Sequence[str], time_limit_s: float) -> str:
     # `-P`: else the script's folder would be searched before the standard
     # library, which would find our `inspect.py`.
-    command = [sys.executable, "-P", *arguments]
+    command = [sys.executable, "-P", str(_LAUNCHER), *arguments]
     try:
         child = subprocess.run(
             command,
@@ -81,7 +85,7 @@ def _run(arguments: Sequence[str], time_limit_s: float) -> str:
     if child.returncode:
         lines = child.stderr.strip().splitlines() or ["no message"]
         raise _failure(lines[-1][:_MAX_ERROR])
-    return child.stderr
+    return f"{child.stdout}\n{child.stderr}"
 
 
 def _failure(received: str) -> ValueError:

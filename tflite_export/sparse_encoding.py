@@ -12,6 +12,9 @@ import numpy as np
 
 # Block sizes for which LiteRT has kernels.
 BLOCK_SIZES = (4, 16)
+# A damaged shape must not be filled with gigabytes of zeros.
+MAX_EXPANSION = 1000
+MAX_SMALL_SIZE = 2**24
 _INDEX_TYPES = (np.uint8, np.uint16, np.int32)
 
 
@@ -183,7 +186,8 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
         Array of `tensor.shape`, zero where nothing is stored.
 
     Raises:
-        ValueError: If the arrays contradict each other.
+        ValueError: If the arrays contradict each other, or describe a tensor
+            that is out of all proportion to them.
 
     Example:
 
@@ -192,6 +196,7 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
     True
     """
     validate_sparse(tensor)
+    _require_moderate(tensor)
     sizes = _level_sizes(tensor)
     # `position[axis]` of all entries stored so far, level by level.
     positions: dict[int, np.ndarray] = {
@@ -338,6 +343,16 @@ def _validate_sparse_level(
         and ((np.diff(indices) <= 0) & ~is_first[1 : indices.size]).any()
     ):
         raise _fault(f"indices of axis {axis} must increase", "others")
+
+
+def _require_moderate(tensor: SparseTensor) -> None:
+    size = math.prod(tensor.shape)
+    if size > max(MAX_EXPANSION * tensor.size_bytes, MAX_SMALL_SIZE):
+        raise _fault(
+            f"shape must have at most {MAX_EXPANSION} values for each stored "
+            "byte",
+            f"{tensor.shape} for {tensor.size_bytes:,} bytes",
+        )
 
 
 def _checked_axis(codes: np.ndarray, block_size: int, axis: int) -> int:

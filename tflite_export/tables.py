@@ -9,6 +9,7 @@ from rich.text import Text
 
 from tflite_export.export import ExportResult
 from tflite_export.inspect import Inspection, TensorRow
+from tflite_export.targets.findings import CheckReport
 from tflite_export.verify import VerificationReport
 
 _NUMBERS = ("bytes", "zeros", "values", "entropy")
@@ -58,15 +59,38 @@ def export_summary(result: ExportResult) -> Any:
     ):
         if size is not None:
             table.add_row(name, f"{size:,}")
-    notes = [Text(f"note: {note}") for note in result.notes]
-    return Group(table, verification_table(result.verification), *notes)
+    if result.entropy_bytes is not None:
+        table.add_row("entropy of weights", f"{result.entropy_bytes:,.0f}")
+    lines = [] if result.device is None else [str(result.device)]
+    lines += [f"also written: {path}" for path in result.other_files]
+    lines += [f"note: {note}" for note in result.notes]
+    return Group(
+        table, verification_table(result.verification), *map(Text, lines)
+    )
+
+
+def check_table(report: CheckReport) -> Any:
+    """Returns what would run where, and what to change."""
+    verdict = "ok" if report.is_ok else "blocked"
+    style = "green" if report.is_ok else "red"
+    table = _table("Operators", ("place", "operator", "count"))
+    for place, counts in report.placement.items():
+        for name, count in counts.items():
+            table.add_row(place, Text(name), str(count))
+    facts = [f"{name}: {value:,g}" for name, value in report.facts.items()]
+    lines = [*facts, *map(str, report.findings)]
+    return Group(
+        Text(f"{report.target}: {verdict}", style),
+        *([table] if report.placement else []),
+        *map(Text, lines),
+    )
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     # A path in brackets is no markup.
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
-        is_number = column in (*_NUMBERS, "max", "99 %")
+        is_number = column in (*_NUMBERS, "max", "99 %", "count")
         # Numbers stay whole on narrow terminals; names are broken.
         table.add_column(
             column,

@@ -1,10 +1,13 @@
 """Lists where a file holds weights, and what it computes in float."""
 
+import dataclasses
 from collections import Counter
 from typing import NamedTuple
 
-from tflite_export.flatbuffer import Flatbuffer, InputSite, Operator, Tensor
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.graph import InputSite, Operator, Tensor
 from tflite_export.matching import Slot
+from tflite_export.sparse_encoding import decode_sparse
 
 
 class _Inputs(NamedTuple):
@@ -25,7 +28,7 @@ _WEIGHTED_OPERATORS = {
 
 
 class WeightSite(NamedTuple):
-    """An operator input that holds constant int8 weights."""
+    """An operator input that holds constant int8 weights, however stored."""
 
     operator: Operator
     site: InputSite
@@ -37,13 +40,13 @@ class WeightSite(NamedTuple):
 def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
     sites = []
+    densified = _densified_constants(flatbuffer)
     for operator in flatbuffer.operators:
         inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
-            tensor = flatbuffer.tensor(
-                operator.subgraph, operator.inputs[position]
-            )
-            if tensor.data is None or tensor.dtype != "int8":
+            key = (operator.subgraph, operator.inputs[position])
+            tensor = densified.get(key) or flatbuffer.tensor(*key)
+            if tensor.data is None or tensor.dtype not in ("int8", "int4"):
                 continue
             is_per_channel = tensor.scales.size > 1
             axis = tensor.axis if is_per_channel else inputs.axis
@@ -57,6 +60,30 @@ def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
                 )
             )
     return sites
+
+
+def _densified_constants(
+    flatbuffer: Flatbuffer,
+) -> dict[tuple[int, int], Tensor]:
+    """The sparse constants, as the dense tensors that DENSIFY makes of them."""
+    dense = {}
+    for operator in flatbuffer.operators:
+        if operator.name != "DENSIFY":
+            continue
+        stored = flatbuffer.tensor(operator.subgraph, operator.inputs[0])
+        if stored.sparse is None:
+            continue
+        key = (operator.subgraph, operator.outputs[0])
+        output = flatbuffer.tensor(*key)
+        if output.shape != stored.shape:
+            raise ValueError(
+                "Expected an undamaged .tflite file. Received: a DENSIFY from "
+                f"shape {stored.shape} to {output.shape}."
+            )
+        dense[key] = dataclasses.replace(
+            output, data=decode_sparse(stored.sparse)
+        )
+    return dense
 
 
 def _constant_bias(

@@ -154,7 +154,8 @@ def dense_only(tmp_path_factory):
     return exported(model, trained, tmp_path_factory.mktemp("dense"))
 
 
-def exported(model, trained, folder, samples=None):
+def exported(model, trained, folder, samples=None, **options):
+    """Exports with dense int8 weights unless `options` say otherwise."""
     if samples is None:
         shapes = [tensor.shape[1:] for tensor in model.inputs]
         rng = np.random.default_rng(3)
@@ -164,8 +165,29 @@ def exported(model, trained, folder, samples=None):
         trained,
         folder / "model.tflite",
         representative_dataset=samples,
+        **{"weight_storage": "int8"} | options,
     )
     return Exported(model, trained, samples, result)
+
+
+@pytest.fixture(scope="session")
+def sparse_convolutions():
+    """A model of convolutions at 80 % zeros with a Dense, and its weights."""
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+    x = layers.Conv2D(32, 3, padding="same", name="wide")(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", activation="relu")(x)
+    x = layers.Conv2D(32, 3, padding="same", activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, layers.Dense(10, name="head")(x), name="sparse")
+    rng = np.random.default_rng(4)
+    codes = {
+        v.path: random_codes(rng, v.shape, sparsity=0.8)
+        for v in model.weights
+        if "kernel" in v.name
+    }
+    return model, put_on_grid(model, rng, codes=codes)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,316 @@
+"""The last steps of an export: storage, proof, the target's own files."""
+
+import dataclasses
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tflite_export.exact_weights import TrainedWeight, WrittenWeights
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.interpreter import run
+from tflite_export.storage import entropy_bytes, store_weights
+from tflite_export.targets import accelerator, edgetpu, ethos_u, tflm
+from tflite_export.targets.tflm_source import header, source
+from tflite_export.verify import METADATA_NAME, VerificationReport
+from tflite_export.weight_sites import float_operators
+
+# Of what the sizes in the summary are; higher levels take a minute on 30 MB.
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 9
+# The microcontroller's runtime is compared on as many; it is slow.
+MAX_DEVICE_SAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """What `export` wrote; `str()` is a short summary.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        verification: The comparison of the file with the model.
+        notes: What is worth knowing: weights that were not trained, operators
+            in float, scales that had to be estimated, how weights are stored.
+        gzip_size_bytes: Size after gzip, as an update over the air has it.
+        zstd_size_bytes: Size after zstd; None without `zstandard`.
+        entropy_bytes: Bytes that an ideal entropy coder would need for the
+            weights alone; None if unknown.
+        other_files: What was written beside it: the compiled file of an
+            Ethos-U, the C++ source for a microcontroller.
+        device: What the target's tool measured; None if it has none.
+
+    Example:
+
+    >>> report = VerificationReport(True, 2, (), (), 4)
+    >>> print(ExportResult(Path("model.tflite"), 2048, report, ("a note",)))
+    model.tflite: 2,048 bytes
+    trained integers in the file: 2 of 2 tensors equal
+    note: a note
+    """
+
+    path: Path
+    size_bytes: int
+    verification: VerificationReport
+    notes: tuple[str, ...]
+    gzip_size_bytes: int | None = None
+    zstd_size_bytes: int | None = None
+    entropy_bytes: float | None = None
+    other_files: tuple[Path, ...] = ()
+    device: ethos_u.EthosUReport | tflm.TflmReport | None = None
+
+    def __str__(self) -> str:
+        """Returns a summary of a few lines."""
+        sizes = f"{self.path}: {self.size_bytes:,} bytes"
+        if self.gzip_size_bytes is not None:
+            sizes += f", {self.gzip_size_bytes:,} with gzip"
+        if self.zstd_size_bytes is not None:
+            sizes += f", {self.zstd_size_bytes:,} with zstd"
+        if self.entropy_bytes is not None:
+            sizes += f" (entropy of the weights: {self.entropy_bytes:,.0f})"
+        device = [] if self.device is None else [str(self.device)]
+        others = [f"also written: {path}" for path in self.other_files]
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join(
+            [sizes, str(self.verification), *device, *others, *notes]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "gzip_size_bytes": self.gzip_size_bytes,
+            "zstd_size_bytes": self.zstd_size_bytes,
+            "entropy_bytes": self.entropy_bytes,
+            "verification": dataclasses.asdict(self.verification),
+            "other_files": [str(path) for path in self.other_files],
+            "device": None if self.device is None else self.device.to_dict(),
+            "notes": list(self.notes),
+        }
+
+
+class Proof(NamedTuple):
+    """How a file is compared with its model.
+
+    `compare` takes the bytes of a file; `inputs` gives the samples in the
+    types of a file's inputs, by tensor index.
+    """
+
+    compare: Callable[[bytes], VerificationReport]
+    inputs: Callable[[Flatbuffer], dict[int, np.ndarray]]
+
+
+class _Package(NamedTuple):
+    """What a target makes of a proven file."""
+
+    data: bytes
+    others: Mapping[str, bytes]
+    device: ethos_u.EthosUReport | tflm.TflmReport | None
+    notes: tuple[str, ...]
+
+
+def deliver(
+    file: Flatbuffer,
+    written: WrittenWeights,
+    trained: Mapping[str, TrainedWeight],
+    path: Path,
+    proof: Proof,
+    *,
+    target: str,
+    weight_storage: str,
+) -> ExportResult:
+    """Stores the weights, proves the file and writes all files of the target.
+
+    Args:
+        file: The file with the trained integers; its storage is changed.
+        written: What was done to it.
+        trained: The trained weights by path.
+        path: The file to write.
+        proof: How it is compared with the model.
+        target: As in `export`.
+        weight_storage: As in `export`.
+
+    Returns:
+        `ExportResult`.
+
+    Raises:
+        RuntimeError: If a code in the file is not the trained one.
+        ValueError: If the target cannot run the file.
+    """
+    bound = entropy_bytes(file)
+    notes = list(written.notes)
+    if target == "litert":
+        dense = file.to_bytes()
+        notes += store_weights(file, weight_storage)
+        _require_same_outputs(dense, file, proof)
+    record = _record(trained, written.silent_channels)
+    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
+    data = file.to_bytes()
+    report = proof.compare(data)
+    if not report.codes_equal:
+        raise RuntimeError(
+            "Expected the trained integers in the file. Received: others in "
+            f"{list(report.unequal)}; the file was not written. This is a "
+            "fault of the exporter: please report the model."
+        )
+    package = _package(file, data, path, proof, target, weight_storage)
+    others = {path.with_name(n): d for n, d in package.others.items()}
+    _write_atomically({path: package.data, **others})
+    notes += [
+        f"{name} computes in float32 (operators: {count})."
+        for name, count in float_operators(file).items()
+    ]
+    return ExportResult(
+        path=path,
+        size_bytes=len(package.data),
+        verification=report,
+        notes=(*notes, *package.notes),
+        gzip_size_bytes=len(gzip.compress(package.data, GZIP_LEVEL, mtime=0)),
+        zstd_size_bytes=_zstd_size(package.data),
+        entropy_bytes=round(bound, 1),
+        other_files=tuple(others),
+        device=package.device,
+    )
+
+
+def _require_same_outputs(dense: bytes, file: Flatbuffer, proof: Proof) -> None:
+    """A storage changes bytes, not results: it is proven by running both."""
+    stored = file.to_bytes()
+    if stored == dense:
+        return
+    inputs = proof.inputs(file)
+    expected, actual = run(dense, inputs), run(stored, inputs)
+    # Kernels of packed weights round once more, half a step each at most.
+    allowed = len(file.operators)
+    worst = max(
+        float(np.abs(actual[i].astype(float) - values).max(initial=0))
+        for i, values in expected.items()
+    )
+    if not worst <= allowed:
+        raise ValueError(
+            "LiteRT must compute the same from the stored weights. Received: "
+            f"outputs {worst:g} steps from those of dense int8 weights. Use "
+            "`weight_storage='int8'`."
+        )
+
+
+def _package(
+    file: Flatbuffer,
+    data: bytes,
+    path: Path,
+    proof: Proof,
+    target: str,
+    weight_storage: str,
+) -> _Package:
+    size = accelerator(target)
+    if size is not None:
+        report = ethos_u.compile_file(data, accelerator=size)
+        ethos_u.require_no_fallback(report)
+        name = f"{path.stem}_vela.tflite"
+        return _Package(data, {name: report.compiled}, report, ())
+    if target == "tflm":
+        return _microcontroller_package(file, data, path, proof, weight_storage)
+    if target == "edgetpu":
+        check = edgetpu.check_file(data)
+        if not check.is_ok:
+            raise ValueError(
+                "All operators must run on the Edge TPU. Received:\n"
+                + "\n".join(f"- {f}" for f in check.findings if f.is_blocking)
+            )
+        return _Package(data, {}, None, tuple(map(str, check.findings)))
+    return _Package(data, {}, None, ())
+
+
+def _microcontroller_package(
+    file: Flatbuffer,
+    data: bytes,
+    path: Path,
+    proof: Proof,
+    weight_storage: str,
+) -> _Package:
+    inputs = {
+        index: values[:MAX_DEVICE_SAMPLES]
+        for index, values in proof.inputs(file).items()
+    }
+    dense = tflm.measure(data, inputs)
+    compressed, names = tflm.compress(data)
+    notes: tuple[str, ...] = ()
+    shipped, report = data, dense
+    if len(compressed) < len(data):
+        tables = tflm.measure(compressed, inputs, reference=data)
+        effect = (
+            f"{len(data) - len(compressed):,} bytes of flash less and "
+            f"{tables.arena_bytes - dense.arena_bytes:,} bytes of RAM more, by "
+            f"look-up tables for {len(names)} weight tensors"
+        )
+        if weight_storage == "lut":
+            shipped, report, notes = compressed, tables, (f"{effect}.",)
+        else:
+            notes = (f"`weight_storage='lut'` would make it {effect}.",)
+    elif weight_storage == "lut":
+        raise ValueError(
+            "`weight_storage='lut'` must make a file smaller. Received: a "
+            "model whose tensors have too many different values for their "
+            "size. Use 'auto'."
+        )
+    operators = Flatbuffer(shipped).operators
+    others = {
+        f"{path.stem}.cc": source(shipped, header_name=f"{path.stem}.h"),
+        f"{path.stem}.h": header(operators, arena_bytes=report.arena_bytes),
+    }
+    encoded = {name: text.encode() for name, text in others.items()}
+    return _Package(shipped, encoded, report, notes)
+
+
+def _record(
+    trained: Mapping[str, TrainedWeight], silent_channels: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the file says about its making, as JSON."""
+    try:
+        version = importlib.metadata.version("codeq-keras")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return {
+        "library": "codeq-keras",
+        "version": version,
+        "weights": [
+            {
+                "path": path,
+                "bit_width": int(weight.bit_width),
+                "sparsity": round(float(np.mean(weight.codes == 0)), 6),
+                "silent_channels": silent_channels.get(path, 0),
+            }
+            for path, weight in trained.items()
+        ],
+    }
+
+
+def _zstd_size(data: bytes) -> int | None:
+    if importlib.util.find_spec("zstandard") is None:
+        return None
+    import zstandard
+
+    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))
+
+
+def _write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """A reader finds the old files or the new ones, never a part of one."""
+    temporary = {
+        path: path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        for path in contents
+    }
+    try:
+        for path, data in contents.items():
+            temporary[path].write_bytes(data)
+        for path in contents:
+            os.replace(temporary[path], path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""What a target says about a file: where operators run and what is wrong."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+from tflite_export.flatbuffer import Flatbuffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that a target does not do.
+
+    Attributes:
+        subject: The operator or the tensor, with its name.
+        text: What is wrong.
+        remedy: What to change in the model.
+        is_blocking: Whether the file must not be used on the target.
+    """
+
+    subject: str
+    text: str
+    remedy: str
+    is_blocking: bool = True
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        kind = "blocked" if self.is_blocking else "note"
+        return f"{kind}: {self.subject}: {self.text} {self.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckReport:
+    """What would run where, and what to change; `str()` is a summary.
+
+    Attributes:
+        target: The target.
+        placement: By place ("NPU", "CPU", ...), how many operators of each
+            name run there.
+        findings: What is wrong or worth knowing.
+        facts: What was measured: cycles, bytes of memory, ...
+
+    Example:
+
+    >>> finding = Finding("SIN", "runs on the CPU.", "Replace it.")
+    >>> report = CheckReport("ethos-u", {"NPU": {"ADD": 2}}, (finding,), {})
+    >>> report.is_ok
+    False
+    >>> print(report)
+    ethos-u: blocked
+    NPU: 2 ADD
+    blocked: SIN: runs on the CPU. Replace it.
+    """
+
+    target: str
+    placement: Mapping[str, Mapping[str, int]]
+    findings: tuple[Finding, ...]
+    facts: Mapping[str, float]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing blocks the target."""
+        return not any(finding.is_blocking for finding in self.findings)
+
+    def __str__(self) -> str:
+        """Returns a summary of a few lines."""
+        lines = [f"{self.target}: {'ok' if self.is_ok else 'blocked'}"]
+        for place, counts in self.placement.items():
+            names = ", ".join(f"{n} {name}" for name, n in counts.items())
+            lines.append(f"{place}: {names}")
+        lines += [f"{name}: {value:,g}" for name, value in self.facts.items()]
+        return "\n".join([*lines, *map(str, self.findings)])
+
+
+def operator_counts(file: Flatbuffer) -> dict[str, int]:
+    """Counts the operators of a file by name, in order of execution."""
+    return dict(Counter(operator.name for operator in file.operators))
+
+
+def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
+    """Finds weights that only LiteRT can read.
+
+    Args:
+        file: The file.
+        target: The target, as it is called in the text.
+    """
+    readers = {
+        (operator.subgraph, index): operator.name
+        for operator in file.operators
+        for index in operator.inputs
+    }
+    findings = []
+    for subgraph in range(file.num_subgraphs):
+        for tensor in file.tensors(subgraph):
+            if not tensor.size_bytes:
+                continue
+            reader = readers.get((subgraph, tensor.index), "constant")
+            subject = f"{reader} {tensor.name!r}"
+            if tensor.sparse is not None:
+                text = f"{target} reads a sparse tensor as a dense one."
+            elif tensor.dtype in ("int2", "int4"):
+                text = f"{target} does not run {tensor.dtype} weights."
+            else:
+                continue
+            remedy = "Export with `weight_storage='int8'`."
+            findings.append(Finding(subject, text, remedy))
+    return findings
+
+
+def require_storage(file: Flatbuffer, target: str) -> None:
+    """Raises an error if the file has weights that only LiteRT can read."""
+    findings = storage_findings(file, target)
+    if findings:
+        raise ValueError(
+            f"A file for {target} must hold dense int8 weights. Received: "
+            f"{findings[0].subject}. {findings[0].text} {findings[0].remedy}"
+        )

@@ -1,0 +1,279 @@
+"""LiteRT for Microcontrollers: arena, equal outputs, look-up tables.
+
+Its int8 kernels are LiteRT's reference kernels, so outputs are compared bit
+for bit; only FULLY_CONNECTED rounds otherwise (once, where LiteRT rounds
+twice). It reads dense weights only, or, with `DECODE`, indices into tables.
+"""
+
+import dataclasses
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_export import interpreter
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.sandbox import run_script
+from tflite_export.targets.findings import (
+    CheckReport,
+    Finding,
+    operator_counts,
+    require_storage,
+    storage_findings,
+)
+from tflite_export.weight_sites import WeightSite, weight_sites
+
+MAX_INDEX_BITS = 7
+# An operator, two tensors with scales and names, and headers (measured).
+TABLE_OVERHEAD_BYTES = 800
+_MAX_ATTEMPTS = 16
+_SCRIPT = Path(__file__).with_name("tflm_child.py")
+# For the first run, which measures; generous, since the need is unknown.
+_FIRST_ARENA_BYTES = 2**24
+_ARENA = re.compile(r"Arena allocation total (\d+) bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class TflmReport:
+    """What a file needs on a microcontroller.
+
+    Attributes:
+        flash_bytes: Size of the file, which lies in flash.
+        arena_bytes: RAM for activations and records, measured on the host;
+            pointers are half as large on 32-bit devices.
+        num_samples: Samples on which the outputs were compared with those of
+            LiteRT's reference kernels.
+        max_lsb: Largest difference, in steps of the output; 0 is bit for bit.
+        operators: Names of the operators, for a `MicroMutableOpResolver`.
+    """
+
+    flash_bytes: int
+    arena_bytes: int
+    num_samples: int
+    max_lsb: int
+    operators: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Returns a summary of one line."""
+        same = "equal to" if not self.max_lsb else f"{self.max_lsb} LSB from"
+        return (
+            f"microcontroller: flash {self.flash_bytes:,} bytes, arena "
+            f"{self.arena_bytes:,} bytes; outputs {same} LiteRT's reference "
+            f"kernels on {self.num_samples} samples; operators: "
+            f"{', '.join(self.operators)}"
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        """Returns the numbers, for tables and JSON."""
+        return {
+            "flash_bytes": self.flash_bytes,
+            "arena_bytes": self.arena_bytes,
+        }
+
+
+def measure(
+    data: bytes,
+    inputs: Mapping[int, np.ndarray],
+    *,
+    reference: bytes | None = None,
+) -> TflmReport:
+    """Runs a file as a microcontroller would and compares its outputs.
+
+    Args:
+        data: The file.
+        inputs: An array of shape `(n, ...)`, in the type of the file's input,
+            by tensor index.
+        reference: The file that LiteRT runs; None for `data`. A file with
+            look-up tables is no file for LiteRT.
+
+    Returns:
+        `TflmReport`.
+
+    Raises:
+        ValueError: If the package is missing, the file does not run, or an
+            output differs from LiteRT's.
+    """
+    file = Flatbuffer(data)
+    require_storage(file, "microcontrollers")
+    _require_package()
+    positions, outputs = file.interface()
+    columns = {str(positions.index(i)): v for i, v in inputs.items()}
+    first = {name: values[:1] for name, values in columns.items()}
+    _, arena = _run(data, first, len(outputs), _FIRST_ARENA_BYTES)
+    held, arena = _run_in_small_arena(data, columns, len(outputs), arena)
+    expected = interpreter.run(
+        data if reference is None else reference,
+        dict(inputs),
+        reference_kernels=True,
+    )
+    max_lsb = 0
+    for index, values in zip(outputs, held, strict=True):
+        difference = np.abs(values.astype(np.int64) - expected[index])
+        max_lsb = max(max_lsb, int(difference.max(initial=0)))
+    _require_close(file, max_lsb)
+    return TflmReport(
+        flash_bytes=len(data),
+        arena_bytes=arena,
+        num_samples=len(next(iter(inputs.values()))),
+        max_lsb=max_lsb,
+        operators=tuple(sorted(operator_counts(file))),
+    )
+
+
+def compress(data: bytes) -> tuple[bytes, list[str]]:
+    """Replaces weights by indices into tables, where that is smaller.
+
+    Each output channel gets a table of its values. A `DECODE` operator unpacks
+    the weights into the arena before each use.
+
+    Args:
+        data: A file with dense int8 weights.
+
+    Returns:
+        The new file, and the names of the tensors that became tables; the file
+        as it was if there are none.
+
+    Raises:
+        ValueError: If the package is missing or cannot compress.
+    """
+    file = Flatbuffer(data)
+    require_storage(file, "microcontrollers")
+    sites = {(s.site.subgraph, s.tensor.index): s for s in weight_sites(file)}
+    chosen = {key: s for key, s in sites.items() if table_saving(s) > 0}
+    if not chosen:
+        return data, []
+    _require_package()
+    tensors = [
+        {
+            "subgraph": subgraph,
+            "tensor": tensor,
+            "compression": [{"lut": _lut(site)}],
+        }
+        for (subgraph, tensor), site in chosen.items()
+    ]
+    request = {"action": "compress", "tensors": tensors}
+    outputs, _ = run_script(_SCRIPT, data, {}, request)
+    names = [site.tensor.name for site in chosen.values()]
+    return outputs["model"].tobytes(), names
+
+
+def table_saving(site: WeightSite) -> int:
+    """Returns how many bytes of flash a look-up table saves, about.
+
+    Args:
+        site: The weights; negative if they are smaller as they are.
+    """
+    index_bits = _index_bits(site)
+    if index_bits > MAX_INDEX_BITS:
+        return -1
+    num_channels = len(_channels(site))
+    size = site.tensor.size_bytes
+    tables = num_channels * 2**index_bits
+    return size - (size * index_bits // 8 + tables + TABLE_OVERHEAD_BYTES)
+
+
+def check_file(data: bytes) -> CheckReport:
+    """Says whether a file runs on a microcontroller, by running it.
+
+    Args:
+        data: The file.
+
+    Returns:
+        `CheckReport`.
+
+    Raises:
+        ValueError: If the package is missing.
+    """
+    file = Flatbuffer(data)
+    findings = storage_findings(file, "LiteRT for Microcontrollers")
+    facts: Mapping[str, float] = {}
+    if not findings:
+        _require_package()
+        inputs = interpreter.zero_inputs(file)
+        try:
+            facts = measure(data, inputs).to_dict()
+        except ValueError as error:
+            remedy = "Replace the layer whose operator it names."
+            findings = [Finding("model", str(error), remedy)]
+    placement = {} if findings else {"CPU": operator_counts(file)}
+    return CheckReport("tflm", placement, tuple(findings), facts)
+
+
+def _run_in_small_arena(
+    data: bytes,
+    columns: Mapping[str, np.ndarray],
+    num_outputs: int,
+    used_bytes: int,
+) -> tuple[list[np.ndarray], int]:
+    """The outputs, and an arena that is enough: planning needs some more."""
+    step = max(used_bytes // 32 // 64, 4) * 64
+    for attempt in range(_MAX_ATTEMPTS):
+        arena_bytes = used_bytes + attempt * step
+        try:
+            values, _ = _run(data, columns, num_outputs, arena_bytes)
+        except ValueError:
+            continue
+        return values, arena_bytes
+    arena_bytes = used_bytes + _MAX_ATTEMPTS * step
+    return _run(data, columns, num_outputs, arena_bytes)[0], arena_bytes
+
+
+def _run(
+    data: bytes,
+    columns: Mapping[str, np.ndarray],
+    num_outputs: int,
+    arena_bytes: int,
+) -> tuple[list[np.ndarray], int]:
+    """The outputs by position, and the bytes of the arena that were used."""
+    request: dict[str, Any] = {
+        "action": "run",
+        "arena_bytes": arena_bytes,
+        "num_outputs": num_outputs,
+    }
+    outputs, log = run_script(_SCRIPT, data, columns, request)
+    used = _ARENA.search(log)
+    values = [outputs[str(position)] for position in range(num_outputs)]
+    # A few bytes depend on where the host places the arena.
+    return values, -(-int(used[1]) // 64) * 64 if used else arena_bytes
+
+
+def _require_close(file: Flatbuffer, max_lsb: int) -> None:
+    # One step for each operator whose kernels round differently.
+    allowed = operator_counts(file).get("FULLY_CONNECTED", 0)
+    if max_lsb > allowed:
+        raise ValueError(
+            "The outputs on a microcontroller must be within "
+            f"{allowed} steps of LiteRT's reference kernels. Received: "
+            f"{max_lsb} steps. Do not ship this file."
+        )
+
+
+def _lut(site: WeightSite) -> dict[str, Any]:
+    mode: dict[str, Any] = {"per_tensor": None}
+    if site.tensor.scales.size > 1:
+        # One table for a tensor with several scales gives wrong outputs.
+        mode = {"per_channel": {"axis": site.tensor.axis}}
+    return {"index_bitwidth": _index_bits(site), **mode}
+
+
+def _index_bits(site: WeightSite) -> int:
+    num_values = max(np.unique(row).size for row in _channels(site))
+    return max((num_values - 1).bit_length(), 1)
+
+
+def _channels(site: WeightSite) -> list[np.ndarray]:
+    if site.tensor.scales.size <= 1:
+        return [site.slot.codes.ravel()]
+    return list(np.moveaxis(site.slot.codes, site.tensor.axis, 0))
+
+
+def _require_package() -> None:
+    if importlib.util.find_spec("tflite_micro") is None:
+        raise ValueError(
+            "The target 'tflm' needs the runtime for microcontrollers. "
+            "Received: no package `tflite-micro`. Install it with "
+            '`pip install "codeq-keras[targets]"`.'
+        )

@@ -1,0 +1,52 @@
+"""Runs or compresses a file for microcontrollers; a script for `sandbox.py`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def run(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Runs the file row by row; the arena's use goes to the log."""
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(
+        (folder / "model.tflite").read_bytes(),
+        arena_size=request["arena_bytes"],
+    )
+    inputs = np.load(folder / "inputs.npz")
+    columns = [(int(name), inputs[name]) for name in inputs.files]
+    rows: list[list[np.ndarray]] = [[] for _ in range(request["num_outputs"])]
+    for row in range(len(columns[0][1]) if columns else 1):
+        for position, values in columns:
+            interpreter.set_input(values[row : row + 1], position)
+        interpreter.invoke()
+        for position, values in enumerate(rows):
+            values.append(interpreter.get_output(position))
+    interpreter.print_allocations()
+    return {str(i): np.concatenate(values) for i, values in enumerate(rows)}
+
+
+def compress(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Replaces weights by indices into tables of their values."""
+    from tflite_micro import compression
+
+    # Its YAML reader is the public way in, and JSON is YAML.
+    specs = compression.parse_yaml(json.dumps({"tensors": request["tensors"]}))
+    data = (folder / "model.tflite").read_bytes()
+    compressed = compression.compress(data, specs)
+    return {"model": np.frombuffer(bytes(compressed), np.uint8)}
+
+
+def main(folder: Path) -> None:
+    """Does what the request asks for and writes the outputs."""
+    request = json.loads((folder / "request.json").read_text())
+    action = {"run": run, "compress": compress}[request["action"]]
+    outputs: dict[str, Any] = action(folder, request)
+    np.savez(folder / "outputs.npz", **outputs)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
