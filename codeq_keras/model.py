@@ -141,15 +141,21 @@ class QuantizedModel(keras.Model):
             callbacks.append(schedule)
         else:
             callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=verbose,
-            callbacks=callbacks,
-            **kwargs,
-        )
+        try:
+            return super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                **kwargs,
+            )
+        finally:
+            # Also after an interrupt: a budget lasts for one training.
+            if self.regularizer.budget is not None:
+                self.regularizer.set_budget(None)
+                self.make_train_function(force=True)
 
     def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
         pairs = zip(self.kernels, self.quantizers, strict=True)

@@ -298,3 +298,18 @@ def test_reestimate_batch_norm_equals_the_statistics_of_the_data(cnn, data):
 def test_reestimate_batch_norm_needs_data(qmodel):
     with pytest.raises(ValueError, match="at least one batch"):
         codeq_keras.reestimate_batch_norm(qmodel, [])
+
+
+def test_interrupted_fit_leaves_no_budget_behind(qmodel, data):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_and_fit(
+            qmodel,
+            data,
+            callbacks=[CompressionBudget(sparsity=0.7), Interrupt()],
+        )
+
+    assert qmodel.regularizer.budget is None
