@@ -285,7 +285,14 @@ def _silent_channels(file: Flatbuffer) -> dict[str, int]:
     data = file.metadata(METADATA_NAME)
     if not data:
         return {}
-    return {
-        weight["path"]: weight["silent_channels"]
-        for weight in json.loads(data)["weights"]
-    }
+    try:
+        return {
+            str(weight["path"]): int(weight["silent_channels"])
+            for weight in json.loads(data)["weights"]
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"Expected the exporter's record in the metadata {METADATA_NAME!r} "
+            f"of the file. Received: {bytes(data[:40])!r} ({error!r}). Is the "
+            "file damaged?"
+        ) from error

@@ -10,6 +10,9 @@ import pytest
 import codeq_keras
 from tflite_export import model_file
 from tflite_export.__main__ import EXIT_ERROR, EXIT_NO, EXIT_OK, main
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.sparse_encoding import encode_sparse
+from tflite_export.weight_sites import weight_sites
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,36 @@ def test_verify_ends_with_0_for_the_model_and_1_for_another(
     assert different == EXIT_NO
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_check_ends_with_0_where_the_file_runs_and_1_where_not(
+    folder, exported, capsys
+):
+    file = Flatbuffer(exported[1].read_bytes())
+    tensor = weight_sites(file)[0].tensor
+    file.densify(0, tensor.index, encode_sparse(tensor.data))
+    sparse = folder / "sparse.tflite"
+    sparse.write_bytes(file.to_bytes())
+
+    runs, captured = _run(capsys, "check", exported[1])
+    blocked, text = _run(
+        capsys, "check", sparse, "--target", "edgetpu", "--json"
+    )
+
+    assert runs == EXIT_OK
+    assert "litert: ok" in captured.out
+    report = json.loads(text.out)
+    assert blocked == EXIT_NO
+    assert report["is_ok"] is False
+    assert "sparse tensor" in report["findings"][0]["text"]
+
+
+def test_check_takes_a_model_that_was_not_exported(folder, capsys):
+    code, captured = _run(capsys, "check", folder / "model.keras")
+
+    assert code == EXIT_OK
+    assert "FULLY_CONNECTED" in captured.out
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "check"])
 def test_error_is_one_text_on_stderr_and_ends_with_3(
     folder, tmp_path, capsys, command
 ):

@@ -10,9 +10,11 @@ import pytest
 
 from tflite_export import check_file, flatbuffer_guard, inspect, interpreter
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.representative import model_inputs
 from tflite_export.sparse_encoding import encode_sparse
 from tflite_export.storage import store_weights
 from tflite_export.targets import edgetpu
+from tflite_export.verify import METADATA_NAME, compare
 from tflite_export.weight_sites import weight_sites
 
 # Of CPU time, which a sound file of this size needs 2 ms of.
@@ -179,6 +181,23 @@ def test_huge_claimed_input_is_refused_before_it_is_filled(
     assert Flatbuffer(path.read_bytes()).tensor(0, index).shape[0] == 2**30
     with pytest.raises(ValueError, match="An input must be an array of at"):
         check_file(path)
+
+
+@pytest.mark.parametrize(
+    "record", [b"{", b"[]", b'{"weights": [{}]}', b"[" * 100_000]
+)
+def test_damaged_record_ends_verify_with_an_error(dense_only, record):
+    file = Flatbuffer(dense_only.result.path.read_bytes())
+    file.set_metadata(METADATA_NAME, record)
+
+    with pytest.raises(ValueError, match="Expected the exporter's record"):
+        compare(
+            file.to_bytes(),
+            dense_only.model,
+            dense_only.trained,
+            model_inputs(dense_only.model),
+            dense_only.samples,
+        )
 
 
 def test_time_limit_ends_a_file_that_runs_too_long(dense_only):
