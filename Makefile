@@ -33,6 +33,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 # Tests and examples run against the installed package, not the source tree.
 package:
+	@rm -rf build  # Setuptools would pack files that are gone from the source.
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 
 quickstart: $(VENV)/.quickstart package

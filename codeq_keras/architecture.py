@@ -27,6 +27,7 @@ def check_quantizable(model: Any) -> None:
             f"{model.name!r}, which has none. Give it an `Input`, call "
             "`build(input_shape)` or call it once on data."
         )
+    _check_rebuildable(model)
     kernels = find_kernels(model)
     if not kernels:
         raise ValueError(
@@ -40,6 +41,25 @@ def check_quantizable(model: Any) -> None:
             raise ValueError(
                 "Expected finite weights. Received: NaN or infinity in "
                 f"{kernel.path!r}. Load or train a sound checkpoint first."
+            )
+
+
+def _check_rebuildable(model: keras.Model) -> None:
+    for name in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"Expected a model with Keras's own `{name}`. Received: "
+                f"{type(model).__name__}, which overrides it; the quantized "
+                "model would train on something else. Move the loss into "
+                "`add_loss`, or quantize the inner model and train it in your "
+                "own loop."
+            )
+    for layer in all_layers(model):
+        if hasattr(layer, "save_assets"):
+            raise ValueError(
+                "Expected layers whose state is in variables. Received: "
+                f"{layer.name!r} ({type(layer).__name__}), which keeps it in "
+                "files. Apply it in the input pipeline, outside the model."
             )
 
 
@@ -74,8 +94,19 @@ def copy_model(model: keras.Model) -> keras.Model:
             "Expected a model that can be rebuilt from its config. Received: "
             f"{type(model).__name__}, for which Keras reports: {error}"
         ) from error
+    if len(copy.variables) != len(model.variables):
+        raise ValueError(
+            "Expected a model that its config rebuilds with all variables. "
+            f"Received: {model.name!r}, {len(model.variables)} variables, of "
+            f"which the rebuilt model has {len(copy.variables)}. Define "
+            "`build` or `get_build_config`, and create every layer in "
+            "`__init__`."
+        )
     pairs = zip(copy.variables, model.variables, strict=True)
     for target, source in pairs:
         # Through NumPy: JAX would share the buffer, and training frees it.
         target.assign(np.array(ops.convert_to_numpy(source)))
+    for layer in all_layers(copy):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes from constants.
     return copy

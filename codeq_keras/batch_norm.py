@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
-from keras import ops
 
+from codeq_keras.architecture import copy_model
 from codeq_keras.kernels import all_layers
 from codeq_keras.model import QuantizedModel, strip_quantizers
 
@@ -15,7 +15,9 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
 
     The moving averages mix statistics of weights that have since been pruned
     and rounded differently. After a training with few or large last steps a
-    fresh average is worth some tenths of a point. Changes nothing else.
+    fresh average is worth some tenths of a point. Changes nothing else. A
+    BatchNorm that is called several times gets the statistics of its last
+    call.
 
     Args:
         model: Built Keras model, quantized or not. Its BatchNorm statistics
@@ -37,23 +39,22 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
     >>> model.layers[0].moving_mean.numpy().tolist()
     [1.0, 6.0]
     """
-    runner = model
+    # On a copy: a forward pass in training mode also moves logits, seeds and
+    # buffers, and a bad batch must not leave the model without statistics.
     if isinstance(model, QuantizedModel):
-        # A training step of the quantized model would also move its logits.
         model, runner = model.latent_model, strip_quantizers(model)
+    else:
+        runner = copy_model(model)
     layers = _batch_norms(runner)
+    for layer in layers:
+        layer.momentum = 0.0  # The moving average is the batch's average.
     sums = [[0.0, 0.0] for _ in layers]
     count = 0
     for batch in dataset:
-        inputs = batch[0] if isinstance(batch, tuple) else batch
-        for layer in layers:
-            layer.moving_mean.assign(ops.zeros_like(layer.moving_mean))
-            layer.moving_variance.assign(ops.zeros_like(layer.moving_variance))
-        runner(inputs, training=True)
+        runner(batch[0] if isinstance(batch, tuple) else batch, training=True)
         for layer, total in zip(layers, sums, strict=True):
-            # From zero, one update leaves (1 - momentum) of the batch's value.
-            total[0] += layer.moving_mean / (1 - layer.momentum)
-            total[1] += layer.moving_variance / (1 - layer.momentum)
+            total[0] += keras.ops.convert_to_numpy(layer.moving_mean)
+            total[1] += keras.ops.convert_to_numpy(layer.moving_variance)
         count += 1
     if count == 0:
         raise ValueError(

@@ -113,16 +113,22 @@ class CompressionBudget(CompressionLogger):
                 f"{unknown}. Build the model with a fixed input shape, or "
                 "give `sparsity` instead."
             )
-        start, target = (
-            self._cost(current),
-            self._cost({self.name: self.target}),
-        )
-        if start > target:
-            self.model.regularizer.set_budget(
-                "density" if self.name == "sparsity" else self.name,
-                start=start,
-                target=target,
+        start = self._cost(current)
+        target = self._cost({self.name: self.target})
+        if start == 0 or not any(self.model.quantizers):
+            raise ValueError(
+                f"A budget needs quantized kernels with a {self.name} to "
+                "lower. Received: a model without. Check `overrides`."
             )
+        if self.model.regularizer.budget is not None:
+            raise ValueError(
+                "Expected one `CompressionBudget` per fit. Received: two."
+            )
+        self.model.regularizer.set_budget(
+            "density" if self.name == "sparsity" else self.name,
+            start=max(start, target),
+            target=target,
+        )
         self.model.make_train_function(force=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

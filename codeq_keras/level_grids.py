@@ -52,10 +52,14 @@ class Grid:
         )
         self.width = width_from_logit(dead_zone_logit, self.abs_bound)
         self.max_code = ops.power(2.0, bit_width - 1.0) - 1.0
+        # The published constant, or one that also suits tiny weights.
+        epsilon = EPSILON
+        if level_grid != "paper":
+            epsilon = EPSILON * self.abs_bound
         # Eq. (12) and (17): the largest level is always `abs_bound`.
         self.spacing = (self.abs_bound - self.width / 2) / (
             self.max_code - 0.5
-        ) + EPSILON
+        ) + epsilon
         self.offset = (self.width - self.spacing) / 2
 
 
@@ -91,7 +95,7 @@ def _dead_zone_codes(
     scale = abs_bound / _INT8_MAX_CODE
     level = ops.round((offset + spacing * ops.abs(index)) / scale)
     # A level below half a lattice step would vanish and change the sparsity.
-    codes = ops.sign(index) * ops.maximum(level, 1.0)
+    codes = ops.sign(index) * ops.clip(level, 1.0, _INT8_MAX_CODE)
     return _with_ternary(codes, scale, index, weights, width, max_code)
 
 

@@ -37,7 +37,8 @@ class Logit(keras.layers.Layer):
     """
 
     def __init__(self, initial_value: float, **kwargs: Any) -> None:
-        super().__init__(dtype="float32", **kwargs)
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
         self.initial_value = initial_value
 
     def build(self, input_shape: Any = None) -> None:
@@ -67,7 +68,7 @@ class Logit(keras.layers.Layer):
 
         Args:
             rate: Float >= 0, how far one typical move changes the value.
-            step: Integer >= 0, training steps since the first.
+            step: Integer >= 0, steps since the training began.
         """
         probe = ops.stop_gradient(ops.convert_to_tensor(self.probe))
         move = probe - self.seen
@@ -79,6 +80,10 @@ class Logit(keras.layers.Layer):
         self.value.assign(ops.clip(moved, -MAX_LOGIT, MAX_LOGIT))
         self.seen.assign(probe)
         self.mean_square.assign(mean_square)
+
+    def restart(self) -> None:
+        """Forgets the size of earlier moves: a new training, a new rate."""
+        self.mean_square.assign(0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

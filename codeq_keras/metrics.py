@@ -44,6 +44,8 @@ def sparsity(costs: Sequence[KernelCost]) -> Any:
     0.8
     """
     used = [cost for cost in costs if cost.is_quantized]
+    if not used:
+        return 0.0
     return 1.0 - _mean(
         [cost.density for cost in used], [cost.num_weights for cost in used]
     )
@@ -61,6 +63,8 @@ def mean_bit_width(costs: Sequence[KernelCost]) -> Any:
     5.0
     """
     used = [cost for cost in costs if cost.is_quantized]
+    if not used:
+        return float(FLOAT_BITS)
     return _mean(
         [cost.bit_width for cost in used], [cost.num_weights for cost in used]
     )

@@ -136,11 +136,15 @@ class QuantizedModel(keras.Model):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`; the logits settle by its last step."""
-        schedule = ScheduleCallback(self.schedule)
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(schedule)
-        else:
-            callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+            raise ValueError(
+                "`callbacks` must be a list of callbacks. Received: a "
+                "CallbackList. Pass `callbacks.callbacks`."
+            )
+        schedule = ScheduleCallback(self.schedule)
+        callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        for _, quantizer in self._quantized():
+            quantizer.restart()
         try:
             return super().fit(
                 x,
@@ -165,7 +169,7 @@ class QuantizedModel(keras.Model):
         rate, step = self.schedule.logit_rate(), self.schedule.step
         pairs = self._quantized()
         for _, quantizer in pairs:
-            quantizer.advance(rate=rate, step=step)
+            quantizer.advance(rate=rate, step=self.schedule.steps_done())
         # One branch for all kernels: a branch for each would slow tracing.
         bounds = ops.cond(
             ops.equal(step % REFRESH_STEPS, 0),

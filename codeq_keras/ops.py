@@ -62,7 +62,7 @@ def abs_bound(
             "`range_quantile` must be in (0, 1]. "
             f"Received: range_quantile={range_quantile}"
         )
-    magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
+    magnitudes = _magnitudes(weights)
     rank = len(magnitudes.shape)
     kept = _canonical_axes(axis, rank)
     bound_shape = [magnitudes.shape[i] if i in kept else 1 for i in range(rank)]
@@ -284,7 +284,7 @@ def quantize(
         )
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     arguments = (
-        ops.convert_to_tensor(weights),
+        ops.cast(weights, "float32"),
         grid.spacing,
         grid.offset,
         grid.abs_bound,
@@ -351,7 +351,7 @@ def zero_fraction(
     0.3333333432674408
     """
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
-    magnitudes = ops.abs(ops.stop_gradient(ops.convert_to_tensor(weights)))
+    magnitudes = _magnitudes(weights)
     threshold = grid.width / 2
     soft = ops.mean(
         ops.sigmoid((threshold - magnitudes) / (temperature * grid.abs_bound))
@@ -382,6 +382,11 @@ def round_ste(x: Any) -> Any:
     2.0
     """
     return x + ops.stop_gradient(ops.round(x) - x)
+
+
+def _magnitudes(weights: Any) -> Any:
+    """`|weights|` without gradient; float32, also of bfloat16 kernels."""
+    return ops.abs(ops.stop_gradient(ops.cast(weights, "float32")))
 
 
 def _canonical_axes(

@@ -155,6 +155,11 @@ class DeadZoneQuantizer(keras.layers.Layer):
         for logit in self._logits():
             logit.advance(rate=rate, step=step)
 
+    def restart(self) -> None:
+        """Prepares the logits for a new training, see `Logit`."""
+        for logit in self._logits():
+            logit.restart()
+
     def quantized_weight(self, weights: Any) -> QuantizedWeight:
         """Returns the codes and scale of `weights` as NumPy arrays.
 

@@ -67,9 +67,13 @@ class TrainingSchedule(keras.layers.Layer):
         """Counts one training step."""
         self.step.assign(self.step + 1)
 
+    def steps_done(self) -> Any:
+        """Returns the steps since the training began."""
+        return self.step - self.first_step
+
     def progress(self) -> Any:
         """Returns the fraction of the training done; 0 if not known."""
-        done = ops.cast(self.step - self.first_step, "float32")
+        done = ops.cast(self.steps_done(), "float32")
         num_steps = ops.cast(self.num_steps, "float32")
         known = ops.minimum(done / ops.maximum(num_steps, 1.0), 1.0)
         return ops.where(num_steps > 0, known, 0.0)

@@ -354,3 +354,57 @@ def test_paper_grid_has_no_codes(cnn):
 
     with pytest.raises(ValueError, match="Train with 'dead_zone'"):
         codeq_keras.quantized_weights(qmodel)
+
+
+def test_adapted_normalization_keeps_its_statistics(data):
+    normalization = layers.Normalization()
+    normalization.adapt(5 + 3 * data[0])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), normalization, layers.Conv2D(4, 3)]
+    )
+
+    off = codeq_keras.quantize_model(model, overrides={"": None})
+
+    np.testing.assert_array_equal(
+        off.predict(data[0], verbose=0), model.predict(data[0], verbose=0)
+    )
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("bit_width", [2, 4, 8])
+def test_codes_of_tiny_weights_do_not_wrap_around(rng, size, bit_width):
+    inputs = keras.Input((16,))
+    model = keras.Model(inputs, layers.Dense(16, name="tiny")(inputs))
+    kernel = model.get_layer("tiny").kernel
+    kernel.assign(size * rng.normal(size=(16, 16)))
+    qmodel = codeq_keras.quantize_model(model, CoDeQConfig(bit_width=bit_width))
+
+    codes = codeq_keras.quantized_weights(qmodel)["tiny/kernel"].codes
+
+    weights = keras.ops.convert_to_numpy(kernel)
+    assert np.all((codes == 0) | (np.sign(codes) == np.sign(weights)))
+
+
+def test_bfloat16_model_trains(data):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, dtype="bfloat16", name="conv")(inputs)
+    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    qmodel = codeq_keras.quantize_model(keras.Model(inputs, x))
+
+    history = compile_and_fit(
+        qmodel, data, callbacks=[codeq_keras.CompressionLogger()]
+    )
+
+    assert np.isfinite(history.history["loss"][-1])
+
+
+def test_model_with_its_own_train_step_is_refused():
+    class Contrastive(keras.Model):
+        def train_step(self, *args):
+            raise AssertionError
+
+    inputs = keras.Input((4,))
+    model = Contrastive(inputs, layers.Dense(3)(inputs))
+
+    with pytest.raises(ValueError, match="Keras's own `train_step`"):
+        codeq_keras.quantize_model(model)

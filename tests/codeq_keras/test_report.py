@@ -83,3 +83,13 @@ def test_unknown_macs_are_said(data):
 
     assert report.relative_bops is None
     assert "unknown: an input size is not fixed" in str(report)
+
+
+def test_model_left_in_float_has_no_sparsity(cnn):
+    qmodel = codeq_keras.quantize_model(cnn, overrides={"": None})
+
+    report = codeq_keras.report(qmodel)
+
+    assert report.sparsity == 0.0
+    assert report.mean_bit_width == 32
+    assert report.relative_bops == 1.0

@@ -313,3 +313,44 @@ def test_interrupted_fit_leaves_no_budget_behind(qmodel, data):
         )
 
     assert qmodel.regularizer.budget is None
+
+
+def test_second_fit_holds_the_budget(wide_cnn, data):
+    qmodel = codeq_keras.quantize_model(wide_cnn)
+    for _ in range(2):
+        history = compile_and_fit(
+            qmodel,
+            data,
+            epochs=EPOCHS,
+            callbacks=[CompressionBudget(sparsity=0.6)],
+        )
+
+    assert history.history["sparsity"][-1] == pytest.approx(0.6, abs=0.01)
+
+
+def test_two_budgets_in_one_fit_are_refused(qmodel, data):
+    budgets = [CompressionBudget(sparsity=0.6), CompressionBudget(sparsity=0.7)]
+
+    with pytest.raises(ValueError, match="Received: two"):
+        compile_and_fit(qmodel, data, callbacks=budgets)
+
+
+def test_budget_without_quantized_kernels_is_refused(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn, overrides={"": None})
+
+    with pytest.raises(ValueError, match="Check `overrides`"):
+        compile_and_fit(
+            qmodel, data, callbacks=[CompressionBudget(sparsity=0.6)]
+        )
+
+
+def test_failed_reestimation_leaves_the_statistics(cnn):
+    norm = cnn.get_layer("norm")
+    before = keras.ops.convert_to_numpy(norm.moving_variance).copy()
+
+    with pytest.raises(ValueError, match="incompatible"):
+        codeq_keras.reestimate_batch_norm(cnn, [np.zeros((2, 5, 5, 1))])
+
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(norm.moving_variance), before
+    )
