@@ -34,7 +34,7 @@ def plot_report(
             "`report(...).plot` needs matplotlib. Install it with "
             "`pip install codeq-keras[plot]`."
         ) from error
-    quantized = [k for k in report.kernels if k.is_quantized]
+    quantized = [k for k in report.layers if k.is_quantized]
     largest = sorted(quantized, key=lambda k: -k.num_weights)
     shown = largest[:_MAX_HISTOGRAMS]
     rows = -(-len(shown) // 2)
@@ -42,10 +42,10 @@ def plot_report(
     grid = figure.add_gridspec(2 + rows, 2, height_ratios=[1.2, 1, *[1] * rows])
     sparsity = figure.add_subplot(grid[0, :])
     bits = figure.add_subplot(grid[1, :], sharex=sparsity)
-    _bars(sparsity, report, [k.sparsity for k in report.kernels], "sparsity")
+    _bars(sparsity, report, [k.sparsity for k in report.layers], "sparsity")
     sparsity.set_ylim(0, 1)
     sparsity.tick_params(labelbottom=False)
-    _bars(bits, report, [k.bit_width for k in report.kernels], "bit width")
+    _bars(bits, report, [k.bit_width for k in report.layers], "bit width")
     figure.suptitle(_title(report))
     for index, kernel in enumerate(shown):
         axes = figure.add_subplot(grid[2 + index // 2, index % 2])
@@ -69,12 +69,12 @@ def _bars(
     axes: Any, report: "CompressionReport", values: list[Any], label: str
 ) -> None:
     positions = np.arange(len(values))
-    colors = ["C0" if k.is_quantized else "0.7" for k in report.kernels]
+    colors = ["C0" if k.is_quantized else "0.7" for k in report.layers]
     axes.bar(positions, values, color=colors)
     axes.set_ylabel(label)
     axes.grid(axis="y", alpha=0.3)
     if len(values) <= _MAX_NAMES:
-        names = [k.path.removesuffix("/kernel") for k in report.kernels]
+        names = [k.path.removesuffix("/kernel") for k in report.layers]
         axes.set_xticks(positions, names, rotation=45, ha="right", fontsize=8)
 
 

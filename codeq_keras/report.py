@@ -63,7 +63,7 @@ class CompressionReport:
         size_bytes: Packed bytes of all kernels. Biases are not included.
         float_size_bytes: Bytes of all kernels in float32.
         entropy_size_bytes: Entropy bound of all kernels, in bytes.
-        kernels: One `KernelReport` per kernel.
+        layers: One `KernelReport` per kernel, in the order of the layers.
     """
 
     sparsity: float
@@ -73,15 +73,15 @@ class CompressionReport:
     size_bytes: int
     float_size_bytes: int
     entropy_size_bytes: int
-    kernels: tuple[KernelReport, ...]
+    layers: tuple[KernelReport, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
         result = dataclasses.asdict(self)
-        for kernel in result["kernels"]:
+        for kernel in result["layers"]:
             del kernel["histogram"]
             kernel["levels"] = [float(level) for level in kernel["levels"]]
-        result["kernels"] = list(result["kernels"])
+        result["layers"] = list(result["layers"])
         return result
 
     def plot(self, path: str | os.PathLike[str]) -> None:
@@ -99,12 +99,12 @@ class CompressionReport:
 
     def __str__(self) -> str:
         """Returns a table with a line per kernel and a summary."""
-        width = max(6, *(len(kernel.path) for kernel in self.kernels))
+        width = max(6, *(len(kernel.path) for kernel in self.layers))
         lines = [
             f"{'kernel':<{width}}  {'weights':>9}  {'MACs':>11}  {'zeros':>6}"
             f"  {'bits':>4}  {'entropy':>7}  {'bytes':>9}"
         ]
-        for kernel in self.kernels:
+        for kernel in self.layers:
             macs = "?" if kernel.num_macs is None else f"{kernel.num_macs:,}"
             lines.append(
                 f"{kernel.path:<{width}}  {kernel.num_weights:>9,}  {macs:>11}"
@@ -148,7 +148,7 @@ def report(qmodel: QuantizedModel) -> CompressionReport:
     >>> import codeq_keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> result = codeq_keras.report(codeq_keras.quantize_model(model))
-    >>> result.kernels[0].num_macs == 4 * 3
+    >>> result.layers[0].num_macs == 4 * 3
     True
 
     Reference:
@@ -174,7 +174,7 @@ def report(qmodel: QuantizedModel) -> CompressionReport:
         entropy_size_bytes=round(
             sum(k.entropy_bits * k.num_weights for k in kernels) / 8
         ),
-        kernels=kernels,
+        layers=kernels,
     )
 
 

@@ -74,9 +74,13 @@ def _input_of_subclass(model: keras.Model) -> ModelInput:
 
 
 def sample_arrays(
-    dataset: Any, inputs: list[ModelInput], *, argument: str
+    dataset: Any,
+    inputs: list[ModelInput],
+    *,
+    argument: str,
+    limit: int | None = MAX_SAMPLES,
 ) -> list[np.ndarray]:
-    """Returns the first `MAX_SAMPLES` samples, one array for each input.
+    """Returns the first `limit` samples, one array for each input.
 
     Args:
         dataset: One of
@@ -90,6 +94,7 @@ def sample_arrays(
               convention).
         inputs: The inputs of the model.
         argument: Name of the argument, for the errors.
+        limit: How many samples to read; None for all.
 
     Returns:
         Arrays of shape `(n, *input.shape)` and of the inputs' dtypes.
@@ -118,7 +123,7 @@ def sample_arrays(
                 f"Received: {[len(rows[-1]) for rows in collected]}."
             )
         count += sizes.pop()
-        if count >= MAX_SAMPLES:
+        if limit is not None and count >= limit:
             break
     if count == 0:
         raise ValueError(
@@ -127,7 +132,7 @@ def sample_arrays(
             "returns a new one."
         )
     return [
-        np.concatenate(_same_shape(rows, argument))[:MAX_SAMPLES]
+        np.concatenate(_same_shape(rows, argument))[:limit]
         for rows in collected
     ]
 

@@ -124,7 +124,7 @@ def verify(
         path: The `.tflite` file.
         model: Model from `codeq_keras.quantize_model`, or of TFMOT with CoDeQ.
         samples: Inputs to run both on, as `representative_dataset` of
-            `export`; the first 256 are used.
+            `export`; all of them are used.
 
     Returns:
         `VerificationReport`; it raises nothing about differences.
@@ -146,7 +146,7 @@ def verify(
         stripped,
         trained,
         inputs,
-        sample_arrays(samples, inputs, argument="samples"),
+        sample_arrays(samples, inputs, argument="samples", limit=None),
         kernels=kernels,
         reference=model,
     )

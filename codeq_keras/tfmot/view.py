@@ -101,7 +101,7 @@ def report(model: tf_keras.Model) -> CompressionReport:
     >>> model = quantize_apply(tf_keras.Sequential(
     ...     [quantize_annotate_layer(head, DeadZoneQuantizeConfig())]
     ... ))
-    >>> report(model).kernels[0].num_macs == 4 * 3
+    >>> report(model).layers[0].num_macs == 4 * 3
     True
     """
     view: Any = QuantizedView(model)

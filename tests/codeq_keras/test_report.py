@@ -21,7 +21,7 @@ def test_relative_bops_is_the_papers(qmodel):
 
     # Eq. (20)-(22); the float head counts with 32 bits and no zeros.
     macs = [3 * 3 * 3 * 4 * 6 * 6, 3 * 3 * 4 * 4 * 4, 4 * 4 * 4 * 3]
-    conv, depthwise, _ = report.kernels
+    conv, depthwise, _ = report.layers
     bits = [4 * (1 - conv.sparsity), 4 * (1 - depthwise.sparsity), 32]
     expected = np.dot(macs, bits) / (32 * sum(macs))
     assert report.relative_bops == pytest.approx(expected)
@@ -36,7 +36,7 @@ def test_numbers_agree_with_the_codes(qmodel):
     size = sum(w.codes.size for w in weights.values())
     assert report.sparsity == pytest.approx(zeros / size)
     assert report.mean_bit_width == 4
-    conv = report.kernels[0]
+    conv = report.layers[0]
     _, counts = np.unique(weights["conv/kernel"].codes, return_counts=True)
     p = counts / counts.sum()
     assert conv.entropy_bits == pytest.approx(-sum(p * np.log2(p)))
@@ -45,7 +45,7 @@ def test_numbers_agree_with_the_codes(qmodel):
 
 
 def test_kernel_left_in_float_is_in_the_report(qmodel):
-    head = codeq_keras.report(qmodel).kernels[-1]
+    head = codeq_keras.report(qmodel).layers[-1]
 
     assert not head.is_quantized
     assert head.bit_width == 32
@@ -60,7 +60,7 @@ def test_to_dict_is_json(qmodel):
     loaded = json.loads(json.dumps(report.to_dict()))
 
     assert loaded["relative_bops"] == report.relative_bops
-    assert loaded["kernels"][0]["path"] == "conv/kernel"
+    assert loaded["layers"][0]["path"] == "conv/kernel"
 
 
 @pytest.mark.parametrize("level_grid", ["dead_zone", "uniform", "paper"])

@@ -127,3 +127,13 @@ def test_samples_of_several_sizes_are_refused():
 
     with pytest.raises(ValueError, match=r"one shape.*\(2, 3\), \(4, 3\)"):
         _arrays(iter([np.zeros((1, 2, 3)), np.zeros((1, 4, 3))]), [spec])
+
+
+def test_limit_none_reads_every_sample():
+    image = ModelInput("image", (2, 2), "float32")
+
+    [samples] = sample_arrays(
+        np.zeros((300, 2, 2)), [image], argument="samples", limit=None
+    )
+
+    assert len(samples) == 300

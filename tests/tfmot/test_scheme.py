@@ -293,7 +293,7 @@ def test_report_counts_macs_of_each_layer():
         )
     )
 
-    macs = {k.path: k.num_macs for k in report(qat_model).kernels}
+    macs = {k.path: k.num_macs for k in report(qat_model).layers}
 
     assert macs == {
         "c/kernel": (3 * 3 * 3 * 4) * (6 * 6),
