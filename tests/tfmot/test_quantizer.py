@@ -135,7 +135,9 @@ def test_density_penalty_is_refused_and_the_budget_named():
 
 
 @pytest.mark.parametrize(
-    "layer", [layers.Dense(3), layers.DepthwiseConv2D(3)], ids=str
+    "layer",
+    [layers.Dense(3), layers.DepthwiseConv2D(3)],
+    ids=["dense", "depthwise"],
 )
 def test_scale_per_channel_is_refused_outside_conv2d(layer):
     with pytest.raises(ValueError, match="`axis=-1` needs a Conv2D"):
