@@ -146,7 +146,7 @@ def test_first_matching_override_wins():
                 CoDeQConfig(bit_width=4),
                 overrides={"^a": CoDeQConfig(bit_width=2)},
             )
-        ).kernels
+        ).layers
     }
 
     assert bits == {"a/kernel": 2, "b/kernel": 4}
