@@ -132,7 +132,9 @@ class CompressionBudget(CompressionLogger):
         self.model.make_train_function(force=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warns if the budget was missed."""
+        """Switches the penalty off and warns if the budget was missed."""
+        self.model.regularizer.set_budget(None)
+        self.model.make_train_function(force=True)
         reached = summarize(self.model)
         cost, target = self._cost(reached), self._cost({self.name: self.target})
         if cost > target * (1 + _TOLERANCE):

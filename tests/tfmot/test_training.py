@@ -148,3 +148,21 @@ def test_callback_refuses_a_model_without_codeq(rng):
 def test_exactly_one_budget_must_be_given(arguments):
     with pytest.raises(ValueError, match="Exactly one"):
         CompressionBudget(**arguments)
+
+
+def test_next_fit_is_without_the_budget_that_was_missed(rng):
+    x, y = images(rng, 64)
+    model = small()
+    with pytest.warns(UserWarning, match="was missed"):
+        model.fit(
+            x,
+            y,
+            epochs=1,
+            verbose=0,
+            callbacks=[CompressionBudget(sparsity=0.9)],
+        )
+
+    history = model.fit(x, y, epochs=1, verbose=0)
+
+    # 100 * ln(0.6 / 0.1) ** 2 is 300; the cross entropy of 3 classes about 1.
+    assert history.history["loss"][0] < 10
