@@ -14,7 +14,7 @@ import keras
 # Dense, Conv*, ConvTranspose, EinsumDense and custom layers name it "kernel";
 # SeparableConv "depthwise_kernel" and "pointwise_kernel"; recurrent cells
 # "kernel" and "recurrent_kernel"; Embedding "embeddings".
-_KERNEL_NAME = re.compile(r"(.+_)?kernel|embeddings")
+KERNEL_NAME = re.compile(r"(.+_)?kernel|embeddings")
 
 Shape = tuple[int | None, ...]
 
@@ -73,7 +73,7 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     paths: dict[str, int] = {}
     for visit in _visit(model, path=(), calls=[None], repeats=1):
         for variable in _own_variables(visit.layer):
-            is_kernel = _KERNEL_NAME.fullmatch(variable.name) is not None
+            is_kernel = KERNEL_NAME.fullmatch(variable.name) is not None
             if not is_kernel or len(variable.shape) < 2 or id(variable) in seen:
                 continue
             seen.add(id(variable))

@@ -1,19 +1,16 @@
 """A TFMOT model seen as kernels and quantizers; its report and its codes."""
 
-import re
 from typing import Any
 
 import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeWrapper
 
 import codeq_keras
-from codeq_keras.kernels import Kernel, num_positions, output_axes
+from codeq_keras.kernels import KERNEL_NAME, Kernel, num_positions, output_axes
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.report import CompressionReport
 from codeq_keras.tfmot.quantizer import KernelState, kernel_states
-
-_KERNEL_NAME = re.compile(r"(.+_)?kernel|embeddings")
 
 
 class QuantizedView:
@@ -61,7 +58,7 @@ class QuantizedView:
         self.states.extend(states.values())
         for weight in wrapper.weights:
             name = weight.name.split(":")[0].split("/")[-1]
-            if not _KERNEL_NAME.fullmatch(name) or len(weight.shape) < 2:
+            if not KERNEL_NAME.fullmatch(name) or len(weight.shape) < 2:
                 continue
             state = states.get(id(weight))
             positions = num_positions(layer, weight, _input_shape(wrapper))
