@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tflite_export.export import ExportResult
-from tflite_export.inspect import Inspection, TensorRow
+from tflite_export.inspect import Inspection, TensorRow, entropy_text
 from tflite_export.targets.findings import CheckReport
 from tflite_export.verify import VerificationReport
 
@@ -18,7 +18,7 @@ _NUMBERS = ("bytes", "zeros", "values", "entropy")
 def inspection_table(inspection: Inspection) -> Any:
     """Returns the constants of a file as a table."""
     table = _table(
-        f"{inspection.path}: {inspection.size_bytes:,} bytes",
+        inspection.title,
         ("operator", "type", "shape", "layout", *_NUMBERS, "name"),
     )
     for row in inspection.tensors:
@@ -59,8 +59,9 @@ def export_summary(result: ExportResult) -> Any:
     ):
         if size is not None:
             table.add_row(name, f"{size:,}")
-    if result.entropy_bytes is not None:
-        table.add_row("entropy of weights", f"{result.entropy_bytes:,.0f}")
+    if result.weight_bytes is not None and result.entropy_bytes is not None:
+        text = entropy_text(result.weight_bytes, result.entropy_bytes)
+        table.add_row("weights", text)
     lines = [] if result.device is None else [str(result.device)]
     lines += [f"also written: {path}" for path in result.other_files]
     lines += [f"note: {note}" for note in result.notes]
