@@ -73,7 +73,8 @@ class ExportResult:
         if self.zstd_size_bytes is not None:
             sizes += f", {self.zstd_size_bytes:,} with zstd"
         if self.weight_bytes is not None and self.entropy_bytes is not None:
-            sizes += f"; weights: {entropy_text(self.weight_bytes, self.entropy_bytes)}"
+            bound = entropy_text(self.weight_bytes, self.entropy_bytes)
+            sizes += f"; weights: {bound}"
         device = [] if self.device is None else [str(self.device)]
         others = [f"also written: {path}" for path in self.other_files]
         notes = [f"note: {note}" for note in self.notes]

@@ -57,22 +57,20 @@ def decode_lut(
     bits = np.unpackbits(encoded, count=size * index_bits)
     weights = 1 << np.arange(index_bits)[::-1]
     indices = (bits.reshape(size, index_bits) @ weights).reshape(shape)
-    if axis == _PER_TENSOR_AXIS:
-        num_tables, channel = 1, np.zeros((1,) * len(shape), np.int64)
-    elif axis < len(shape):
-        num_tables = shape[axis]
-        ones = [1] * len(shape)
-        ones[axis] = num_tables
-        channel = np.arange(num_tables).reshape(ones)
-    else:
-        raise _fault(f"axis must be one of shape {shape}", axis)
-    values = tables[HEADER_BYTES:].view(np.int8)
+    num_tables, channel_shape = 1, [1] * len(shape)
+    if axis != _PER_TENSOR_AXIS:
+        if axis >= len(shape):
+            raise _fault(f"axis must be one of shape {shape}", axis)
+        num_tables = channel_shape[axis] = shape[axis]
+    values: np.ndarray = tables[HEADER_BYTES:].view(np.int8)
     if values.size != num_tables * stride or indices.max() >= stride:
         raise _fault(
             f"{num_tables} tables of {stride} values must hold all indices",
             f"{values.size} values and the index {indices.max()}",
         )
-    return values.reshape(num_tables, stride)[channel, indices]
+    channel = np.arange(num_tables).reshape(channel_shape)
+    dense: np.ndarray = values.reshape(num_tables, stride)[channel, indices]
+    return dense
 
 
 def _header(tables: np.ndarray) -> tuple[int, ...]:

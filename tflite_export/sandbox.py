@@ -55,7 +55,8 @@ def run_script(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.tflite").write_bytes(file)
         np.savez(Path(folder, "inputs.npz"), **arrays)  # type: ignore[arg-type]
-        limits = {"memory_limit_bytes": MEMORY_LIMIT_BYTES + 8 * len(file)}
+        num_bytes = len(file) + sum(array.nbytes for array in arrays.values())
+        limits = {"memory_limit_bytes": MEMORY_LIMIT_BYTES + 8 * num_bytes}
         text = json.dumps({**request, **limits})
         Path(folder, "request.json").write_text(text)
         log = _run([str(script), folder, *emulator], time_limit_s)

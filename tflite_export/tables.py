@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tflite_export.benchmark_report import BenchmarkReport
 from tflite_export.export import ExportResult
 from tflite_export.inspect import Inspection, TensorRow, entropy_text
 from tflite_export.targets.findings import CheckReport
@@ -68,6 +69,28 @@ def export_summary(result: ExportResult) -> Any:
     return Group(
         table, verification_table(result.verification), *map(Text, lines)
     )
+
+
+def benchmark_tables(report: BenchmarkReport) -> Any:
+    """Returns the sizes and what each device measured as tables."""
+    machine = [f"{name}: {value}" for name, value in report.machine.items()]
+    tables = []
+    for section in report.sections():
+        table = Table(
+            title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD
+        )
+        for position, column in enumerate(section.columns):
+            table.add_column(
+                column,
+                justify="right" if position else "left",
+                overflow="fold",
+                no_wrap=position > 0,
+            )
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        tables.append(table)
+    reasons = [Text(line, style="yellow") for line in report.not_run()]
+    return Group(*map(Text, machine), *tables, *reasons)
 
 
 def check_table(report: CheckReport) -> Any:
