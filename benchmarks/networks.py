@@ -157,9 +157,10 @@ def mobilenet_v1(
     """Returns a MobileNetV1 with symmetric padding.
 
     The defaults are the visual wake words network of MLPerf Tiny, but for
-    the padding and the missing biases: every convolution of stride 2 pads by one pixel on each side,
-    as other frameworks do, where Keras's "same" pads an even input at the
-    bottom and on the right only. XNNPACK's sparse kernels accept the former.
+    the padding and the missing biases: every convolution of stride 2 pads by
+    one pixel on each side, as other frameworks do, where Keras's "same" pads
+    an even input at the bottom and on the right only. XNNPACK's sparse
+    kernels accept the former.
 
     Args:
         alpha: Factor on the number of channels of every layer.

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import networks
 import pytest
@@ -40,15 +42,14 @@ def test_mobilenet_has_the_parameters_of_keras_applications(build, application):
 def test_every_strided_convolution_of_a_mobilenet_pads_symmetrically(build):
     model = build(alpha=0.25, input_shape=(96, 96, 3), classes=10)
     convs = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    strided = [
-        layer
-        for layer in model.layers
+    pairs = [
+        (before, layer)
+        for before, layer in itertools.pairwise(model.layers)
         if isinstance(layer, convs) and layer.strides != (1, 1)
     ]
 
-    assert len(strided) == 5  # 96 pixels become 3.
-    for layer in strided:
-        before = layer.input._keras_history.operation
+    assert len(pairs) == 5  # 96 pixels become 3.
+    for before, layer in pairs:
         assert isinstance(before, keras.layers.ZeroPadding2D)
         assert before.padding == ((1, 1), (1, 1))
         assert layer.padding == "valid"
