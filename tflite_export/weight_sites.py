@@ -4,9 +4,11 @@ import dataclasses
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
+
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import InputSite, Operator, Tensor
-from tflite_export.matching import Slot
+from tflite_export.matching import MAX_CODE, Slot, as_rows, from_rows
 from tflite_export.sparse_encoding import decode_sparse
 
 
@@ -40,12 +42,12 @@ class WeightSite(NamedTuple):
 def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
     sites = []
-    densified = _densified_constants(flatbuffer)
+    unpacked = unpacked_constants(flatbuffer)
     for operator in flatbuffer.operators:
         inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
-            tensor = densified.get(key) or flatbuffer.tensor(*key)
+            tensor = unpacked.get(key) or flatbuffer.tensor(*key)
             if tensor.data is None or tensor.dtype not in ("int8", "int4"):
                 continue
             is_per_channel = tensor.scales.size > 1
@@ -62,28 +64,79 @@ def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     return sites
 
 
-def _densified_constants(
+def float_weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place that holds float32 weights, each tensor once.
+
+    The slots hold them as an int8 file would, before rounding: each channel is
+    stretched to 127.
+
+    Args:
+        flatbuffer: The file.
+    """
+    sites: dict[tuple[int, int], WeightSite] = {}
+    for operator in flatbuffer.operators:
+        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            key = (operator.subgraph, operator.inputs[position])
+            tensor = flatbuffer.tensor(*key)
+            if tensor.data is None or tensor.dtype != "float32":
+                continue
+            if inputs.axis is None or len(tensor.shape) < 2:
+                continue
+            rows = as_rows(tensor.data, inputs.axis)
+            peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+            peaks = np.where(peaks > 0, peaks, 1)
+            values = from_rows(
+                rows / peaks * MAX_CODE, inputs.axis, tensor.shape
+            )
+            sites[key] = WeightSite(
+                operator,
+                InputSite(operator.subgraph, operator.index, position),
+                tensor,
+                Slot(operator.name, values, inputs.axis),
+                _constant_bias(flatbuffer, operator, inputs.bias),
+            )
+    return list(sites.values())
+
+
+def unpacked_constants(
     flatbuffer: Flatbuffer,
 ) -> dict[tuple[int, int], Tensor]:
-    """The sparse constants, as the dense tensors that DENSIFY makes of them."""
-    dense = {}
+    """Returns the stored tensor of each constant that operators unpack.
+
+    DENSIFY makes a sparse constant dense, DEQUANTIZE an integer one float;
+    the second may follow the first.
+
+    Args:
+        flatbuffer: The file.
+
+    Returns:
+        By subgraph and index of what the last operator computes: the stored
+        integers, dense.
+    """
+    stored: dict[tuple[int, int], Tensor] = {}
     for operator in flatbuffer.operators:
-        if operator.name != "DENSIFY":
+        if operator.name not in ("DENSIFY", "DEQUANTIZE"):
             continue
-        stored = flatbuffer.tensor(operator.subgraph, operator.inputs[0])
-        if stored.sparse is None:
-            continue
+        source = (operator.subgraph, operator.inputs[0])
         key = (operator.subgraph, operator.outputs[0])
+        tensor = stored.get(source) or flatbuffer.tensor(*source)
         output = flatbuffer.tensor(*key)
-        if output.shape != stored.shape:
+        if operator.name == "DENSIFY" and tensor.sparse is not None:
+            # The scales are those of the dense tensor.
+            dense = decode_sparse(tensor.sparse)
+            unpacked = dataclasses.replace(output, data=dense)
+        elif operator.name == "DEQUANTIZE" and tensor.data is not None:
+            unpacked = tensor
+        else:
+            continue
+        if output.shape != tensor.shape:
             raise ValueError(
-                "Expected an undamaged .tflite file. Received: a DENSIFY from "
-                f"shape {stored.shape} to {output.shape}."
+                "Expected an undamaged .tflite file. Received: a "
+                f"{operator.name} from shape {tensor.shape} to {output.shape}."
             )
-        dense[key] = dataclasses.replace(
-            output, data=decode_sparse(stored.sparse)
-        )
-    return dense
+        stored[key] = unpacked
+    return stored
 
 
 def _constant_bias(
