@@ -147,12 +147,14 @@ def deliver(
         ValueError: If the target cannot run the file.
     """
     notes = list(written.notes)
+    file.shorten_names()
     if target == "litert":
         dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
     record = _record(trained, written.silent_channels)
-    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
+    text = json.dumps(record, separators=(",", ":"))
+    file.set_metadata(METADATA_NAME, text.encode())
     data = file.to_bytes()
     report = proof.compare(data)
     if not report.codes_equal:
