@@ -156,6 +156,7 @@ def deliver(
         ValueError: If the target cannot run the file.
     """
     notes = list(written.notes)
+    file.shorten_names()
     if target == "litert":
         dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
@@ -163,7 +164,8 @@ def deliver(
     if target == litert_sparse.TARGET:
         notes += litert_sparse.store(file)
     record = _record(trained, written.silent_channels)
-    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
+    text = json.dumps(record, separators=(",", ":"))
+    file.set_metadata(METADATA_NAME, text.encode())
     data = file.to_bytes()
     report = proof.compare(data, None, None)
     if not report.codes_equal:
