@@ -42,6 +42,19 @@ class TrainedWeight(Protocol):
         """Bits of a code, sign included."""
 
 
+class FoldedInputGainError(ValueError):
+    """A BatchNormalization was folded into the input channels of kernels.
+
+    Args:
+        message: For the user, with all problems of the model.
+        paths: The kernels for which it is the problem.
+    """
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
+
+
 class WrittenWeights(NamedTuple):
     """What `write_exact_weights` did beyond the rule.
 
@@ -290,7 +303,7 @@ def _require_all_found(
         if match is None
     ]
     found = {match.path for match in matches if match is not None}
-    problems = []
+    problems, folded = [], []
     for path, weight in trained.items():
         changed = [s for s in unmatched if s.codes.size == weight.codes.size]
         if path in found and not any(
@@ -301,17 +314,25 @@ def _require_all_found(
             continue
         if path not in found and _is_merged(path, weight, sites, matches):
             continue
-        problems.append(_reason(path, weight, changed))
+        has_gain = any(
+            matching.holds_input_gain(s, weight.codes) for s in changed
+        )
+        if has_gain:
+            folded.append(path)
+        problems.append(_reason(path, weight, has_gain))
     if not problems:
         return
     floats = float_operators(flatbuffer)
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
-    raise ValueError(
+    message = (
         "Every trained weight must be in the file as its trained integers. "
         "Received a model for which this is impossible:\n"
         + "\n".join(f"- {problem}" for problem in problems)
         + hint
     )
+    if folded:
+        raise FoldedInputGainError(message, folded)
+    raise ValueError(message)
 
 
 def _is_merged(
@@ -329,9 +350,9 @@ def _is_merged(
     return False
 
 
-def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
+def _reason(path: str, weight: TrainedWeight, has_input_gain: bool) -> str:
     layer = path.rpartition("/")[0] or path
-    if not any(matching.holds_input_gain(s, weight.codes) for s in changed):
+    if not has_input_gain:
         return (
             f"{path!r}: no operator holds it. The converter left the layer in "
             "float, replaced it or merged it with something else. Leave layer "

@@ -10,8 +10,9 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert, convert_qat
+from tflite_export.convert import convert_qat
 from tflite_export.delivery import ExportResult, Proof, deliver
+from tflite_export.exact_conversion import convert_exactly
 from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.interpreter import quantized_inputs
@@ -22,7 +23,7 @@ from tflite_export.representative import (
 )
 from tflite_export.storage import require_storage_for
 from tflite_export.targets import require_target
-from tflite_export.verify import compare, ordered_weights
+from tflite_export.verify import compare
 
 
 def export(
@@ -152,10 +153,7 @@ def export_stripped(
     samples = sample_arrays(
         representative_dataset, inputs, argument="representative_dataset"
     )
-    file = Flatbuffer(convert(stripped, inputs, samples))
-    written = write_exact_weights(
-        file, trained, ordered_weights(stripped, trained)
-    )
+    file, written = convert_exactly(stripped, trained, inputs, samples)
     proof = Proof(
         lambda data: compare(
             data, stripped, trained, inputs, samples, reference=reference

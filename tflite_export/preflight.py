@@ -9,13 +9,10 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import targets
-from tflite_export.convert import convert
-from tflite_export.exact_weights import write_exact_weights
-from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.exact_conversion import convert_exactly
 from tflite_export.representative import ModelInput, model_inputs
 from tflite_export.targets import edgetpu, ethos_u, litert, tflm
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.verify import ordered_weights
 
 NUM_SAMPLES = 8
 # For sizes that a model leaves open.
@@ -54,8 +51,8 @@ def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
     _unsettle_batch_norms(stripped)
     inputs = model_inputs(stripped)
     try:
-        file = Flatbuffer(convert(stripped, inputs, _random_samples(inputs)))
-        write_exact_weights(file, trained, ordered_weights(stripped, trained))
+        samples = _random_samples(inputs)
+        file, _ = convert_exactly(stripped, trained, inputs, samples)
     except (ValueError, RuntimeError) as error:
         finding = Finding("export", str(error), "")
         return CheckReport(target, {}, (finding,), {})
