@@ -1,9 +1,7 @@
 """The last steps of an export: storage, proof, the target's own files."""
 
 import dataclasses
-import gzip
 import importlib.metadata
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,16 +12,15 @@ import numpy as np
 
 from tflite_export.exact_weights import TrainedWeight, WrittenWeights
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.inspect import entropy_text
 from tflite_export.interpreter import run
-from tflite_export.storage import entropy_bytes, store_weights
+from tflite_export.sizes import measure_sizes
+from tflite_export.storage import store_weights
 from tflite_export.targets import accelerator, edgetpu, ethos_u, tflm
 from tflite_export.targets.tflm_source import header, source
 from tflite_export.verify import METADATA_NAME, VerificationReport
 from tflite_export.weight_sites import float_operators
 
-# Of what the sizes in the summary are; higher levels take a minute on 30 MB.
-GZIP_LEVEL = 6
-ZSTD_LEVEL = 9
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
 
@@ -40,8 +37,10 @@ class ExportResult:
             in float, scales that had to be estimated, how weights are stored.
         gzip_size_bytes: Size after gzip, as an update over the air has it.
         zstd_size_bytes: Size after zstd; None without `zstandard`.
-        entropy_bytes: Bytes that an ideal entropy coder would need for the
-            weights alone; None if unknown.
+        weight_bytes: Bytes of the weights alone, as they are stored; None if
+            unknown.
+        entropy_bytes: Bytes that an ideal entropy coder would need for them;
+            None if unknown.
         other_files: What was written beside it: the compiled file of an
             Ethos-U, the C++ source for a microcontroller.
         device: What the target's tool measured; None if it has none.
@@ -61,6 +60,7 @@ class ExportResult:
     notes: tuple[str, ...]
     gzip_size_bytes: int | None = None
     zstd_size_bytes: int | None = None
+    weight_bytes: int | None = None
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
     device: ethos_u.EthosUReport | tflm.TflmReport | None = None
@@ -72,8 +72,9 @@ class ExportResult:
             sizes += f", {self.gzip_size_bytes:,} with gzip"
         if self.zstd_size_bytes is not None:
             sizes += f", {self.zstd_size_bytes:,} with zstd"
-        if self.entropy_bytes is not None:
-            sizes += f" (entropy of the weights: {self.entropy_bytes:,.0f})"
+        if self.weight_bytes is not None and self.entropy_bytes is not None:
+            bound = entropy_text(self.weight_bytes, self.entropy_bytes)
+            sizes += f"; weights: {bound}"
         device = [] if self.device is None else [str(self.device)]
         others = [f"also written: {path}" for path in self.other_files]
         notes = [f"note: {note}" for note in self.notes]
@@ -88,6 +89,7 @@ class ExportResult:
             "size_bytes": self.size_bytes,
             "gzip_size_bytes": self.gzip_size_bytes,
             "zstd_size_bytes": self.zstd_size_bytes,
+            "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
             "verification": dataclasses.asdict(self.verification),
             "other_files": [str(path) for path in self.other_files],
@@ -144,7 +146,6 @@ def deliver(
         RuntimeError: If a code in the file is not the trained one.
         ValueError: If the target cannot run the file.
     """
-    bound = entropy_bytes(file)
     notes = list(written.notes)
     if target == "litert":
         dense = file.to_bytes()
@@ -167,14 +168,16 @@ def deliver(
         f"{name} computes in float32 (operators: {count})."
         for name, count in float_operators(file).items()
     ]
+    sizes = measure_sizes(package.data)
     return ExportResult(
         path=path,
-        size_bytes=len(package.data),
+        size_bytes=sizes.file_bytes,
         verification=report,
         notes=(*notes, *package.notes),
-        gzip_size_bytes=len(gzip.compress(package.data, GZIP_LEVEL, mtime=0)),
-        zstd_size_bytes=_zstd_size(package.data),
-        entropy_bytes=round(bound, 1),
+        gzip_size_bytes=sizes.gzip_bytes,
+        zstd_size_bytes=sizes.zstd_bytes,
+        weight_bytes=sizes.weight_bytes,
+        entropy_bytes=round(sizes.entropy_bytes, 1),
         other_files=tuple(others),
         device=package.device,
     )
@@ -290,14 +293,6 @@ def _record(
             for path, weight in trained.items()
         ],
     }
-
-
-def _zstd_size(data: bytes) -> int | None:
-    if importlib.util.find_spec("zstandard") is None:
-        return None
-    import zstandard
-
-    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))
 
 
 def _write_atomically(contents: Mapping[Path, bytes]) -> None:

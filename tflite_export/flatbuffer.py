@@ -235,6 +235,27 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         operator.builtinOptions = schema.DensifyOptionsT()
         graph.operators.insert(0, operator)
 
+    def fold(
+        self, name: str, values: Mapping[tuple[int, int], np.ndarray]
+    ) -> None:
+        """Removes operators, and makes constants of what they computed.
+
+        Args:
+            name: The operator, such as `"TFLM_DECODE"`.
+            values: Its outputs, by subgraph and tensor index, in the type of
+                the tensor.
+        """
+        for (subgraph, index), array in values.items():
+            raw = np.frombuffer(array.tobytes(), np.uint8)
+            tensor = self._model.subgraphs[subgraph].tensors[index]
+            tensor.buffer = self._add_buffer(raw)
+        for subgraph, graph in enumerate(self._model.subgraphs):
+            graph.operators = [
+                operator
+                for index, operator in enumerate(graph.operators or ())
+                if self._operator(subgraph, index).name != name
+            ]
+
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
         code = self._model.operatorCodes[operator.opcodeIndex]

@@ -119,6 +119,36 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
     return inputs
 
 
+def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
+    """Returns samples of random numbers, always the same ones.
+
+    Args:
+        file: The file, of any origin; its batch is 1.
+        num_samples: How many.
+
+    Returns:
+        An array of shape `(n, ...)` by tensor index: small integers over their
+        whole range, floats of a normal distribution; wider integers are
+        tokens, and 0 is in every vocabulary.
+
+    Raises:
+        ValueError: As in `zero_inputs`.
+    """
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for index, zeros in zero_inputs(file).items():
+        shape = (num_samples, *zeros.shape[1:])
+        if zeros.dtype.kind == "f":
+            values = rng.normal(size=shape)
+        elif zeros.dtype.kind in "iu" and zeros.dtype.itemsize <= 2:
+            limits = np.iinfo(zeros.dtype)
+            values = rng.integers(limits.min, limits.max, shape, endpoint=True)
+        else:
+            values = np.zeros(shape)
+        inputs[index] = values.astype(zeros.dtype)
+    return inputs
+
+
 def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps floats to the integers of a tensor; other types pass through.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from typing import NamedTuple
 
+from tflite_export import lut_encoding
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import InputSite, Operator, Tensor
 from tflite_export.matching import Slot
@@ -40,12 +41,12 @@ class WeightSite(NamedTuple):
 def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
     sites = []
-    densified = _densified_constants(flatbuffer)
+    unpacked = _densified_constants(flatbuffer) | decoded_constants(flatbuffer)
     for operator in flatbuffer.operators:
         inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
-            tensor = densified.get(key) or flatbuffer.tensor(*key)
+            tensor = unpacked.get(key) or flatbuffer.tensor(*key)
             if tensor.data is None or tensor.dtype not in ("int8", "int4"):
                 continue
             is_per_channel = tensor.scales.size > 1
@@ -62,28 +63,77 @@ def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     return sites
 
 
+def decoded_constants(
+    flatbuffer: Flatbuffer,
+) -> dict[tuple[int, int], Tensor]:
+    """Returns the weights that microcontrollers unpack from look-up tables.
+
+    Args:
+        flatbuffer: The file.
+
+    Returns:
+        By subgraph and index of the dense tensor, that tensor with its values;
+        its `size_bytes` are those of the indices and the tables.
+
+    Raises:
+        ValueError: If the tables are damaged.
+    """
+    return {
+        (operator.subgraph, tensor.index): tensor
+        for operator in flatbuffer.operators
+        if operator.name == lut_encoding.DECODE
+        for tensor in _decoded(flatbuffer, operator)
+    }
+
+
 def _densified_constants(
     flatbuffer: Flatbuffer,
 ) -> dict[tuple[int, int], Tensor]:
     """The sparse constants, as the dense tensors that DENSIFY makes of them."""
-    dense = {}
-    for operator in flatbuffer.operators:
-        if operator.name != "DENSIFY":
-            continue
-        stored = flatbuffer.tensor(operator.subgraph, operator.inputs[0])
-        if stored.sparse is None:
-            continue
-        key = (operator.subgraph, operator.outputs[0])
-        output = flatbuffer.tensor(*key)
-        if output.shape != stored.shape:
-            raise ValueError(
-                "Expected an undamaged .tflite file. Received: a DENSIFY from "
-                f"shape {stored.shape} to {output.shape}."
-            )
-        dense[key] = dataclasses.replace(
-            output, data=decode_sparse(stored.sparse)
+    return {
+        (operator.subgraph, tensor.index): tensor
+        for operator in flatbuffer.operators
+        if operator.name == "DENSIFY"
+        for tensor in _densified(flatbuffer, operator)
+    }
+
+
+def _densified(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
+    stored = flatbuffer.tensor(operator.subgraph, operator.inputs[0])
+    if stored.sparse is None:
+        return []
+    output = flatbuffer.tensor(operator.subgraph, operator.outputs[0])
+    if output.shape != stored.shape:
+        raise ValueError(
+            "Expected an undamaged .tflite file. Received: a DENSIFY from "
+            f"shape {stored.shape} to {output.shape}."
         )
-    return dense
+    codes = decode_sparse(stored.sparse)
+    return [
+        dataclasses.replace(output, data=codes, size_bytes=stored.size_bytes)
+    ]
+
+
+def _decoded(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
+    """Its inputs are indices and tables in turn, one pair for each output."""
+    tensors = []
+    pairs = zip(operator.inputs[::2], operator.inputs[1::2], strict=False)
+    for (indices, tables), index in zip(pairs, operator.outputs, strict=False):
+        encoded = flatbuffer.tensor(operator.subgraph, indices)
+        ancillary = flatbuffer.tensor(operator.subgraph, tables)
+        output = flatbuffer.tensor(operator.subgraph, index)
+        is_known = encoded.dtype == ancillary.dtype == "uint8"
+        if not is_known or encoded.data is None or ancillary.data is None:
+            raise ValueError(
+                "Expected an undamaged .tflite file. Received: a "
+                f"{lut_encoding.DECODE} without its indices or tables."
+            )
+        codes = lut_encoding.decode_lut(
+            encoded.data.ravel(), ancillary.data.ravel(), shape=output.shape
+        )
+        size = encoded.size_bytes + ancillary.size_bytes
+        tensors.append(dataclasses.replace(output, data=codes, size_bytes=size))
+    return tensors
 
 
 def _constant_bias(
