@@ -22,7 +22,6 @@ from tflite_export.rewrites import keep_input_gains_apart, rewrite
 from tflite_export.verify import ordered_weights
 
 
-
 def convert_exactly(
     stripped: keras.Model,
     trained: Mapping[str, TrainedWeight],

@@ -256,6 +256,32 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
                 if self._operator(subgraph, index).name != name
             ]
 
+    def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
+        """Gives an int8 output a scale; a QUANTIZE behind restores the old one.
+
+        The operators behind it move by one place.
+
+        Args:
+            operator: An operator with one output.
+            scales: The new scale, shape `(1,)`; its zero point is 0.
+        """
+        graph = self._model.subgraphs[operator.subgraph]
+        old = operator.outputs[0]
+        new = self._copy_tensor(operator.subgraph, old)
+        quantization = schema.QuantizationParametersT()
+        quantization.scale = scales.astype(np.float32)
+        quantization.zeroPoint = np.zeros(1, np.int64)
+        graph.tensors[new].quantization = quantization
+        graph.operators[operator.index].outputs = np.array([new], np.int32)
+        step = schema.OperatorT()
+        # Version 2 takes integers.
+        step.opcodeIndex = self._operator_code("QUANTIZE", version=2)
+        step.inputs = np.array([new], np.int32)
+        step.outputs = np.array([old], np.int32)
+        step.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+        step.builtinOptions = schema.QuantizeOptionsT()
+        graph.operators.insert(operator.index + 1, step)
+
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
         code = self._model.operatorCodes[operator.opcodeIndex]
@@ -270,13 +296,14 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             is_custom,
         )
 
-    def _operator_code(self, name: str) -> int:
-        """The index of version 1 of an operator, which is added if missing."""
+    def _operator_code(self, name: str, version: int = 1) -> int:
+        """The index of an operator's version, which is added if missing."""
         builtin = getattr(schema.BuiltinOperator, name)
         for index, code in enumerate(self._model.operatorCodes):
-            if (code.builtinCode, code.version) == (builtin, 1):
+            if (code.builtinCode, code.version) == (builtin, version):
                 return index
         code = schema.OperatorCodeT()
+        code.version = version
         code.builtinCode = code.deprecatedBuiltinCode = builtin
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1

@@ -21,7 +21,9 @@ def _pointwise(inputs: Any, kernel: Any, num_inputs: int) -> Any:
     batch = ops.shape(inputs)[0]
     x = ops.reshape(inputs, (batch, -1, 1, num_inputs))
     return ops.conv(
-        x, ops.reshape(kernel, (1, 1, num_inputs, -1)), padding="valid",
+        x,
+        ops.reshape(kernel, (1, 1, num_inputs, -1)),
+        padding="valid",
         data_format="channels_last",
     )
 

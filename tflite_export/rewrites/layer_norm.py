@@ -51,8 +51,7 @@ def applies(layer: keras.Layer) -> bool:
         layer: Any layer.
     """
     return (
-        type(layer) is keras.layers.LayerNormalization
-        and not layer.rms_scaling
+        type(layer) is keras.layers.LayerNormalization and not layer.rms_scaling
     )
 
 
