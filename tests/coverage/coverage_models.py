@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import networks
 import numpy as np
-from custom_model import ScaledDense, SubclassedModel
+from custom_model import ScaledDense, SubclassedModel, TokenAndPosition
 from keras import layers
 
 CLASSES = 10
@@ -87,16 +87,16 @@ def _transformer():
 
 def _text_transformer():
     tokens = keras.Input((12,), dtype="int32")
-    x = layers.Embedding(VOCABULARY, 16)(tokens)
-    positions = layers.Embedding(12, 16)(keras.ops.arange(12))
-    x = _encoder_block(layers.Add()([x, positions]), 16)
+    x = _encoder_block(TokenAndPosition(VOCABULARY, 12, 16)(tokens), 16)
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(tokens, layers.Dense(CLASSES)(x))
 
 
 def _embedding():
     tokens = keras.Input((12,), dtype="int32")
-    x = layers.GlobalAveragePooling1D()(layers.Embedding(VOCABULARY, 16)(tokens))
+    x = layers.GlobalAveragePooling1D()(
+        layers.Embedding(VOCABULARY, 16)(tokens)
+    )
     x = layers.Dense(16, activation="relu")(x)
     return keras.Model(tokens, layers.Dense(CLASSES)(x))
 

@@ -180,6 +180,7 @@ def _custom_objects():
     return {
         "ScaledDense": custom_model.ScaledDense,
         "SubclassedModel": custom_model.SubclassedModel,
+        "TokenAndPosition": custom_model.TokenAndPosition,
     }
 
 

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from custom_model import TokenAndPosition
 from keras import layers
 
 from tflite_export.flatbuffer import Flatbuffer
@@ -178,18 +179,16 @@ def test_tokens_stay_int32_and_embedding_tables_are_exact(
     grid, export_grid_model, weight, rng, tmp_path
 ):
     tokens = keras.Input((6,), dtype="int32", name="tokens")
-    x = layers.Embedding(20, 8, name="table")(tokens)
-    positions = layers.Embedding(6, 8, name="positions")
-    x = layers.Add()([x, positions(keras.ops.arange(6))])
-    x = layers.Dense(8, activation="relu")(layers.Flatten()(x))
+    layer = TokenAndPosition(20, 6, 8, name="text")
+    x = layers.Dense(8, activation="relu")(layers.Flatten()(layer(tokens)))
     model = keras.Model(tokens, layers.Dense(3, name="head")(x))
     trained = grid(model, rng)
-    for name, scale in ("table", 0.1), ("positions", 0.03):
-        table = model.get_layer(name).embeddings
+    tables = {"GATHER": layer.token, "ADD": layer.position}
+    for table, scale in zip(tables.values(), (0.1, 0.03), strict=True):
         # The largest code on one side only: the converter's zero point moves.
-        codes = rng.integers(-3, 8, table.shape).astype(np.int8)
+        codes = rng.integers(-3, 8, table.embeddings.shape).astype(np.int8)
         trained[table.path] = weight(codes, np.float32(scale))
-        table.assign(codes * np.float32(scale))
+        table.embeddings.assign(codes * np.float32(scale))
     samples = rng.integers(0, 20, (16, 6))
 
     exported = export_grid_model(model, trained, tmp_path, samples)
@@ -204,12 +203,12 @@ def test_tokens_stay_int32_and_embedding_tables_are_exact(
         for site in embedding_sites(file)
         if site.tensor.data.size in (20 * 8, 6 * 8)
     }
-    for name, operator in ("table", "GATHER"), ("positions", "ADD"):
-        codes = trained[f"{name}/embeddings"].codes
+    for operator, table in tables.items():
+        codes, scale, _ = trained[table.path]
         tensor = held[operator]
         np.testing.assert_array_equal(tensor.data.reshape(codes.shape), codes)
         assert tensor.zero_points.tolist() == [0]
-        assert tensor.scales == trained[f"{name}/embeddings"].scale
+        assert tensor.scales == scale
     # Half a step each for the sum, two layers and the output, amplified.
     assert report.max_output_lsb < 4
 
