@@ -19,21 +19,12 @@ from codeq_keras.kernels import all_layers
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.weight_sites import float_operators
 
-COLUMNS = {
-    "identity": "quantizers off: outputs and state bit-identical",
-    "fit": "two steps move kernels, logits, BatchNorm statistics",
-    "keras_file": "`.keras` round trip: outputs and codes identical",
-    "strip": "plain model, same outputs",
-    "export": "`export` returns",
-    "codes": "tensors whose codes in the file are the trained ones",
-    "integer": "operators left in float",
-    "litert": "LiteRT against Keras: max and 99 % LSB, top-1 agreement",
-    "vela": "operators on the Ethos-U55's NPU",
-}
 NUM_SAMPLES = 16
 # About 60 % zeros in a normal kernel.
 DEAD_ZONE_LOGIT = 1.0
 SEED = 0
+# Half a step for each of the layers in a row, of random signs.
+MAX_P99_LSB = 10
 
 
 def measure(name: str) -> dict[str, dict]:
@@ -231,7 +222,7 @@ def _litert(state):
     agreement = report.top1_agreement
     if agreement is not None:
         text += f"; {agreement:.0%}"
-    return True, text
+    return report.p99_output_lsb <= MAX_P99_LSB, text
 
 
 def _vela(state):

@@ -1,9 +1,8 @@
 """Fills the coverage table, one row in a process of its own at a time.
 
-    python tests/coverage/run.py                     # the rows still missing
-    python tests/coverage/run.py --rows lstm unet    # these again
-    python tests/coverage/run.py --rows all          # all again
+    python tests/coverage/coverage_run.py [--rows lstm unet | --rows all]
 
+Without `--rows` it measures the rows that are missing.
 Each finished row is written at once to `docs/coverage.json`, and the table to
 `docs/coverage.md`, so that a run that was cut off goes on where it stopped. A
 row takes from half a minute to half an hour on two cores.
@@ -29,6 +28,8 @@ PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "ethos-u-vela")
 
 
 def main() -> None:
+    # Only the children need TensorFlow, and its 700 MB.
+    os.environ["KERAS_BACKEND"] = "numpy"
     from coverage_models import ROWS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -52,7 +53,7 @@ def main() -> None:
 
 def is_red(cell: object) -> bool:
     """Whether a value of a row is a cell that is not green."""
-    return isinstance(cell, dict) and not cell["ok"]
+    return isinstance(cell, dict) and cell.get("ok") is False
 
 
 def run_row(name: str) -> dict:
@@ -64,6 +65,7 @@ def run_row(name: str) -> dict:
         **os.environ,
         "PYTHONPATH": paths.rstrip(os.pathsep),
         "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     facts = {
@@ -97,7 +99,7 @@ def _failure(reason: str) -> dict:
 
 def render(table: dict[str, dict]) -> str:
     """Returns the table as Markdown, with the reasons below."""
-    from coverage_row import COLUMNS
+    from coverage_models import COLUMNS
 
     header = ["model", *(name.replace("_", " ") for name in COLUMNS)]
     lines = [
