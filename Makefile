@@ -17,6 +17,7 @@ help:
 	@echo "make arm          set up AArch64 under QEMU (about 100 MB, in ~/.cache)"
 	@echo "make test         lint, types, doctests and tests, against the installed package"
 	@echo "make test-all     the tests, with those that take minutes each"
+	@echo "make coverage     every architecture, all columns; continues docs/coverage.json"
 	@echo "make overhead     time a training step with and without quantizers"
 
 $(BIN)/python:
@@ -56,6 +57,9 @@ test: $(VENV)/.dev package lint
 
 test-all: $(VENV)/.dev package
 	$(BIN)/pytest -q tests --pyargs codeq_keras tflite_export
+
+coverage: $(VENV)/.dev package
+	$(BIN)/python tests/coverage/coverage_run.py
 
 overhead: $(VENV)/.dev package
 	$(BIN)/python benchmarks/overhead.py

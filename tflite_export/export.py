@@ -10,8 +10,12 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert, convert_float, convert_qat
+from tflite_export.convert import convert_qat
 from tflite_export.delivery import ExportResult, Proof, deliver
+from tflite_export.exact_conversion import (
+    convert_exactly,
+    convert_for_sparse_kernels,
+)
 from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.float_codes import write_float_codes
@@ -24,7 +28,6 @@ from tflite_export.representative import (
 )
 from tflite_export.sparse_inference import topology_findings
 from tflite_export.storage import require_storage_for
-from tflite_export.symmetric_padding import pad_symmetrically
 from tflite_export.targets import litert_sparse, require_target
 from tflite_export.verify import compare, ordered_weights
 
@@ -169,18 +172,16 @@ def export_stripped(
             representative_dataset, inputs, argument="representative_dataset"
         )
     )
-    kernels = ordered_weights(stripped, trained)
     if is_float:
-        file = Flatbuffer(convert_float(stripped, inputs, samples))
-        notes = pad_symmetrically(file)
+        file, notes = convert_for_sparse_kernels(stripped, inputs, samples)
         litert_sparse.require(topology_findings(file))
+        kernels = ordered_weights(stripped, trained)
         written = write_float_codes(file, trained, kernels)
         written.notes.extend(notes)
         if representative_dataset is None:
             written.notes.append(_random_note(samples))
     else:
-        file = Flatbuffer(convert(stripped, inputs, samples))
-        written = write_exact_weights(file, trained, kernels)
+        file, written = convert_exactly(stripped, trained, inputs, samples)
     proof = Proof(
         lambda data, run_on, limit: compare(
             data,

@@ -333,6 +333,26 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
                 # refuses those, although nothing reads them any more.
                 graph.tensors[index].quantization = None
 
+    def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
+        """Gives an int8 output a scale; a QUANTIZE behind restores the old one.
+
+        The operators behind it move by one place.
+
+        Args:
+            operator: An operator with one output.
+            scales: The new scale, shape `(1,)`; its zero point is 0.
+        """
+        graph = self._model.subgraphs[operator.subgraph]
+        old = operator.outputs[0]
+        new = self._copy_tensor(operator.subgraph, old)
+        quantization = schema.QuantizationParametersT()
+        quantization.scale = scales.astype(np.float32)
+        quantization.zeroPoint = np.zeros(1, np.int64)
+        graph.tensors[new].quantization = quantization
+        graph.operators[operator.index].outputs = np.array([new], np.int32)
+        position = operator.index + 1
+        self._insert(operator.subgraph, position, "QUANTIZE", [new], old)
+
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
         code = self._model.operatorCodes[operator.opcodeIndex]

@@ -10,11 +10,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 # Of the operators that the exporter adds: the first version that knows the
 # types it is given. DEQUANTIZE learned scales per channel late.
-OPERATOR_VERSIONS = {"DENSIFY": 1, "DEQUANTIZE": 5, "PAD": 1}
+OPERATOR_VERSIONS = {"DENSIFY": 1, "DEQUANTIZE": 5, "PAD": 1, "QUANTIZE": 2}
 _OPTIONS = {
     "DENSIFY": "DensifyOptions",
     "DEQUANTIZE": "DequantizeOptions",
     "PAD": "PadOptions",
+    "QUANTIZE": "QuantizeOptions",
 }
 _ENUMERATIONS = {
     "padding": schema.Padding,

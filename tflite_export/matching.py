@@ -37,8 +37,8 @@ _MAX_DOUBLES = 2**20
 
 
 class Slot(NamedTuple):
-    """A weight tensor of the file: its operator, its int8 values, and the axis
-    of its output channels (`None`: the tensor has only one scale)."""
+    """A weight tensor of the file: its operator, its integers without the zero
+    point, and the axis of its output channels (`None`: it has one scale)."""
 
     operator: str
     codes: np.ndarray
@@ -301,7 +301,7 @@ def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
     That is what a BatchNormalization in front of a Dense layer leaves: no scale
     of the output channels can undo it, so the trained codes are lost.
     """
-    if slot.codes.size != kernel.size:
+    if slot.codes.size != kernel.size or slot.axis is None:
         return False
     t: np.ndarray = as_rows(slot.codes, slot.axis).astype(np.float64)
     for order in layouts(slot, kernel.shape):

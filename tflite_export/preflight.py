@@ -9,11 +9,11 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import targets
-from tflite_export.convert import convert, convert_float
-from tflite_export.exact_weights import write_exact_weights
-from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.exact_conversion import (
+    convert_exactly,
+    convert_for_sparse_kernels,
+)
 from tflite_export.representative import model_inputs, random_samples
-from tflite_export.symmetric_padding import pad_symmetrically
 from tflite_export.targets import (
     edgetpu,
     ethos_u,
@@ -22,7 +22,6 @@ from tflite_export.targets import (
     tflm,
 )
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.verify import ordered_weights
 
 NUM_SAMPLES = 8
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -59,14 +58,11 @@ def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
     _unsettle_batch_norms(stripped)
     inputs = model_inputs(stripped)
     samples = random_samples(inputs, NUM_SAMPLES)
-    kernels = ordered_weights(stripped, trained)
     try:
         if target == litert_sparse.TARGET:
-            file = Flatbuffer(convert_float(stripped, inputs, samples))
-            pad_symmetrically(file)
+            file, _ = convert_for_sparse_kernels(stripped, inputs, samples)
             return litert_sparse.check_model_file(file.to_bytes())
-        file = Flatbuffer(convert(stripped, inputs, samples))
-        write_exact_weights(file, trained, kernels)
+        file, _ = convert_exactly(stripped, trained, inputs, samples)
     except (ValueError, RuntimeError) as error:
         finding = Finding("export", str(error), "")
         return CheckReport(target, {}, (finding,), {})

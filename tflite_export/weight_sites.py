@@ -28,6 +28,11 @@ _WEIGHTED_OPERATORS = {
     "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
     "BATCH_MATMUL": _Inputs((0, 1), None, None),
 }
+_EMBEDDING_OPERATORS = {
+    "GATHER": _Inputs((0,), None, None),
+    # Of constant positions, whose GATHER the converter has computed.
+    "ADD": _Inputs((0, 1), None, None),
+}
 
 
 class WeightSite(NamedTuple):
@@ -42,10 +47,34 @@ class WeightSite(NamedTuple):
 
 def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
+    return _sites(flatbuffer, _WEIGHTED_OPERATORS)
+
+
+def embedding_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place of the file that may hold an Embedding's table.
+
+    The converter rounds it like an activation, with one scale and a zero
+    point. The slot has its integers without the zero point, as int16.
+    """
+    return [
+        site._replace(
+            slot=site.slot._replace(
+                codes=site.slot.codes.astype(np.int16)
+                - site.tensor.zero_points.astype(np.int16)
+            )
+        )
+        for site in _sites(flatbuffer, _EMBEDDING_OPERATORS)
+        if site.tensor.scales.size == site.tensor.zero_points.size == 1
+    ]
+
+
+def _sites(
+    flatbuffer: Flatbuffer, operators: dict[str, _Inputs]
+) -> list[WeightSite]:
     sites = []
     unpacked = unpacked_constants(flatbuffer) | decoded_constants(flatbuffer)
     for operator in flatbuffer.operators:
-        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        inputs = operators.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
             tensor = unpacked.get(key) or flatbuffer.tensor(*key)
