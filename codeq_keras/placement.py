@@ -94,10 +94,13 @@ class Placement:
         sites: One per tensor that is rounded, in the order of the graph.
         inner: Paths of the calls that compute with activations that cannot be
             seen from outside, such as attention and recurrent layers.
+        rounded: Indices of all tensors that hold values of a range, those
+            that were only moved included.
     """
 
     sites: tuple[Site, ...]
     inner: tuple[str, ...]
+    rounded: frozenset[int]
 
 
 def kind_of(operation: Any) -> str:
@@ -222,7 +225,9 @@ class _Placer:
             if not _is_single_operator(call):
                 inner.append(call.path)
         return Placement(
-            tuple(self.sites.values()), tuple(dict.fromkeys(inner))
+            sites=tuple(self.sites.values()),
+            inner=tuple(dict.fromkeys(inner)),
+            rounded=frozenset(self.range_of),
         )
 
     def _visit(self, call: Call) -> None:
