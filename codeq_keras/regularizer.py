@@ -34,10 +34,10 @@ class CompressionRegularizer(keras.layers.Layer):
 
     The first two are the paper's, see below. They stall near 50 % sparsity
     because their gradient vanishes with the logit; the third reaches any
-    sparsity and spares small layers. The last is switched on by `CompressionBudget`; its
-    target falls geometrically from the starting point over the first half of
-    the training. Nothing is added outside of training, so that `val_loss`
-    stays comparable.
+    sparsity and spares small layers. The last is switched on by
+    `CompressionBudget`; its target falls geometrically from the starting
+    point over the first half of the training. Nothing is added outside of
+    training, so that `val_loss` stays comparable.
 
     To train as published, put the first two on `level_grid="paper"`. Its
     logits are plain weights, and under SGD the penalty shrinks them by the
