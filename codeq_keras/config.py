@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras.activation import ACTIVATION_BIT_WIDTHS
 from codeq_keras.logit import MAX_LOGIT
 from codeq_keras.ops import LEVEL_GRIDS
 
@@ -33,6 +34,9 @@ class CoDeQConfig:
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
             `max_bit_width`. Used by `"learned"` only.
+        activation_bit_width: None leaves the activations in float; 8 also
+            rounds them to int8 in training, where a TFLite file does, and
+            trains their ranges. For the whole model: not for `overrides`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -60,6 +64,7 @@ class CoDeQConfig:
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
+    activation_bit_width: int | None = None
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
@@ -99,6 +104,13 @@ class CoDeQConfig:
                     f"Received: {name}={value!r}"
                 )
 
+        if self.activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
+            raise ValueError(
+                "`activation_bit_width` must be None or one of "
+                f"{ACTIVATION_BIT_WIDTHS}. Received: "
+                f"activation_bit_width={self.activation_bit_width!r}"
+            )
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return dataclasses.asdict(self)
@@ -125,6 +137,12 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+            )
+        if rule is not None and rule.activation_bit_width is not None:
+            raise ValueError(
+                "`activation_bit_width` is for the whole model and belongs in "
+                "`config`, not in `overrides`. Received: "
+                f"{pattern!r}: {rule!r}"
             )
         try:
             found = any(re.search(pattern, path) for path in paths)

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,27 +71,60 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
-    import tensorflow as tf
-
     from tflite_export.representative import pack_inputs
 
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
+
+    return convert_function(predict, inputs, model.weights)
+
+
+def convert_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None = None,
+) -> bytes:
+    """Converts a function that fake-quantizes its activations.
+
+    Args:
+        predict: Takes one tensor per input; returns a structure of tensors.
+        inputs: Its inputs; without samples, a size that is left open becomes 1.
+        weights: The variables it reads.
+        samples: None, which leaves activations without a range in float; or
+            one array of shape `(n, ...)` for each input, on which the ranges
+            that the function does not bring are measured.
+
+    Returns:
+        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    import tensorflow as tf
+
+    shapes = [
+        (n or 1 for n in spec.shape) if samples is None else array.shape[1:]
+        for spec, array in zip(inputs, samples or inputs, strict=True)
+    ]
     specs = [
-        tf.TensorSpec((1, *(n or 1 for n in spec.shape)), spec.dtype, spec.name)
-        for spec in inputs
+        tf.TensorSpec((1, *shape), spec.dtype, spec.name)
+        for spec, shape in zip(inputs, shapes, strict=True)
     ]
 
     @tf.function(input_signature=specs)
-    def predict(*values: Any) -> dict[str, Any]:
-        outputs = model(pack_inputs(model, values), training=False)
-        flat = tf.nest.flatten(outputs)
+    def outputs_by_name(*values: Any) -> dict[str, Any]:
+        flat = tf.nest.flatten(predict(*values))
         return {f"output_{index}": value for index, value in enumerate(flat)}
 
     module = tf.Module()
-    module.weights = list(model.weights)
+    module.weights = list(weights)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(
-            module, str(Path(folder, _SAVED_MODEL)), signatures=predict
+            module, str(Path(folder, _SAVED_MODEL)), signatures=outputs_by_name
         )
+        if samples is not None:
+            _save_samples(inputs, samples, Path(folder))
         return _convert_in_child(folder)
 
 
@@ -136,6 +169,12 @@ def _export_saved_model(
         input_signature=[pack_inputs(model, specs)],
         verbose=False,
     )
+    _save_samples(inputs, samples, folder)
+
+
+def _save_samples(
+    inputs: "list[ModelInput]", samples: list[np.ndarray], folder: Path
+) -> None:
     names = [spec.name for spec in inputs]
     (folder / _NAMES).write_text(json.dumps(names))
     for index, array in enumerate(samples):

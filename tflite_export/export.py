@@ -10,11 +10,12 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert, convert_qat
+from tflite_export.convert import convert, convert_function, convert_qat
 from tflite_export.delivery import ExportResult, Proof, deliver
 from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.interpreter import quantized_inputs
+from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
     ModelInput,
     model_inputs,
@@ -61,8 +62,11 @@ def export(
             (for `"tflm"`) take that form wherever it runs right.
         representative_dataset: Inputs as in training, on which the ranges of
             the activations are measured; the first 256 samples are used. A
-            `tf_keras` model has trained its ranges: it needs none, and
-            compares its outputs on them. One of
+            model with `activation_bit_width`, and a `tf_keras` model, have
+            trained their ranges: they need none, and compare their outputs on
+            them. Ranges inside of layers such as attention are not trained:
+            they are measured if there are samples, and stay in float
+            otherwise. One of
             - an array of shape `(n, ...)`;
             - for several inputs, a list of arrays in the order of
               `model.inputs`, or a dict of arrays by input name;
@@ -105,6 +109,16 @@ def export(
         )
     trained = codeq_keras.quantized_weights(model)
     stripped = codeq_keras.strip_quantizers(model)
+    if has_trained_ranges(model):
+        return _export_ranged(
+            model,
+            stripped,
+            trained,
+            path,
+            samples=representative_dataset,
+            target=target,
+            weight_storage=weight_storage,
+        )
     return export_stripped(
         stripped,
         trained,
@@ -173,6 +187,59 @@ def export_stripped(
     )
 
 
+def _export_ranged(
+    model: "codeq_keras.QuantizedModel",
+    stripped: keras.Model,
+    trained: Mapping[str, TrainedWeight],
+    path: Path,
+    *,
+    samples: Any,
+    target: str,
+    weight_storage: str,
+) -> ExportResult:
+    """Does the work of `export` for a model that trained its ranges."""
+    _require_finite(stripped)
+    inputs = model_inputs(stripped)
+    arrays = None
+    if samples is not None:
+        arrays = sample_arrays(
+            samples, inputs, argument="representative_dataset"
+        )
+    ranged = RangedModel(model, stripped)
+    file = Flatbuffer(
+        convert_function(ranged, inputs, ranged.weights, arrays)
+    )
+    written = write_exact_weights(
+        file, trained, ordered_weights(stripped, trained)
+    )
+    written.notes.extend(ranged.notes(has_samples=arrays is not None))
+    if arrays is None:
+        arrays = qat.random_inputs(file, inputs)
+        written.notes.append(_random_note(arrays))
+    proof = Proof(
+        lambda data: compare(
+            data, stripped, trained, inputs, arrays, reference=model
+        ),
+        _run_inputs(inputs, arrays),
+    )
+    return deliver(
+        file,
+        written,
+        trained,
+        path,
+        proof,
+        target=target,
+        weight_storage=weight_storage,
+    )
+
+
+def _random_note(arrays: list[np.ndarray]) -> str:
+    return (
+        f"The outputs were compared on {len(arrays[0])} random inputs. "
+        "Give `representative_dataset` to compare on real ones."
+    )
+
+
 def _export_qat(
     model: Any, path: Path, *, samples: Any, target: str, weight_storage: str
 ) -> ExportResult:
@@ -183,10 +250,7 @@ def _export_qat(
     written = write_exact_weights(file, trained, kernels)
     if samples is None:
         arrays = qat.random_inputs(file, inputs)
-        written.notes.append(
-            f"The outputs were compared on {len(arrays[0])} random inputs. "
-            "Give `representative_dataset` to compare on real ones."
-        )
+        written.notes.append(_random_note(arrays))
     else:
         arrays = sample_arrays(
             samples, inputs, argument="representative_dataset"
