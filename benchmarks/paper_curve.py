@@ -18,20 +18,16 @@ import json
 import os
 import pathlib
 import platform
-import sys
 import time
 from typing import Any
 
 import keras
 import matplotlib
+import networks
 import numpy as np
+from data import DATASETS, load
 
 import codeq_keras
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
-
-import networks
-from datasets import DATASETS, load
 
 # lambda_dz, final mean sparsity and final mean logit of Fig. 4a, read off it.
 FIG_4A = (
@@ -195,9 +191,11 @@ class RandomBatches(keras.utils.PyDataset):
         self.rng = np.random.default_rng(SEED)
 
     def __len__(self) -> int:
+        """Returns the number of batches per epoch."""
         return self.steps
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the next images and labels, whatever the index."""
         chosen = self.rng.integers(0, len(self.x), BATCH_SIZE)
         return self.x[chosen], self.y[chosen]
 
@@ -229,8 +227,8 @@ def header(args: argparse.Namespace) -> str:
         f"{time.strftime('%Y-%m-%d')}; keras {keras.__version__}, backend "
         f"{keras.backend.backend()}, Python {platform.python_version()}, "
         f"{platform.machine()}, {os.cpu_count()} cores; seed {SEED}; "
-        f"{args.network} on {data}, tested on {NUM_TEST_IMAGES}, from scratch, {args.steps} steps of "
-        f"{BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
+        f"{args.network} on {data}, tested on {NUM_TEST_IMAGES} images, from "
+        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
         f"{MOMENTUM:g} and a cosine. The paper: ResNet-20 on CIFAR-10, "
         f"{PAPER_EPOCHS} epochs."
     )
@@ -274,7 +272,8 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path, steps: int) -> None:
                 [line] = axis.plot(done, row[key], label=f"{row[name]:g}")
                 axis.plot(steps, end, "x", color=line.get_color())
         title = "lambda_dz" if name == "penalty" else "weight decay"
-        axes[0, column].legend(title=title)
+        if chosen:
+            axes[0, column].legend(title=title)
         axes[1, column].set_xlabel("step (x: the paper's final value)")
     axes[0, 0].set_ylabel("mean sparsity")
     axes[1, 0].set_ylabel("mean dead-zone logit")
