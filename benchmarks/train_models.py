@@ -5,8 +5,11 @@ The data is synthetic (`examples/datasets`): the accuracies say what the
 compression costs on it, and nothing about the networks on real data.
 
     python benchmarks/train_models.py [resnet8 ds_cnn ...] [--output DIR]
+        [--short]
 
-A model whose file is there already is not trained again.
+A model whose file is there already is not trained again. `--short` is for a
+busy machine: half of the float epochs, batches of half the size, 300 steps of
+compression, 2,000 samples per evaluation.
 """
 
 import argparse
@@ -28,7 +31,6 @@ import numpy as np
 import codeq_keras
 
 SEED = 0
-BATCH_SIZE = 64
 FLOAT_RATE = 3e-3
 CODEQ_RATE = 2e-3
 
@@ -46,6 +48,9 @@ class Task:
         variants: What is made of it: name, config, sparsity of the budget.
         pattern: Regular expression of the kernels that are quantized, and
             that the budget counts; the others stay in float.
+        batch_size: Samples per step.
+        num_evaluated: How much of the validation and test splits is used for
+            the accuracies, from the start; None for all.
     """
 
     build: Callable[[], keras.Model]
@@ -55,6 +60,21 @@ class Task:
     codeq_epochs: int
     variants: tuple[tuple[str, codeq_keras.CoDeQConfig, float], ...]
     pattern: str = ""
+    batch_size: int = 64
+    num_evaluated: int | None = None
+
+
+def shortened(task: Task) -> Task:
+    """Returns the task of `--short`."""
+    batch_size = task.batch_size // 2
+    steps_per_epoch = math.ceil(task.num_images / batch_size)
+    return dataclasses.replace(
+        task,
+        float_epochs=task.float_epochs // 2,
+        codeq_epochs=math.ceil(300 / steps_per_epoch),
+        batch_size=batch_size,
+        num_evaluated=2_000,
+    )
 
 
 def _grid(level_grid: str) -> codeq_keras.CoDeQConfig:
@@ -102,13 +122,14 @@ def main() -> None:
     print(
         f"keras {keras.__version__}, backend {keras.backend.backend()}, "
         f"codeq-keras {importlib.metadata.version('codeq-keras')}, "
-        f"numpy {np.__version__}, Python {platform.python_version()}, {platform.machine()}, "
-        f"{os.cpu_count()} cores; seed {SEED}, batch {BATCH_SIZE}; "
-        "synthetic data",
+        f"numpy {np.__version__}, Python {platform.python_version()}, "
+        f"{platform.machine()}, {os.cpu_count()} cores; seed {SEED}; "
+        f"{'short training, ' if args.short else ''}synthetic data",
         flush=True,
     )
     for name in args.tasks or TASKS:
-        for row in run(name, TASKS[name], args.output):
+        task = shortened(TASKS[name]) if args.short else TASKS[name]
+        for row in run(name, task, args.output):
             print(json.dumps(row), flush=True)
 
 
@@ -119,6 +140,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=pathlib.Path, default=pathlib.Path("artifacts/models")
     )
+    parser.add_argument("--short", action="store_true", help="see above")
     return parser.parse_args()
 
 
@@ -128,14 +150,16 @@ def run(name: str, task: Task, output: pathlib.Path) -> Iterator[dict]:
         split: data.load(task.dataset, split)
         for split in ("train", "validation", "test")
     }
-    splits["train"] = tuple(a[: task.num_images] for a in splits["train"])
+    for split, (x, y) in splits.items():
+        size = task.num_images if split == "train" else task.num_evaluated
+        splits[split] = x[:size], y[:size]
     path = output / f"{name}_float.keras"
     if path.exists():
         model = keras.saving.load_model(path)
     else:
         keras.utils.set_random_seed(SEED)
         model = task.build()
-        seconds = fit(model, splits, task.float_epochs, FLOAT_RATE)
+        seconds = fit(model, splits, task, task.float_epochs, FLOAT_RATE)
         yield finish(model, splits, path, seconds)
     for variant, config, sparsity in task.variants:
         path = output / f"{name}_{variant}.keras"
@@ -146,6 +170,7 @@ def run(name: str, task: Task, output: pathlib.Path) -> Iterator[dict]:
         seconds = fit(
             qmodel,
             splits,
+            task,
             task.codeq_epochs,
             CODEQ_RATE,
             codeq_keras.CompressionBudget(sparsity=sparsity),
@@ -167,13 +192,14 @@ def quantize(
 def fit(
     model: keras.Model,
     splits: dict,
+    task: Task,
     epochs: int,
     rate: float,
     *callbacks: keras.callbacks.Callback,
 ) -> float:
     """Trains with a cosine schedule; returns the seconds it took."""
     x, y = splits["train"]
-    steps = epochs * math.ceil(len(x) / BATCH_SIZE)
+    steps = epochs * math.ceil(len(x) / task.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(
         keras.optimizers.Adam(schedule),
@@ -184,7 +210,7 @@ def fit(
     model.fit(
         x,
         y,
-        batch_size=BATCH_SIZE,
+        batch_size=task.batch_size,
         epochs=epochs,
         verbose=2,
         callbacks=list(callbacks),
