@@ -25,7 +25,8 @@ class CoDeQConfig:
         max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
         level_grid: `"dead_zone"` (default; int8 codes with few distinct
             values), `"uniform"` (codes of `bit_width` bits, for packed
-            files) or `"paper"` (as published; cannot be exported).
+            files) or `"paper"` (as published, the motion of the logits
+            included, see `CompressionRegularizer`; cannot be exported).
         axis: None for one scale per kernel, -1 for one per output channel.
         range_quantile: Float in (0, 1], the quantile of `|w|` that becomes
             the largest level. The weights above it saturate.
