@@ -116,6 +116,46 @@ def test_every_truncation_is_refused(data, tmp_path):
             inspect(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda model, graph: setattr(model, "version", 2),
+            "version 2 of the format",
+        ),
+        (
+            lambda model, graph: graph.operators.reverse(),
+            "before it is computed",
+        ),
+        (
+            lambda model, graph: graph.operators.append(graph.operators[0]),
+            "or computed already",
+        ),
+        (
+            lambda model, graph: setattr(
+                graph.operators[0], "outputs", graph.inputs
+            ),
+            "an input, a constant",
+        ),
+        (
+            lambda model, graph: setattr(
+                graph.operators[0], "outputs", graph.operators[0].inputs[1:2]
+            ),
+            "an input, a constant",
+        ),
+    ],
+    ids=["version", "order", "twice", "input", "constant"],
+)
+def test_what_the_verifier_of_litert_refuses_is_refused(
+    dense_only, change, text
+):
+    file = Flatbuffer(dense_only.result.path.read_bytes())
+    change(file._model, file._model.subgraphs[0])
+
+    with pytest.raises(ValueError, match=text):
+        Flatbuffer(file.to_bytes())
+
+
 def test_tables_that_unfold_into_gigabytes_are_refused(tmp_path):
     # 40,000 offsets to one subgraph, which has 40,000 offsets to one tensor:
     # 320 kB that would become 1.6e9 tensors.
