@@ -1,0 +1,321 @@
+"""The networks that the benchmarks train. Plain Keras, no quantization.
+
+All take and return float32, end in logits, and are not compiled. The layers
+with a 1x1 kernel in the MobileNets have "pointwise" in their names.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+# Output channels, blocks and stride of each stage of MobileNetV1.
+_V1_STAGES = (
+    (64, 1, 1),
+    (128, 2, 2),
+    (256, 2, 2),
+    (512, 6, 2),
+    (1024, 2, 2),
+)
+
+# Expansion, output channels, blocks and stride of each stage of MobileNetV2.
+_V2_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+def resnet8(
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    stem_strides: int = 1,
+) -> keras.Model:
+    """Returns the image classification network of MLPerf Tiny.
+
+    78,666 parameters and 12.5 million multiply-accumulates at 32x32x3.
+
+    Args:
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+        stem_strides: 2 makes all feature maps a quarter of the size, for
+            quick experiments. That network is not MLPerf Tiny's any more.
+
+    Reference:
+
+    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
+      Differs from it in: logits instead of probabilities, no weight decay.
+    """
+    inputs = keras.Input(input_shape)
+    x = _conv(inputs, 16, 3, strides=stem_strides, name="stem")
+    x = layers.ReLU()(_norm(x))
+    for stage, (filters, strides) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
+        name = f"stage_{stage}"
+        x = _residual_block(x, filters, strides, name=name)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="resnet8")
+
+
+def resnet20(
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+) -> keras.Model:
+    """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses.
+
+    Args:
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+
+    Reference:
+
+    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
+      section 4.2. Differs from it in: the two shortcuts that change the
+      shape are 1x1 convolutions (its option B), not padding.
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(_norm(_conv(inputs, 16, 3, name="stem")))
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for block in range(3):
+            strides = 2 if stage > 1 and block == 0 else 1
+            name = f"stage_{stage}_block_{block + 1}"
+            x = _residual_block(x, filters, strides, name=name)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="resnet20")
+
+
+def ds_cnn(
+    *,
+    input_shape: tuple[int, int, int] = (49, 10, 1),
+    classes: int = 12,
+    filters: int = 64,
+) -> keras.Model:
+    """Returns the keyword spotting network of MLPerf Tiny.
+
+    24,908 parameters and 2.7 million multiply-accumulates at 49x10x1.
+
+    Args:
+        input_shape: Frames, cepstral coefficients and 1.
+        classes: Number of logits.
+        filters: Channels of all layers.
+
+    Reference:
+
+    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
+      Differs from it in: logits instead of probabilities, no weight decay.
+    """
+    inputs = keras.Input(input_shape)
+    x = _conv(inputs, filters, (10, 4), strides=2, name="stem")
+    x = layers.Dropout(0.2)(layers.ReLU()(_norm(x)))
+    for block in range(1, 5):
+        x = layers.DepthwiseConv2D(
+            3, padding="same", name=f"depthwise_{block}"
+        )(x)
+        x = layers.ReLU()(_norm(x))
+        x = _conv(x, filters, 1, name=f"pointwise_{block}")
+        x = layers.ReLU()(_norm(x))
+    x = layers.GlobalAveragePooling2D()(layers.Dropout(0.4)(x))
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="ds_cnn")
+
+
+def fc_autoencoder(*, features: int = 640) -> keras.Model:
+    """Returns the anomaly detection network of MLPerf Tiny.
+
+    Its output is a reconstruction of its input; 269,992 parameters.
+
+    Args:
+        features: Size of the input, 5 frames of 128 mel bands in MLPerf Tiny.
+
+    Reference:
+
+    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
+      Differs from it in: nothing.
+    """
+    inputs = keras.Input((features,))
+    x = inputs
+    for index, units in enumerate((128,) * 4 + (8,) + (128,) * 4, 1):
+        x = layers.ReLU()(_norm(layers.Dense(units, name=f"dense_{index}")(x)))
+    outputs = layers.Dense(features, name="reconstruction")(x)
+    return keras.Model(inputs, outputs, name="fc_autoencoder")
+
+
+def mobilenet_v1(
+    *,
+    alpha: float = 0.25,
+    input_shape: tuple[int, int, int] = (96, 96, 3),
+    classes: int = 2,
+) -> keras.Model:
+    """Returns a MobileNetV1 with symmetric padding.
+
+    The defaults are the visual wake words network of MLPerf Tiny, but for
+    the padding and the missing biases: every convolution of stride 2 pads by
+    one pixel on each side, as other frameworks do, where Keras's "same" pads
+    an even input at the bottom and on the right only. XNNPACK's sparse
+    kernels accept the former.
+
+    Args:
+        alpha: Factor on the number of channels of every layer.
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+
+    Reference:
+
+    - [MobileNets, 2017](https://arxiv.org/abs/1704.04861), Table 1. Differs
+      from it in: ReLU6, as in the published weights.
+    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
+    """
+    inputs = keras.Input(input_shape)
+    x = _relu6(_strided_conv(inputs, int(32 * alpha), name="stem"))
+    block = 0
+    for channels, blocks, stage_strides in _V1_STAGES:
+        for strides in (stage_strides,) + (1,) * (blocks - 1):
+            block += 1
+            x = _depthwise(x, strides, name=f"depthwise_{block}")
+            x = _pointwise(x, int(channels * alpha), name=f"pointwise_{block}")
+            x = layers.ReLU(6.0)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="mobilenet_v1")
+
+
+def mobilenet_v2(
+    *,
+    alpha: float = 0.5,
+    input_shape: tuple[int, int, int] = (96, 96, 3),
+    classes: int = 10,
+) -> keras.Model:
+    """Returns a MobileNetV2 with symmetric padding, see `mobilenet_v1`.
+
+    Args:
+        alpha: Factor on the number of channels, which are rounded to
+            multiples of 8. The last 1x1 convolution keeps 1280 below 1.
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+
+    Reference:
+
+    - [MobileNetV2, 2018](https://arxiv.org/abs/1801.04381), Table 2. Differs
+      from it in: nothing.
+    """
+    inputs = keras.Input(input_shape)
+    x = _relu6(_strided_conv(inputs, _divisible(32 * alpha), name="stem"))
+    block = 0
+    for expansion, channels, blocks, stage_strides in _V2_STAGES:
+        for strides in (stage_strides,) + (1,) * (blocks - 1):
+            block += 1
+            x = _inverted_residual(
+                x, expansion, _divisible(channels * alpha), strides, block
+            )
+    x = _pointwise(x, _divisible(1280 * max(alpha, 1)), name="head_pointwise")
+    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="mobilenet_v2")
+
+
+def _residual_block(x: Any, filters: int, strides: int, *, name: str) -> Any:
+    """Two 3x3 convolutions and their shortcut."""
+    y = _conv(x, filters, 3, strides=strides, name=f"{name}_conv_1")
+    y = layers.ReLU()(_norm(y))
+    y = _norm(_conv(y, filters, 3, name=f"{name}_conv_2"))
+    if strides != 1:
+        x = _conv(x, filters, 1, strides=strides, name=f"{name}_shortcut")
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+def _inverted_residual(
+    x: Any, expansion: int, channels: int, strides: int, block: int
+) -> Any:
+    """Expansion, depthwise convolution and linear projection."""
+    y, channels_in = x, x.shape[-1]
+    if expansion != 1:
+        y = _pointwise(
+            y, expansion * channels_in, name=f"expand_pointwise_{block}"
+        )
+        y = layers.ReLU(6.0)(y)
+    y = _depthwise(y, strides, name=f"depthwise_{block}")
+    y = _pointwise(y, channels, name=f"project_pointwise_{block}")
+    if strides == 1 and channels == channels_in:
+        y = layers.Add()([x, y])
+    return y
+
+
+def _strided_conv(x: Any, filters: int, *, name: str) -> Any:
+    """A 3x3 convolution of stride 2, padded on all four sides."""
+    x = layers.ZeroPadding2D(1)(x)
+    return layers.Conv2D(
+        filters,
+        3,
+        strides=2,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def _depthwise(x: Any, strides: int, *, name: str) -> Any:
+    """A 3x3 depthwise convolution, normalised, with ReLU6."""
+    if strides != 1:
+        x = layers.ZeroPadding2D(1)(x)
+    x = layers.DepthwiseConv2D(
+        3,
+        strides=strides,
+        padding="same" if strides == 1 else "valid",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=name,
+    )(x)
+    return _relu6(x)
+
+
+def _pointwise(x: Any, filters: int, *, name: str) -> Any:
+    """A 1x1 convolution, normalised, linear."""
+    return _norm(
+        layers.Conv2D(
+            filters,
+            1,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=name,
+        )(x)
+    )
+
+
+def _conv(
+    x: Any,
+    filters: int,
+    size: int | tuple[int, int],
+    *,
+    name: str,
+    strides: int = 1,
+) -> Any:
+    return layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def _norm(x: Any) -> Any:
+    return layers.BatchNormalization()(x)
+
+
+def _relu6(x: Any) -> Any:
+    return layers.ReLU(6.0)(_norm(x))
+
+
+def _divisible(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor` that loses at most 10 %."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

@@ -1,0 +1,61 @@
+import itertools
+
+import keras
+import networks
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("build", "num_parameters"),
+    [
+        # MLPerf Tiny's reference models, submitters' `model.summary()`.
+        (networks.resnet8, 78_666),
+        (networks.ds_cnn, 24_908),
+        (networks.fc_autoencoder, 269_992),
+    ],
+    ids=["resnet8", "ds_cnn", "fc_autoencoder"],
+)
+def test_network_has_the_parameters_of_mlperf_tiny(build, num_parameters):
+    assert build().count_params() == num_parameters
+
+
+@pytest.mark.parametrize(
+    ("build", "application"),
+    [
+        (networks.mobilenet_v1, keras.applications.MobileNet),
+        (networks.mobilenet_v2, keras.applications.MobileNetV2),
+    ],
+    ids=["v1", "v2"],
+)
+def test_mobilenet_has_the_parameters_of_keras_applications(build, application):
+    ours = build(alpha=0.5, input_shape=(96, 96, 3), classes=10)
+    theirs = application(
+        alpha=0.5, input_shape=(96, 96, 3), classes=10, weights=None
+    )
+
+    assert ours.count_params() == theirs.count_params()
+
+
+@pytest.mark.parametrize(
+    "build", [networks.mobilenet_v1, networks.mobilenet_v2], ids=["v1", "v2"]
+)
+def test_every_strided_convolution_of_a_mobilenet_pads_symmetrically(build):
+    model = build(alpha=0.25, input_shape=(96, 96, 3), classes=10)
+    convs = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    pairs = [
+        (before, layer)
+        for before, layer in itertools.pairwise(model.layers)
+        if isinstance(layer, convs) and layer.strides != (1, 1)
+    ]
+
+    assert len(pairs) == 5  # 96 pixels become 3.
+    for before, layer in pairs:
+        assert isinstance(before, keras.layers.ZeroPadding2D)
+        assert before.padding == ((1, 1), (1, 1))
+        assert layer.padding == "valid"
+
+
+def test_resnet8_with_a_strided_stem_has_the_same_kernels():
+    small, full = networks.resnet8(stem_strides=2), networks.resnet8()
+
+    assert [w.shape for w in small.weights] == [w.shape for w in full.weights]
