@@ -35,6 +35,8 @@ ZSTD_LEVEL = 9
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
 
+DeviceReport = ethos_u.EthosUReport | tflm.TflmReport | litert_sparse.ArmReport
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
@@ -71,7 +73,7 @@ class ExportResult:
     zstd_size_bytes: int | None = None
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
-    device: ethos_u.EthosUReport | tflm.TflmReport | None = None
+    device: DeviceReport | None = None
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
@@ -121,7 +123,7 @@ class _Package(NamedTuple):
 
     data: bytes
     others: Mapping[str, bytes]
-    device: ethos_u.EthosUReport | tflm.TflmReport | None
+    device: DeviceReport | None
     notes: tuple[str, ...]
 
 
@@ -230,7 +232,7 @@ def _package(
     if target == "tflm":
         return _microcontroller_package(file, data, path, proof, weight_storage)
     if target == litert_sparse.TARGET:
-        return _Package(data, {}, None, _phone_notes(data, proof))
+        return _phone_package(data, proof)
     if target == "edgetpu":
         check = edgetpu.check_file(data)
         if not check.is_ok:
@@ -242,26 +244,25 @@ def _package(
     return _Package(data, {}, None, ())
 
 
-def _phone_notes(data: bytes, proof: Proof) -> tuple[str, ...]:
-    """Compares the outputs here and on ARM, where they are computed otherwise.
+def _phone_package(data: bytes, proof: Proof) -> _Package:
+    """Compares the outputs here and on ARM, where other kernels compute them.
 
     Raises:
         ValueError: If one of them is not the model's.
     """
-    litert_sparse.require_equal(proof.compare(data, None, None), "this machine")
+    report = proof.compare(data, None, None)
+    litert_sparse.require_equal(report, "this machine")
     reason = arm.missing()
     if reason is not None:
-        return (f"Not verified on ARM: {reason}",)
-    notes = []
+        return _Package(data, {}, None, (f"Not verified on ARM: {reason}",))
+    differences = {}
     for cpu in arm.CPUS:
         run_on = functools.partial(arm.run, cpu=cpu)
         report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
         litert_sparse.require_equal(report, cpu)
-        notes.append(
-            f"{cpu} (QEMU), {report.num_samples} samples: outputs within "
-            f"{report.max_output_lsb:.1e} of their range."
-        )
-    return tuple(notes)
+        differences[cpu] = report.max_output_lsb
+    device = litert_sparse.ArmReport(differences, report.num_samples)
+    return _Package(data, {}, device, ())
 
 
 def _microcontroller_package(

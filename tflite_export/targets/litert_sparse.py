@@ -5,9 +5,10 @@ sparsely (CSR), which XNNPACK multiplies with its sparse kernels. The graph must
 be of a kind that it runs rightly: `sparse_inference.py` proves that.
 """
 
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,43 @@ MIN_SPARSITY = 2 / 3
 MAX_DIFFERENCE = 1e-5
 # The operator, its tensor and the tables of a sparse tensor (measured).
 DENSIFY_OVERHEAD_BYTES = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmReport:
+    """What an emulated phone computed; `str()` is one line.
+
+    Attributes:
+        differences: By CPU, the largest difference of an output from the
+            model's, in units of its range.
+        num_samples: Samples that the file was run on.
+
+    Example:
+
+    >>> print(ArmReport({"cortex-a53": 2.5e-07}, 16))
+    on ARM (QEMU), 16 samples: cortex-a53 within 2.5e-07 of the output range
+    """
+
+    differences: Mapping[str, float]
+    num_samples: int
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        texts = [
+            f"{cpu} within {difference:.1e}"
+            for cpu, difference in self.differences.items()
+        ]
+        return (
+            f"on ARM (QEMU), {self.num_samples} samples: {', '.join(texts)} of "
+            "the output range"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return {
+            "differences": dict(self.differences),
+            "num_samples": self.num_samples,
+        }
 
 
 class ZeroCount(NamedTuple):
