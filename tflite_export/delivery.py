@@ -157,8 +157,8 @@ def deliver(
     """
     bound = entropy_bytes(file)
     notes = list(written.notes)
+    dense = file.to_bytes()
     if target == "litert":
-        dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
     if target == litert_sparse.TARGET:
@@ -173,7 +173,10 @@ def deliver(
             f"{list(report.unequal)}; the file was not written. This is a "
             "fault of the exporter: please report the model."
         )
-    package = _package(file, data, path, proof, target, weight_storage)
+    if target == litert_sparse.TARGET:
+        package = _phone_package(file, data, dense, proof, report)
+    else:
+        package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
     _write_atomically({path: package.data, **others})
     if target != litert_sparse.TARGET:
@@ -231,8 +234,6 @@ def _package(
         return _Package(data, {name: report.compiled}, report, ())
     if target == "tflm":
         return _microcontroller_package(file, data, path, proof, weight_storage)
-    if target == litert_sparse.TARGET:
-        return _phone_package(data, proof)
     if target == "edgetpu":
         check = edgetpu.check_file(data)
         if not check.is_ok:
@@ -244,13 +245,25 @@ def _package(
     return _Package(data, {}, None, ())
 
 
-def _phone_package(data: bytes, proof: Proof) -> _Package:
-    """Compares the outputs here and on ARM, where other kernels compute them.
+def _phone_package(
+    file: Flatbuffer,
+    data: bytes,
+    dense: bytes,
+    proof: Proof,
+    report: VerificationReport,
+) -> _Package:
+    """Compares the outputs on ARM as well, where other kernels compute them.
+
+    Args:
+        file: The file.
+        data: Its bytes.
+        dense: The same file before its weights became sparse.
+        proof: How it is compared with the model.
+        report: The comparison on this machine.
 
     Raises:
-        ValueError: If one of them is not the model's.
+        ValueError: If one of them is not the model's, or not faster.
     """
-    report = proof.compare(data, None, None)
     litert_sparse.require_equal(report, "this machine")
     reason = arm.missing()
     if reason is not None:
@@ -261,7 +274,14 @@ def _phone_package(data: bytes, proof: Proof) -> _Package:
         report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
         litert_sparse.require_equal(report, cpu)
         differences[cpu] = report.max_output_lsb
-    device = litert_sparse.ArmReport(differences, report.num_samples)
+    inputs = proof.inputs(file)
+    device = litert_sparse.ArmReport(
+        differences,
+        report.num_samples,
+        arm.count_instructions(data, inputs),
+        arm.count_instructions(dense, inputs),
+    )
+    litert_sparse.require_faster(device)
     return _Package(data, {}, device, ())
 
 

@@ -256,6 +256,10 @@ class _Walk:
             )
         left, right = (self._file.tensor(0, i).shape for i in operator.inputs)
         kinds = {m.kind for m in maps}
+        if len(set(operator.inputs)) == 1:
+            # XNNPACK then keeps to its dense kernels; the outputs are right.
+            text = "combines a map with itself."
+            return self._stop(operator, text, "Let a Conv2D do it.")
         if not all(self._is_plain(m) for m in maps) or not (
             left == right
             or (operator.name == "MUL" and kinds == {"map", "pooled"})

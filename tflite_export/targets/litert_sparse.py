@@ -40,15 +40,20 @@ class ArmReport:
         differences: By CPU, the largest difference of an output from the
             model's, in units of its range.
         num_samples: Samples that the file was run on.
+        instructions: Of one inference on the first CPU.
+        dense_instructions: The same with the kernels for dense weights.
 
     Example:
 
-    >>> print(ArmReport({"cortex-a53": 2.5e-07}, 16))
-    on ARM (QEMU), 16 samples: cortex-a53 within 2.5e-07 of the output range
+    >>> print(ArmReport({"cortex-a53": 2.5e-07}, 16, 4_950_000, 17_670_000))
+    on ARM (QEMU), 16 samples: cortex-a53 within 2.5e-07 of the output range; \
+4,950,000 instructions, 17,670,000 without sparse kernels
     """
 
     differences: Mapping[str, float]
     num_samples: int
+    instructions: int
+    dense_instructions: int
 
     def __str__(self) -> str:
         """Returns one line."""
@@ -58,14 +63,15 @@ class ArmReport:
         ]
         return (
             f"on ARM (QEMU), {self.num_samples} samples: {', '.join(texts)} of "
-            "the output range"
+            f"the output range; {self.instructions:,} instructions, "
+            f"{self.dense_instructions:,} without sparse kernels"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
         return {
+            **dataclasses.asdict(self),
             "differences": dict(self.differences),
-            "num_samples": self.num_samples,
         }
 
 
@@ -165,6 +171,21 @@ def require_equal(report: VerificationReport, cpu: str) -> None:
             "Activations that were quantized in training are not computed in "
             f"float: train without them for {TARGET!r}, or use "
             "`target='litert'`."
+        )
+
+
+def require_faster(report: ArmReport) -> None:
+    """Raises an error if XNNPACK did not take its sparse kernels.
+
+    Args:
+        report: What was measured.
+    """
+    if report.instructions >= report.dense_instructions:
+        raise ValueError(
+            "Sparse kernels must execute fewer instructions than dense ones. "
+            f"Received: {report.instructions:,} and "
+            f"{report.dense_instructions:,}: XNNPACK runs this graph densely. "
+            "Please report the model, and use `target='litert'`."
         )
 
 
