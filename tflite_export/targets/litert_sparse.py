@@ -14,7 +14,10 @@ import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.sparse_encoding import smallest_encoding
-from tflite_export.sparse_inference import topology_findings
+from tflite_export.sparse_inference import (
+    is_computed_sparsely,
+    topology_findings,
+)
 from tflite_export.targets.findings import (
     CheckReport,
     Finding,
@@ -280,23 +283,3 @@ def zero_findings(count: ZeroCount) -> tuple[Finding, ...]:
         "Train with `CompressionBudget(sparsity=0.8)` or more.",
     )
     return (finding,)
-
-
-def is_computed_sparsely(file: Flatbuffer) -> bool:
-    """Whether a weight of a float operator is sparse in the file.
-
-    Args:
-        file: The file.
-    """
-    sparse = {
-        (operator.subgraph, operator.outputs[0])
-        for operator in file.operators
-        if operator.name == "DENSIFY"
-    }
-    sparse |= {
-        (operator.subgraph, operator.outputs[0])
-        for operator in file.operators
-        if operator.name == "DEQUANTIZE"
-        and (operator.subgraph, operator.inputs[0]) in sparse
-    }
-    return any(file.tensor(*key).dtype == "float32" for key in sparse)
