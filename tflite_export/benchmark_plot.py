@@ -74,6 +74,7 @@ def plot(report: "BenchmarkReport", path: Path) -> None:
         figsize=(1.8 + _PANEL_WIDTH * num_columns, 0.5 + height * num_rows),
         layout="constrained",
     )
+    figure.get_layout_engine().set(h_pad=0.12)
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for position, panel in enumerate(panels):

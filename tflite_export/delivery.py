@@ -1,6 +1,7 @@
 """The last steps of an export: storage, proof, the target's own files."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -10,13 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export import arm
 from tflite_export.exact_weights import TrainedWeight, WrittenWeights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.inspect import entropy_text
-from tflite_export.interpreter import run
+from tflite_export.interpreter import Run, run
 from tflite_export.sizes import measure_sizes
 from tflite_export.storage import store_weights
-from tflite_export.targets import accelerator, edgetpu, ethos_u, tflm
+from tflite_export.targets import (
+    accelerator,
+    edgetpu,
+    ethos_u,
+    litert_sparse,
+    tflm,
+)
 from tflite_export.targets.tflm_source import header, source
 from tflite_export.verify import METADATA_NAME, VerificationReport
 from tflite_export.weight_sites import float_operators
@@ -101,11 +109,12 @@ class ExportResult:
 class Proof(NamedTuple):
     """How a file is compared with its model.
 
-    `compare` takes the bytes of a file; `inputs` gives the samples in the
-    types of a file's inputs, by tensor index.
+    `compare` takes the bytes of a file, what runs it (None for this machine)
+    and how many samples are enough (None for all); `inputs` gives the samples
+    in the types of a file's inputs, by tensor index.
     """
 
-    compare: Callable[[bytes], VerificationReport]
+    compare: Callable[[bytes, Run | None, int | None], VerificationReport]
     inputs: Callable[[Flatbuffer], dict[int, np.ndarray]]
 
 
@@ -147,14 +156,18 @@ def deliver(
         ValueError: If the target cannot run the file.
     """
     notes = list(written.notes)
+    file.shorten_names()
     if target == "litert":
         dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
+    if target == litert_sparse.TARGET:
+        notes += litert_sparse.store(file)
     record = _record(trained, written.silent_channels)
-    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
+    text = json.dumps(record, separators=(",", ":"))
+    file.set_metadata(METADATA_NAME, text.encode())
     data = file.to_bytes()
-    report = proof.compare(data)
+    report = proof.compare(data, None, None)
     if not report.codes_equal:
         raise RuntimeError(
             "Expected the trained integers in the file. Received: others in "
@@ -164,10 +177,11 @@ def deliver(
     package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
     _write_atomically({path: package.data, **others})
-    notes += [
-        f"{name} computes in float32 (operators: {count})."
-        for name, count in float_operators(file).items()
-    ]
+    if target != litert_sparse.TARGET:
+        notes += [
+            f"{name} computes in float32 (operators: {count})."
+            for name, count in float_operators(file).items()
+        ]
     sizes = measure_sizes(package.data)
     return ExportResult(
         path=path,
@@ -220,6 +234,8 @@ def _package(
         return _Package(data, {name: report.compiled}, report, ())
     if target == "tflm":
         return _microcontroller_package(file, data, path, proof, weight_storage)
+    if target == litert_sparse.TARGET:
+        return _Package(data, {}, None, _phone_notes(data, proof))
     if target == "edgetpu":
         check = edgetpu.check_file(data)
         if not check.is_ok:
@@ -229,6 +245,28 @@ def _package(
             )
         return _Package(data, {}, None, tuple(map(str, check.findings)))
     return _Package(data, {}, None, ())
+
+
+def _phone_notes(data: bytes, proof: Proof) -> tuple[str, ...]:
+    """Compares the outputs here and on ARM, where they are computed otherwise.
+
+    Raises:
+        ValueError: If one of them is not the model's.
+    """
+    litert_sparse.require_equal(proof.compare(data, None, None), "this machine")
+    reason = arm.missing()
+    if reason is not None:
+        return (f"Not verified on ARM: {reason}",)
+    notes = []
+    for cpu in arm.CPUS:
+        run_on = functools.partial(arm.run, cpu=cpu)
+        report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
+        litert_sparse.require_equal(report, cpu)
+        notes.append(
+            f"{cpu} (QEMU), {report.num_samples} samples: outputs within "
+            f"{report.max_output_lsb:.1e} of their range."
+        )
+    return tuple(notes)
 
 
 def _microcontroller_package(

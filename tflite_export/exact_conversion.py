@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from tflite_export.convert import convert
+from tflite_export.convert import convert, convert_float
 from tflite_export.exact_weights import (
     FoldedInputGainError,
     TrainedWeight,
@@ -19,6 +19,7 @@ from tflite_export.exact_weights import (
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import ModelInput
 from tflite_export.rewrites import keep_input_gains_apart, rewrite
+from tflite_export.symmetric_padding import pad_symmetrically
 from tflite_export.verify import ordered_weights
 
 
@@ -66,3 +67,25 @@ def convert_exactly(
             notes = [*notes, *rewritten.notes]
         else:
             return file, written._replace(notes=[*notes, *written.notes])
+
+
+def convert_for_sparse_kernels(
+    stripped: keras.Model,
+    inputs: list[ModelInput],
+    samples: list[np.ndarray],
+) -> tuple[Flatbuffer, list[str]]:
+    """Converts a model to a float32 file, padded as sparse kernels need it.
+
+    Args:
+        stripped: Model whose kernels are `codes * scale`; it is not changed.
+        inputs: Its inputs.
+        samples: One array of shape `(n, ...)` for each input.
+
+    Returns:
+        The file, in which no code is written yet, and notes on its paddings.
+
+    Raises:
+        RuntimeError: If the converter fails.
+    """
+    file = Flatbuffer(convert_float(stripped, inputs, samples))
+    return file, pad_symmetrically(file)

@@ -9,7 +9,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tflite_export.measurements.records import Candidate, Measurement, NotRun
+from tflite_export.measurements.records import (
+    Candidate,
+    Measurement,
+    NotRun,
+    unreadable_by_litert,
+)
 
 DEVICE = "android"
 FOLDER = "/data/local/tmp"
@@ -40,6 +45,9 @@ def measure(
         Its times in microseconds: the mean, and where the program's version
         gives them the median and the 95th percentile.
     """
+    unreadable = unreadable_by_litert(file, DEVICE)
+    if unreadable is not None:
+        return unreadable
     try:
         _require_one_phone()
         try:

@@ -6,6 +6,7 @@ from tflite_export.measurements.records import (
     Measurement,
     NotRun,
     largest_difference,
+    unreadable_by_litert,
 )
 
 
@@ -20,6 +21,9 @@ def measure(file: Candidate, *, cpu: str) -> Measurement | NotRun:
         Its instructions, and the largest difference of an output, in steps
         for integers and in units of the output for floats.
     """
+    unreadable = unreadable_by_litert(file, cpu)
+    if unreadable is not None:
+        return unreadable
     reason = arm.missing()
     if reason is not None:
         return NotRun(cpu, reason)

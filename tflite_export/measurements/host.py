@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tflite_export import interpreter
-from tflite_export.measurements.records import Candidate, Measurement, NotRun
+from tflite_export.measurements.records import (
+    Candidate,
+    Measurement,
+    NotRun,
+    unreadable_by_litert,
+)
 from tflite_export.sandbox import run_script
 
 DEVICE = "host"
@@ -41,6 +46,10 @@ def measure(
     results: dict[int, Measurement | NotRun] = {}
     sound = []
     for position, file in enumerate(files):
+        unreadable = unreadable_by_litert(file, DEVICE)
+        if unreadable is not None:
+            results[position] = unreadable
+            continue
         try:
             # Alone first: a file that crashes must not end the others.
             interpreter.run(file.data, first_sample(file))

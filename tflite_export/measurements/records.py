@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.lut_encoding import DECODE
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
@@ -53,6 +56,15 @@ class NotRun:
     def because(cls, device: str, error: Exception) -> "NotRun":
         """Returns the record of an error."""
         return cls(device, " ".join(str(error).split()))
+
+
+def unreadable_by_litert(file: Candidate, device: str) -> NotRun | None:
+    """Says so if a file holds look-up tables, which LiteRT cannot read."""
+    names = {operator.name for operator in Flatbuffer(file.data).operators}
+    if DECODE not in names:
+        return None
+    reason = "holds look-up tables, which only microcontrollers read."
+    return NotRun(device, reason)
 
 
 def largest_difference(
