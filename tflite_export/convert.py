@@ -54,7 +54,7 @@ def convert(
         RuntimeError: If the converter fails or crashes.
     """
     predict = _inference(model)
-    return convert_function(predict, inputs, model.variables, samples)
+    return convert_function(predict, inputs, _variables(model), samples)
 
 
 def convert_float(
@@ -78,7 +78,7 @@ def convert_float(
     """
     with tempfile.TemporaryDirectory() as folder:
         _save_function(
-            _inference(model), inputs, model.variables, samples, Path(folder)
+            _inference(model), inputs, _variables(model), samples, Path(folder)
         )
         return _convert_in_child(folder, "float32")
 
@@ -138,6 +138,11 @@ def _inference(model: Any) -> Callable[..., Any]:
     return predict
 
 
+def _variables(model: "keras.Model") -> list[Any]:
+    """TensorFlow's variables: those of Keras only wrap them."""
+    return [variable.value for variable in model.variables]
+
+
 def _save_function(
     predict: Callable[..., Any],
     inputs: "list[ModelInput]",
@@ -152,10 +157,9 @@ def _save_function(
     """
     import tensorflow as tf
 
-    shapes = [
-        (n or 1 for n in spec.shape) if samples is None else array.shape[1:]
-        for spec, array in zip(inputs, samples or inputs, strict=True)
-    ]
+    shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
+    if samples is not None:
+        shapes = [array.shape[1:] for array in samples]
     specs = [
         tf.TensorSpec((1, *shape), spec.dtype, spec.name)
         for spec, shape in zip(inputs, shapes, strict=True)
