@@ -6,7 +6,7 @@ alike; a round is a number of such turns, and every ratio is one of the same
 round. Read the ratios, not the times. Random data: nothing but time is
 measured.
 
-    python benchmarks/overhead.py [--rounds 25] [--json results.json]
+    python benchmarks/overhead.py > benchmarks/results/overhead.md
 
 Variants: plain Keras 3; CoDeQ on the kernels, and on kernels and 8-bit
 activations; plain tf_keras and TFMOT's 8-bit default on it (TensorFlow); HGQ2
@@ -68,7 +68,7 @@ def main() -> None:
         args.json.write_text(json.dumps(result))
         return
     record: dict[str, Any] = {"machine": machine(args), "runs": []}
-    print(record["machine"], flush=True)
+    print(f"# Training-step time\n\n{record['machine']}", flush=True)
     for network in args.networks:
         for backend in args.backends:
             run = run_child(backend, network, args)
@@ -113,7 +113,8 @@ def run_child(
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         environment = {**os.environ, "KERAS_BACKEND": keras_backend}
         before = os.getloadavg()[0]
-        subprocess.run(command, env=environment, check=True)
+        # Only the tables go to the standard output.
+        subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
         result = json.loads(output.read_text())
     loads = (before, os.getloadavg()[0])
     return {"network": network, "backend": backend, "loads": loads, **result}

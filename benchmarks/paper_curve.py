@@ -228,9 +228,9 @@ def header(args: argparse.Namespace) -> str:
         f"{keras.backend.backend()}, Python {platform.python_version()}, "
         f"{platform.machine()}, {os.cpu_count()} cores; seed {SEED}; "
         f"{args.network} on {data}, tested on {NUM_TEST_IMAGES} images, from "
-        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
-        f"{MOMENTUM:g} and a cosine. The paper: ResNet-20 on CIFAR-10, "
-        f"{PAPER_EPOCHS} epochs."
+        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD "
+        f"{LEARNING_RATE:g} with momentum {MOMENTUM:g} and a cosine. "
+        f"The paper: ResNet-20 on CIFAR-10, {PAPER_EPOCHS} epochs."
     )
 
 
