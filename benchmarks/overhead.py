@@ -108,7 +108,10 @@ def run_child(
         output = pathlib.Path(folder) / "result.json"
         command = [sys.executable, __file__, "--child", backend]
         command += ["--networks", network, "--json", str(output)]
-        command += ["--variants", BASELINE, *args.variants]
+        needed = [BASELINE, *args.variants]
+        if TFMOT in needed:
+            needed.append(TFMOT_BASELINE)
+        command += ["--variants", *needed]
         for name in ("rounds", "turns", "batch_size"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         environment = {**os.environ, "KERAS_BACKEND": keras_backend}
@@ -309,11 +312,14 @@ def as_markdown(run: dict[str, Any]) -> str:
     wall, cpu = run["wall_ms"], run["cpu_ms"]
     for name, values in wall.items():
         own = TFMOT_BASELINE if name in (TFMOT, TFMOT_BASELINE) else BASELINE
+        to_own = "not measured"
+        if own in wall:
+            to_own = f"{np.median(ratios(wall, name, own)):.3f}"
         lines.append(
             f"| {name} | {spread(values, 1)} "
             f"| {spread(ratios(wall, name, BASELINE), 3)} "
             f"| {np.median(ratios(cpu, name, BASELINE)):.3f} "
-            f"| {np.median(ratios(wall, name, own)):.3f} "
+            f"| {to_own} "
             f"| {run['first_steps_s'][name]:.0f} s |"
         )
     lines += [f"| {n} | not run: {why} |" for n, why in run["not_run"].items()]
