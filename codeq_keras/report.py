@@ -13,6 +13,7 @@ from codeq_keras.kernels import Kernel
 from codeq_keras.model import (
     HasQuantizers,
     QuantizedModel,
+    activation_ranges,
     check_quantized,
 )
 from codeq_keras.quantizer import DeadZoneQuantizer
@@ -56,6 +57,51 @@ class KernelReport:
 
 
 @dataclasses.dataclass(frozen=True)
+class ActivationReport:
+    """How the activations of a model are quantized.
+
+    Attributes:
+        bit_width: Bits of an activation.
+        relative_bops: As in `CompressionReport`, with `bit_width` bits where
+            the input of a kernel is quantized in training, 32 elsewhere; None
+            where the multiply-accumulates of a kernel are not known.
+        num_quantized: Number of activations with a range, trained or fixed.
+        unseen: Paths of activations that have seen no batch yet. They are not
+            quantized.
+        inner: Paths of layers that compute with activations which cannot be
+            seen from outside. Those are in float in training; in a file they
+            get their ranges from a representative dataset.
+    """
+
+    bit_width: int
+    relative_bops: float | None
+    num_quantized: int
+    unseen: tuple[str, ...]
+    inner: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Returns a summary of a few lines."""
+        lines = [
+            f"activations    {self.bit_width} bits, {self.num_quantized} ranges"
+        ]
+        if self.relative_bops is not None:
+            lines[0] += (
+                f"; with them, relative BOPs are {self.relative_bops:.2%}"
+            )
+        if self.unseen:
+            lines.append(
+                "not quantized: no batch was seen in training by "
+                f"{', '.join(self.unseen)}"
+            )
+        if self.inner:
+            lines.append(
+                "in float inside (give `export` a representative dataset): "
+                f"{', '.join(self.inner)}"
+            )
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
 class CompressionReport:
     """What the compression of a model has reached.
 
@@ -74,6 +120,7 @@ class CompressionReport:
         float_size_bytes: Bytes of all kernels in float32.
         entropy_size_bytes: Entropy bound of all kernels, in bytes.
         layers: One `KernelReport` per kernel, in the order of the layers.
+        activations: `ActivationReport`; None where they are left in float.
     """
 
     sparsity: float
@@ -85,6 +132,7 @@ class CompressionReport:
     float_size_bytes: int
     entropy_size_bytes: int
     layers: tuple[KernelReport, ...]
+    activations: ActivationReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
@@ -140,6 +188,8 @@ class CompressionReport:
             f"kernel bytes   {self.size_bytes:,} coded, {ratio:.1f}x smaller "
             f"than float32 (entropy bound {self.entropy_size_bytes:,})",
         ]
+        if self.activations is not None:
+            lines.append(str(self.activations))
         return "\n".join(lines)
 
 
@@ -188,6 +238,37 @@ def report(qmodel: QuantizedModel) -> CompressionReport:
             sum(k.entropy_bits * k.num_weights for k in kernels) / 8
         ),
         layers=kernels,
+        activations=_activation_report(qmodel),
+    )
+
+
+def _activation_report(qmodel: QuantizedModel) -> ActivationReport | None:
+    # A model of TFMOT has none: there, TFMOT quantizes the activations.
+    graph = getattr(qmodel, "activation_graph", None)
+    if graph is None:
+        return None
+    bit_width = int(qmodel.config.activation_bit_width or metrics.FLOAT_BITS)
+    ranges = activation_ranges(qmodel)
+    unseen = tuple(path for path, held in ranges.items() if held is None)
+    # A kernel without a call of its own is inside of a layer.
+    visible = {id(variable) for variable in graph.visible_variables()}
+    costs = []
+    for kernel, quantizer in zip(
+        qmodel.kernels, qmodel.quantizers, strict=True
+    ):
+        cost = _cost(kernel, quantizer)
+        if id(kernel.variable) in visible:
+            # Bits of weights times bits of activations, over 32.
+            share = bit_width / metrics.FLOAT_BITS
+            cost = dataclasses.replace(cost, bit_width=cost.bit_width * share)
+        costs.append(cost)
+    is_known = all(cost.num_macs is not None for cost in costs)
+    return ActivationReport(
+        bit_width=bit_width,
+        relative_bops=float(metrics.relative_bops(costs)) if is_known else None,
+        num_quantized=len(ranges) - len(unseen),
+        unseen=unseen,
+        inner=graph.placement.inner,
     )
 
 
