@@ -253,10 +253,7 @@ def _activation_report(qmodel: QuantizedModel) -> ActivationReport | None:
     # A kernel without a call of its own is inside of a layer.
     visible = {id(variable) for variable in graph.visible_variables()}
     costs = []
-    for kernel, quantizer in zip(
-        qmodel.kernels, qmodel.quantizers, strict=True
-    ):
-        cost = _cost(kernel, quantizer)
+    for kernel, cost in zip(qmodel.kernels, kernel_costs(qmodel), strict=True):
         if id(kernel.variable) in visible:
             # Bits of weights times bits of activations, over 32.
             share = bit_width / metrics.FLOAT_BITS
