@@ -15,7 +15,7 @@ from codeq_keras.level_grids import (
     LEVEL_GRIDS,
     STRAIGHT_THROUGH,
     Grid,
-    width_from_logit,
+    ratio_from_logit,
 )
 
 
@@ -153,7 +153,7 @@ def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (15).
       Differs from it in: nothing.
     """
-    return width_from_logit(dead_zone_logit, abs_bound)
+    return 2.0 * abs_bound * ratio_from_logit(dead_zone_logit)
 
 
 def fake_quantize(
@@ -352,10 +352,14 @@ def zero_fraction(
     """
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     magnitudes = _magnitudes(weights)
-    threshold = grid.width / 2
-    soft = ops.mean(
-        ops.sigmoid((threshold - magnitudes) / (temperature * grid.abs_bound))
+    threshold = ops.stop_gradient(grid.width) / 2
+    # The soft count depends on the logit through `ratio` alone. Its slope is
+    # computed here, in closed form: nothing is left for a backward pass over
+    # the weights, and half as many operations to trace.
+    soft = ops.sigmoid(
+        (threshold - magnitudes) / (temperature * grid.abs_bound)
     )
+    slope = ops.mean(soft - soft * soft) / temperature
     if level_grid == "uniform":
         # Half a step around zero rounds to zero even without a dead zone. Not
         # in the soft count: there it would hide the gradient of the logit.
@@ -363,7 +367,8 @@ def zero_fraction(
         half_step = ops.where(grid.max_code > 1, half_step, 0.0)
         threshold = ops.maximum(threshold, half_step)
     hard = ops.mean(ops.cast(magnitudes <= threshold, soft.dtype))
-    return soft + ops.stop_gradient(hard - soft)
+    change = grid.ratio - ops.stop_gradient(grid.ratio)
+    return ops.stop_gradient(hard) + ops.stop_gradient(slope) * change
 
 
 def round_ste(x: Any) -> Any:
