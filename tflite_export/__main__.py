@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     with _progress("Loading the model"):
         model = load_keras_model(options.model)
-        samples = load_samples(options.samples)
+        samples = options.samples and load_samples(options.samples)
     with _progress("Converting the model and running the file"):
         result = export(
             model,
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "export", _export, "write a .tflite file")
     command.add_argument("model", help="quantized model, a .keras file")
     command.add_argument("file", help="the .tflite file to write")
-    _add_samples(command)
+    _add_samples(command, required=False)
     _add_target(command)
     command.add_argument(
         "--weight-storage",
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("file", help="the .tflite file")
     command.add_argument("model", help="the quantized model, a .keras file")
-    _add_samples(command)
+    _add_samples(command, required=True)
     command = _add(commands, "check", _check, "say what would run on a target")
     command.add_argument("file", help="a .keras model or a .tflite file")
     _add_target(command)
@@ -173,7 +173,7 @@ def _add_benchmark(commands: Any) -> None:
         help="a device to measure on, repeatable (default: "
         f"{', '.join(DEFAULT_TARGETS)})",
     )
-    _add_samples(command, is_required=False)
+    _add_samples(command, required=False)
     command.add_argument(
         "--threads",
         type=int,
@@ -204,12 +204,10 @@ def _add(
     return command
 
 
-def _add_samples(
-    command: argparse.ArgumentParser, *, is_required: bool = True
-) -> None:
+def _add_samples(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         "--samples",
-        required=is_required,
+        required=required,
         help="inputs as in training: a .npy file of shape (n, ...), or a "
         ".npz file of arrays by input name",
     )
@@ -221,8 +219,8 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         default="litert",
         choices=TARGETS,
         metavar="TARGET",
-        help="the device: litert, tflm, edgetpu, ethos-u or a size such as "
-        "ethos-u55-128 (default: %(default)s)",
+        help="the device: litert, litert-sparse, tflm, edgetpu, ethos-u or a "
+        "size such as ethos-u55-128 (default: %(default)s)",
     )
 
 

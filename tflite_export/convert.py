@@ -1,4 +1,4 @@
-"""Stripped Keras model -> full-integer int8 flatbuffer.
+"""Stripped Keras model -> full-integer int8 flatbuffer, or a float32 one.
 
 The only file that imports TensorFlow. The converter runs in a child process:
 its log stays out of the terminal, and where it crashes (rolled recurrent
@@ -55,7 +55,35 @@ def convert(
     """
     with tempfile.TemporaryDirectory() as folder:
         _export_saved_model(model, inputs, samples, Path(folder))
-        return _convert_in_child(folder)
+        names = [spec.name for spec in inputs]
+        Path(folder, _NAMES).write_text(json.dumps(names))
+        for index, array in enumerate(samples):
+            np.save(Path(folder, f"{index}.npy"), array)
+        return _convert_in_child(folder, "int8")
+
+
+def convert_float(
+    model: "keras.Model",
+    inputs: "list[ModelInput]",
+    samples: list[np.ndarray],
+) -> bytes:
+    """Converts a model to a `.tflite` file that computes in float32.
+
+    Args:
+        model: A Keras model without quantizers, on the TensorFlow backend.
+        inputs: Its inputs; their names become the names in the file.
+        samples: One array of shape `(n, ...)` for each input; only the shapes
+            matter.
+
+    Returns:
+        The bytes of the file, with a batch of 1.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _export_saved_model(model, inputs, samples, Path(folder))
+        return _convert_in_child(folder, "float32")
 
 
 def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
@@ -92,14 +120,14 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
         tf.saved_model.save(
             module, str(Path(folder, _SAVED_MODEL)), signatures=predict
         )
-        return _convert_in_child(folder)
+        return _convert_in_child(folder, "int8")
 
 
-def _convert_in_child(folder: str) -> bytes:
+def _convert_in_child(folder: str, dtype: str) -> bytes:
     # `-P`: without it this folder would be searched first, and the standard
     # library would find our `inspect.py`.
     child = subprocess.run(
-        [sys.executable, "-P", __file__, folder],
+        [sys.executable, "-P", __file__, folder, dtype],
         capture_output=True,
         text=True,
         errors="replace",
@@ -136,10 +164,6 @@ def _export_saved_model(
         input_signature=[pack_inputs(model, specs)],
         verbose=False,
     )
-    names = [spec.name for spec in inputs]
-    (folder / _NAMES).write_text(json.dumps(names))
-    for index, array in enumerate(samples):
-        np.save(folder / f"{index}.npy", array)
 
 
 def _failure(returncode: int, log: str) -> str:
@@ -179,13 +203,21 @@ def _representative_dataset(
     return dataset
 
 
-def _convert_saved_model(folder: Path) -> None:
+def _convert_saved_model(folder: Path, dtype: str) -> None:
     """Runs in the child process."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / _SAVED_MODEL)
     )
+    if dtype == "int8":
+        _ask_for_int8(converter, folder)
+    (folder / _RESULT).write_bytes(converter.convert())
+
+
+def _ask_for_int8(converter: Any, folder: Path) -> None:
+    import tensorflow as tf
+
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     # A model that fake-quantizes itself brings its ranges, and no samples.
     if (folder / _NAMES).exists():
@@ -195,8 +227,7 @@ def _convert_saved_model(folder: Path) -> None:
         ]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    (folder / _RESULT).write_bytes(converter.convert())
 
 
 if __name__ == "__main__":
-    _convert_saved_model(Path(sys.argv[1]))
+    _convert_saved_model(Path(sys.argv[1]), sys.argv[2])

@@ -1,6 +1,7 @@
 """The last steps of an export: storage, proof, the target's own files."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -10,19 +11,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export import arm
 from tflite_export.exact_weights import TrainedWeight, WrittenWeights
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.inspect import entropy_text
-from tflite_export.interpreter import run
+from tflite_export.interpreter import Run, run
 from tflite_export.sizes import measure_sizes
 from tflite_export.storage import store_weights
-from tflite_export.targets import accelerator, edgetpu, ethos_u, tflm
+from tflite_export.targets import (
+    accelerator,
+    edgetpu,
+    ethos_u,
+    litert_sparse,
+    tflm,
+)
 from tflite_export.targets.tflm_source import header, source
 from tflite_export.verify import METADATA_NAME, VerificationReport
 from tflite_export.weight_sites import float_operators
 
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
+
+DeviceReport = ethos_u.EthosUReport | tflm.TflmReport | litert_sparse.ArmReport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +73,7 @@ class ExportResult:
     weight_bytes: int | None = None
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
-    device: ethos_u.EthosUReport | tflm.TflmReport | None = None
+    device: DeviceReport | None = None
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
@@ -101,11 +111,12 @@ class ExportResult:
 class Proof(NamedTuple):
     """How a file is compared with its model.
 
-    `compare` takes the bytes of a file; `inputs` gives the samples in the
-    types of a file's inputs, by tensor index.
+    `compare` takes the bytes of a file, what runs it (None for this machine)
+    and how many samples are enough (None for all); `inputs` gives the samples
+    in the types of a file's inputs, by tensor index.
     """
 
-    compare: Callable[[bytes], VerificationReport]
+    compare: Callable[[bytes, Run | None, int | None], VerificationReport]
     inputs: Callable[[Flatbuffer], dict[int, np.ndarray]]
 
 
@@ -114,7 +125,7 @@ class _Package(NamedTuple):
 
     data: bytes
     others: Mapping[str, bytes]
-    device: ethos_u.EthosUReport | tflm.TflmReport | None
+    device: DeviceReport | None
     notes: tuple[str, ...]
 
 
@@ -148,28 +159,34 @@ def deliver(
     """
     notes = list(written.notes)
     file.shorten_names()
+    dense = file.to_bytes()
     if target == "litert":
-        dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
+    if target == litert_sparse.TARGET:
+        notes += litert_sparse.store(file)
     record = _record(trained, written.silent_channels)
     text = json.dumps(record, separators=(",", ":"))
     file.set_metadata(METADATA_NAME, text.encode())
     data = file.to_bytes()
-    report = proof.compare(data)
+    report = proof.compare(data, None, None)
     if not report.codes_equal:
         raise RuntimeError(
             "Expected the trained integers in the file. Received: others in "
             f"{list(report.unequal)}; the file was not written. This is a "
             "fault of the exporter: please report the model."
         )
-    package = _package(file, data, path, proof, target, weight_storage)
+    if target == litert_sparse.TARGET:
+        package = _phone_package(file, data, dense, proof, report)
+    else:
+        package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
     _write_atomically({path: package.data, **others})
-    notes += [
-        f"{name} computes in float32 (operators: {count})."
-        for name, count in float_operators(file).items()
-    ]
+    if target != litert_sparse.TARGET:
+        notes += [
+            f"{name} computes in float32 (operators: {count})."
+            for name, count in float_operators(file).items()
+        ]
     sizes = measure_sizes(package.data)
     return ExportResult(
         path=path,
@@ -231,6 +248,46 @@ def _package(
             )
         return _Package(data, {}, None, tuple(map(str, check.findings)))
     return _Package(data, {}, None, ())
+
+
+def _phone_package(
+    file: Flatbuffer,
+    data: bytes,
+    dense: bytes,
+    proof: Proof,
+    report: VerificationReport,
+) -> _Package:
+    """Compares the outputs on ARM as well, where other kernels compute them.
+
+    Args:
+        file: The file.
+        data: Its bytes.
+        dense: The same file before its weights became sparse.
+        proof: How it is compared with the model.
+        report: The comparison on this machine.
+
+    Raises:
+        ValueError: If one of them is not the model's, or not faster.
+    """
+    litert_sparse.require_equal(report, "this machine")
+    reason = arm.missing()
+    if reason is not None:
+        return _Package(data, {}, None, (f"Not verified on ARM: {reason}",))
+    differences = {}
+    for cpu in arm.CPUS:
+        run_on = functools.partial(arm.run, cpu=cpu)
+        report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
+        litert_sparse.require_equal(report, cpu)
+        differences[cpu] = report.max_output_lsb
+    inputs = proof.inputs(file)
+    device = litert_sparse.ArmReport(
+        differences,
+        report.num_samples,
+        arm.count_instructions(data, inputs),
+        arm.count_instructions(dense, inputs),
+    )
+    litert_sparse.require_faster(device)
+    return _Package(data, {}, device, ())
 
 
 def _microcontroller_package(

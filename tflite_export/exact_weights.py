@@ -78,7 +78,7 @@ def write_exact_weights(
     """
     sites = weight_sites(flatbuffer)
     matches = matching.match_slots([s.slot for s in sites], kernels)
-    _require_all_found(flatbuffer, sites, matches, trained)
+    require_all_found(flatbuffer, sites, matches, trained)
     writes: dict[InputSite, Constant] = {}
     notes = []
     silent: Counter[str] = Counter()
@@ -103,12 +103,21 @@ def write_exact_weights(
         silent[match.path] = max(silent[match.path], match.num_silent_rows)
     flatbuffer.replace_inputs(writes)
     silent_channels = {path: n for path, n in silent.items() if n}
-    notes.extend(
+    notes.extend(silent_channel_notes(silent_channels))
+    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def silent_channel_notes(silent_channels: Mapping[str, int]) -> list[str]:
+    """Returns a note for each path with channels that a gain of zero removed.
+
+    Args:
+        silent_channels: The number of channels by path.
+    """
+    return [
         f"{path!r}: {count} channels have a folded gain of zero (gamma of the "
         "BatchNormalization); the file holds zeros there."
         for path, count in silent_channels.items()
-    )
-    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+    ]
 
 
 def unequal_weights(
@@ -129,9 +138,13 @@ def unequal_weights(
         Paths in the order of `trained`; empty if every code is in the file,
         and no operator reads a changed copy of them.
     """
-    sites = weight_sites(flatbuffer)
-    slots = [site.slot for site in sites]
-    matches = matching.match_slots(slots, kernels)
+    whole = [site.slot for site in weight_sites(flatbuffer)]
+    found = matching.match_windows(whole, kernels)
+    matches = [match for _, match in found]
+    slots = [
+        matching.windowed(slot, window)
+        for slot, (window, _) in zip(whole, found, strict=True)
+    ]
     equal: set[str] = set()
     unequal: set[str] = set()
     for slot, match in zip(slots, matches, strict=True):
@@ -277,13 +290,20 @@ def _untrained_note(site: WeightSite, match: Match | None) -> str:
     )
 
 
-def _require_all_found(
+def require_all_found(
     flatbuffer: Flatbuffer,
     sites: Sequence[WeightSite],
     matches: Sequence[Match | None],
     trained: Mapping[str, TrainedWeight],
 ) -> None:
-    """Raises an error that names every kernel the codes cannot replace."""
+    """Raises an error that names every kernel the codes cannot replace.
+
+    Args:
+        flatbuffer: The converted file.
+        sites: The places of it that may hold kernels.
+        matches: What each of them holds.
+        trained: The trained weights by path.
+    """
     unmatched = [
         site.slot
         for site, match in zip(sites, matches, strict=True)

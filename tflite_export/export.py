@@ -10,19 +10,26 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert, convert_qat
+from tflite_export.convert import convert, convert_float, convert_qat
 from tflite_export.delivery import ExportResult, Proof, deliver
 from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.float_codes import write_float_codes
 from tflite_export.interpreter import quantized_inputs
 from tflite_export.representative import (
     ModelInput,
     model_inputs,
+    random_samples,
     sample_arrays,
 )
+from tflite_export.sparse_inference import topology_findings
 from tflite_export.storage import require_storage_for
-from tflite_export.targets import require_target
+from tflite_export.symmetric_padding import pad_symmetrically
+from tflite_export.targets import litert_sparse, require_target
 from tflite_export.verify import compare, ordered_weights
+
+# Of a model whose ranges need no samples.
+NUM_RANDOM_SAMPLES = 16
 
 
 def export(
@@ -49,6 +56,10 @@ def export(
             failed export leaves an older file as it was.
         target: The device:
             - `"litert"`: phones and single-board computers;
+            - `"litert-sparse"`: their ARM CPUs, in float32 with the sparse
+              kernels of XNNPACK, which are faster than int8 from about 80 %
+              zeros in 1x1 convolutions on; for networks such as MobileNet,
+              see `check`. Inputs and outputs are float32;
             - `"tflm"`: microcontrollers; C++ source and header are written
               beside the file;
             - `"ethos-u"` (a U55 with 128 MACs), or a size such as
@@ -61,8 +72,9 @@ def export(
             (for `"tflm"`) take that form wherever it runs right.
         representative_dataset: Inputs as in training, on which the ranges of
             the activations are measured; the first 256 samples are used. A
-            `tf_keras` model has trained its ranges: it needs none, and
-            compares its outputs on them. One of
+            `tf_keras` model has trained its ranges and `"litert-sparse"` has
+            none: they need no samples, and compare the outputs on them. One
+            of
             - an array of shape `(n, ...)`;
             - for several inputs, a list of arrays in the order of
               `model.inputs`, or a dict of arrays by input name;
@@ -141,7 +153,8 @@ def export_stripped(
         `ExportResult`.
     """
     inputs = model_inputs(stripped)
-    if representative_dataset is None:
+    is_float = target == litert_sparse.TARGET
+    if representative_dataset is None and not is_float:
         shapes = [("n", *spec.shape) for spec in inputs]
         raise ValueError(
             "`representative_dataset` must hold inputs as in training: the "
@@ -149,16 +162,34 @@ def export_stripped(
             f"Pass about 100 samples, for instance {_shapes_text(shapes)}."
         )
     _require_finite(stripped)
-    samples = sample_arrays(
-        representative_dataset, inputs, argument="representative_dataset"
+    samples = (
+        random_samples(inputs, NUM_RANDOM_SAMPLES)
+        if representative_dataset is None
+        else sample_arrays(
+            representative_dataset, inputs, argument="representative_dataset"
+        )
     )
-    file = Flatbuffer(convert(stripped, inputs, samples))
-    written = write_exact_weights(
-        file, trained, ordered_weights(stripped, trained)
-    )
+    kernels = ordered_weights(stripped, trained)
+    if is_float:
+        file = Flatbuffer(convert_float(stripped, inputs, samples))
+        notes = pad_symmetrically(file)
+        litert_sparse.require(topology_findings(file))
+        written = write_float_codes(file, trained, kernels)
+        written.notes.extend(notes)
+        if representative_dataset is None:
+            written.notes.append(_random_note(samples))
+    else:
+        file = Flatbuffer(convert(stripped, inputs, samples))
+        written = write_exact_weights(file, trained, kernels)
     proof = Proof(
-        lambda data: compare(
-            data, stripped, trained, inputs, samples, reference=reference
+        lambda data, run_on, limit: compare(
+            data,
+            stripped,
+            trained,
+            inputs,
+            [array[:limit] for array in samples],
+            reference=reference,
+            run_on=run_on,
         ),
         _run_inputs(inputs, samples),
     )
@@ -177,23 +208,32 @@ def _export_qat(
     model: Any, path: Path, *, samples: Any, target: str, weight_storage: str
 ) -> ExportResult:
     """Does the work of `export` for a model of TFMOT."""
+    if target == litert_sparse.TARGET:
+        raise ValueError(
+            f"`target={target!r}` must get a model that computes in float. "
+            "Received: a model of TFMOT, whose activations are quantized. "
+            "Use `target='litert'`, or train with `codeq_keras.quantize_model`."
+        )
     trained, kernels = qat.weights(model)
     inputs = model_inputs(model)
     file = Flatbuffer(convert_qat(model, inputs))
     written = write_exact_weights(file, trained, kernels)
     if samples is None:
         arrays = qat.random_inputs(file, inputs)
-        written.notes.append(
-            f"The outputs were compared on {len(arrays[0])} random inputs. "
-            "Give `representative_dataset` to compare on real ones."
-        )
+        written.notes.append(_random_note(arrays))
     else:
         arrays = sample_arrays(
             samples, inputs, argument="representative_dataset"
         )
     proof = Proof(
-        lambda data: compare(
-            data, model, trained, inputs, arrays, kernels=kernels
+        lambda data, run_on, limit: compare(
+            data,
+            model,
+            trained,
+            inputs,
+            [array[:limit] for array in arrays],
+            kernels=kernels,
+            run_on=run_on,
         ),
         _run_inputs(inputs, arrays),
     )
@@ -205,6 +245,13 @@ def _export_qat(
         proof,
         target=target,
         weight_storage=weight_storage,
+    )
+
+
+def _random_note(samples: list[np.ndarray]) -> str:
+    return (
+        f"The outputs were compared on {len(samples[0])} random inputs. Give "
+        "`representative_dataset` to compare on real ones."
     )
 
 

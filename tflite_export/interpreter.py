@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,8 +17,21 @@ MAX_INPUT_VALUES = 2**26
 _SCRIPT = Path(__file__).with_name("litert_child.py")
 
 
+class Run(Protocol):
+    """`run`, or what does the same on another CPU: `tflite_export.arm.run`."""
+
+    def __call__(
+        self, data: bytes, inputs: dict[int, np.ndarray], /
+    ) -> dict[int, np.ndarray]:
+        """Returns the outputs by tensor index, as `run` does."""
+
+
 def predict(
-    flatbuffer: bytes, samples: Sequence[np.ndarray], names: Sequence[str]
+    flatbuffer: bytes,
+    samples: Sequence[np.ndarray],
+    names: Sequence[str],
+    *,
+    run_on: Run | None = None,
 ) -> list[np.ndarray]:
     """Returns what the file computes, with the default delegate (XNNPACK).
 
@@ -27,6 +41,7 @@ def predict(
             quantized to the input's type.
         names: The name of each input. If the file does not know them, the
             arrays are taken in the order of the file's inputs.
+        run_on: What runs the file; None for this machine.
 
     Returns:
         One float32 array of shape `(n, ...)` for each output, dequantized.
@@ -36,7 +51,7 @@ def predict(
     """
     file = Flatbuffer(flatbuffer)
     inputs = quantized_inputs(file, samples, names)
-    outputs = run(flatbuffer, inputs)
+    outputs = (run_on or run)(flatbuffer, inputs)
     return [
         dequantize(outputs[tensor.index], tensor)
         for tensor in file.outputs().values()

@@ -62,7 +62,9 @@ what it compresses itself.
             f"`weight_storage` must be one of {list(STORAGES)}. Received: "
             f"{weight_storage!r}."
         )
-    if weight_storage in ("auto", "int8"):
+    if weight_storage == "auto":
+        return
+    if weight_storage == "int8" and target != "litert-sparse":
         return
     allowed = "'auto' or 'int8'"
     if weight_storage == "lut":
@@ -72,6 +74,10 @@ what it compresses itself.
         advice = "Use `target='tflm'`, or 'auto'."
     elif target == "litert":
         return
+    elif target == "litert-sparse":
+        allowed = "'auto'"
+        effect = "Its sparse kernels decide the form of each tensor."
+        advice = "`target='litert'` takes the others."
     elif target == "tflm":
         allowed = "'auto', 'int8' or 'lut'"
         effect = (

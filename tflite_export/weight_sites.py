@@ -4,10 +4,12 @@ import dataclasses
 from collections import Counter
 from typing import NamedTuple
 
+import numpy as np
+
 from tflite_export import lut_encoding
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import InputSite, Operator, Tensor
-from tflite_export.matching import Slot
+from tflite_export.matching import MAX_CODE, Slot, as_rows, from_rows
 from tflite_export.sparse_encoding import decode_sparse
 
 
@@ -41,7 +43,7 @@ class WeightSite(NamedTuple):
 def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
     sites = []
-    unpacked = _densified_constants(flatbuffer) | decoded_constants(flatbuffer)
+    unpacked = unpacked_constants(flatbuffer) | decoded_constants(flatbuffer)
     for operator in flatbuffer.operators:
         inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
@@ -86,34 +88,6 @@ def decoded_constants(
     }
 
 
-def _densified_constants(
-    flatbuffer: Flatbuffer,
-) -> dict[tuple[int, int], Tensor]:
-    """The sparse constants, as the dense tensors that DENSIFY makes of them."""
-    return {
-        (operator.subgraph, tensor.index): tensor
-        for operator in flatbuffer.operators
-        if operator.name == "DENSIFY"
-        for tensor in _densified(flatbuffer, operator)
-    }
-
-
-def _densified(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
-    stored = flatbuffer.tensor(operator.subgraph, operator.inputs[0])
-    if stored.sparse is None:
-        return []
-    output = flatbuffer.tensor(operator.subgraph, operator.outputs[0])
-    if output.shape != stored.shape:
-        raise ValueError(
-            "Expected an undamaged .tflite file. Received: a DENSIFY from "
-            f"shape {stored.shape} to {output.shape}."
-        )
-    codes = decode_sparse(stored.sparse)
-    return [
-        dataclasses.replace(output, data=codes, size_bytes=stored.size_bytes)
-    ]
-
-
 def _decoded(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
     """Its inputs are indices and tables in turn, one pair for each output."""
     tensors = []
@@ -134,6 +108,81 @@ def _decoded(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
         size = encoded.size_bytes + ancillary.size_bytes
         tensors.append(dataclasses.replace(output, data=codes, size_bytes=size))
     return tensors
+
+
+def float_weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place that holds float32 weights, each tensor once.
+
+    The slots hold them as an int8 file would, before rounding: each channel is
+    stretched to 127.
+
+    Args:
+        flatbuffer: The file.
+    """
+    sites: dict[tuple[int, int], WeightSite] = {}
+    for operator in flatbuffer.operators:
+        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            key = (operator.subgraph, operator.inputs[position])
+            tensor = flatbuffer.tensor(*key)
+            if tensor.data is None or tensor.dtype != "float32":
+                continue
+            if inputs.axis is None or len(tensor.shape) < 2:
+                continue
+            rows = as_rows(tensor.data, inputs.axis)
+            peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+            peaks = np.where(peaks > 0, peaks, 1)
+            values = from_rows(
+                rows / peaks * MAX_CODE, inputs.axis, tensor.shape
+            )
+            sites[key] = WeightSite(
+                operator,
+                InputSite(operator.subgraph, operator.index, position),
+                tensor,
+                Slot(operator.name, values, inputs.axis),
+                _constant_bias(flatbuffer, operator, inputs.bias),
+            )
+    return list(sites.values())
+
+
+def unpacked_constants(
+    flatbuffer: Flatbuffer,
+) -> dict[tuple[int, int], Tensor]:
+    """Returns the stored tensor of each constant that operators unpack.
+
+    DENSIFY makes a sparse constant dense, DEQUANTIZE an integer one float;
+    the second may follow the first.
+
+    Args:
+        flatbuffer: The file.
+
+    Returns:
+        By subgraph and index of what the last operator computes: the stored
+        integers, dense.
+    """
+    stored: dict[tuple[int, int], Tensor] = {}
+    for operator in flatbuffer.operators:
+        if operator.name not in ("DENSIFY", "DEQUANTIZE"):
+            continue
+        source = (operator.subgraph, operator.inputs[0])
+        key = (operator.subgraph, operator.outputs[0])
+        tensor = stored.get(source) or flatbuffer.tensor(*source)
+        output = flatbuffer.tensor(*key)
+        if operator.name == "DENSIFY" and tensor.sparse is not None:
+            # The scales are those of the dense tensor.
+            dense = decode_sparse(tensor.sparse)
+            unpacked = dataclasses.replace(output, data=dense)
+        elif operator.name == "DEQUANTIZE" and tensor.data is not None:
+            unpacked = tensor
+        else:
+            continue
+        if output.shape != tensor.shape:
+            raise ValueError(
+                "Expected an undamaged .tflite file. Received: a "
+                f"{operator.name} from shape {tensor.shape} to {output.shape}."
+            )
+        stored[key] = unpacked
+    return stored
 
 
 def _constant_bias(

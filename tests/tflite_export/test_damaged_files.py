@@ -13,7 +13,7 @@ from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import model_inputs
 from tflite_export.sparse_encoding import encode_sparse
 from tflite_export.storage import store_weights
-from tflite_export.targets import edgetpu
+from tflite_export.targets import edgetpu, litert_sparse
 from tflite_export.verify import METADATA_NAME, compare
 from tflite_export.weight_sites import weight_sites
 
@@ -37,6 +37,7 @@ def _read(path, data):
     path.write_bytes(data)
     str(inspect(path))
     edgetpu.check_file(data)
+    litert_sparse.check_file(data)
     weight_sites(Flatbuffer(data))
 
 
