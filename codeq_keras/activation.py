@@ -13,8 +13,10 @@ ACTIVATION_BIT_WIDTHS = (8,)
 # range is the mean over the batches so far.
 _RATE = 0.01
 
-# A range of zero width has no scale. Below this, activations are all zero.
+# Below this width an activation is always zero, as behind a layer that was
+# pruned away. Every range fits it then, and a tiny scale crashes LiteRT.
 _MIN_WIDTH = 1e-6
+_ZERO_WIDTH = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,8 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     ActivationRange(scale=0.01, zero_point=-28)
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    high = max(high, low + _MIN_WIDTH)
+    if high - low < _MIN_WIDTH:
+        high = low + _ZERO_WIDTH
     scale = (high - low) / 255
     zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
     return ActivationRange(scale=scale, zero_point=int(zero_point))
@@ -184,6 +187,7 @@ class ActivationQuantizer(keras.layers.Layer):
 def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
     low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
     high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
+    high = ops.where(high - low < _MIN_WIDTH, low + _ZERO_WIDTH, high)
     return keras.quantizers.fake_quant_with_min_max_vars(
-        inputs, low, ops.maximum(high, low + _MIN_WIDTH), num_bits=8
+        inputs, low, high, num_bits=8
     )

@@ -78,7 +78,8 @@ class ActivationGraph:
         found = [
             variable
             for call in self.graph.calls
-            if call.path not in inner and call.inputs
+            if call.path not in inner
+            and call.inputs
             and call.inputs[0].index in self.placement.rounded
             for variable in getattr(call.operation, "variables", ())
         ]

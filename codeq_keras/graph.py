@@ -280,9 +280,9 @@ def _is_unfoldable(call: _SymbolicCall) -> bool:
 
 def _takes_training(operation: Any) -> bool:
     is_layer = isinstance(operation, keras.Layer)
-    return is_layer and "training" in inspect.signature(
-        operation.call
-    ).parameters
+    return (
+        is_layer and "training" in inspect.signature(operation.call).parameters
+    )
 
 
 def _is_symbolic(value: Any) -> bool:
