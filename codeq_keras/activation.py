@@ -18,6 +18,10 @@ _RATE = 0.01
 _MIN_WIDTH = 1e-6
 _ZERO_WIDTH = 1.0
 
+# A half, and float32 rounding of up to 255 steps, so that a tie is one. The
+# averages nearest to a tie are further off, for windows of up to 20x20.
+_TIE = 0.5 + 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationRange:
@@ -152,6 +156,26 @@ class ActivationQuantizer(keras.layers.Layer):
         # A scalar decides, so this costs nothing where XLA fuses it.
         rounded = _fake_quantize(inputs, self.low, self.high)
         return ops.where(self.num_updates > 0, rounded, inputs)
+
+    def round_average(self, inputs: Any) -> Any:
+        """Rounds averages of rounded values as TFLite's pooling does.
+
+        It averages the codes, and rounds ties away from code 0, not upwards.
+        Ties are frequent: half of the sums of two codes. The range is held,
+        and the gradient passes unchanged.
+
+        Args:
+            inputs: Averages of values that this quantizer rounded.
+        """
+        low = ops.convert_to_tensor(self.low, "float32")
+        scale = (ops.convert_to_tensor(self.high, "float32") - low) / 255
+        scale = ops.maximum(scale, _MIN_WIDTH / 255)
+        zero_point = ops.floor(-128 - low / scale + 0.5)
+        codes = ops.cast(inputs, "float32") / scale + zero_point
+        rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
+        values = ops.cast((rounded - zero_point) * scale, inputs.dtype)
+        values = ops.where(self.num_updates > 0, values, inputs)
+        return inputs + ops.stop_gradient(values - inputs)
 
     def _observe(self, values: Any) -> None:
         rate = ops.maximum(1.0 / (self.num_updates + 1.0), _RATE)

@@ -59,13 +59,13 @@ _FIXED_RANGES = {
     "tanh": (-1.0, 127 / 128),
 }
 
-# One operator each, with a range of its own for the result.
-_SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu"}
+# One operator each, or (SiLU) two with a prescribed range between them.
+_SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu", "silu"}
 
 # One operator of a file each, so that nothing inside is without a range.
 _SINGLE_OPERATORS = (
     _VANISHING | _MOVING | _SAME_SCALE | _FUSING | {
-        "Concatenate", "GlobalAveragePooling1D",
+        "Concatenate", "Embedding", "GlobalAveragePooling1D",
         "GlobalAveragePooling2D", "InputLayer", "LeakyReLU", "LeakyRelu",
         "Maximum", "Mean", "Minimum", "PReLU", "ReLU",
     }
@@ -153,6 +153,7 @@ def activation_of(operation: Any) -> str | None:
         "Relu": "relu",
         "Relu6": "relu6",
         "Sigmoid": "sigmoid",
+        "Silu": "silu",
         "Softmax": "softmax",
         "Tanh": "tanh",
     }

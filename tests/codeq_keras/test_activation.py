@@ -90,6 +90,21 @@ def test_activation_that_is_always_zero_keeps_a_usable_scale():
     assert quantizer.range.scale == pytest.approx(1 / 255)
 
 
+def test_averages_are_rounded_as_integer_pooling_does(rng):
+    quantizer = quantizer_on(-1.0, 1.55)
+    held = quantizer.range
+    codes = rng.integers(-128, 128, (1000, 4))
+    values = held.scale * (codes - held.zero_point)
+
+    y = array(quantizer.round_average(values.mean(-1).astype("float32")))
+
+    total = codes.sum(-1)
+    expected = np.sign(total) * ((np.abs(total) + 2) // 4)
+    np.testing.assert_array_equal(
+        np.round(y / held.scale) + held.zero_point, expected
+    )
+
+
 def test_gradient_passes_inside_the_range_only():
     quantizer = quantizer_on(-1.0, 1.0)
     x = np.array([-1.5, -0.7, 0.2, 0.9, 1.5], "float32")

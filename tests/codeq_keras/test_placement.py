@@ -154,12 +154,12 @@ def test_layers_with_activations_inside_are_named():
     x = keras.Input((4, 8), name="x")
     y = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     y = layers.LayerNormalization(name="norm")(y)
-    y = layers.Dense(3, activation="gelu", name="gelu")(y)
+    y = layers.Dense(3, activation="selu", name="selu")(y)
     graph = ActivationGraph(keras.Model(x, layers.LSTM(3, name="lstm")(y)))
 
-    assert graph.placement.inner == ("attention", "norm", "gelu", "lstm")
+    assert graph.placement.inner == ("attention", "norm", "selu", "lstm")
     assert list(graph.quantizers) == [
-        "x", "attention", "norm", "gelu/linear", "gelu", "lstm"
+        "x", "attention", "norm", "selu/linear", "selu", "lstm"
     ]  # fmt: skip
 
 
