@@ -10,7 +10,7 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert_function, convert_qat
+from tflite_export.convert import convert_qat, convert_ranged
 from tflite_export.delivery import ExportResult, Proof, deliver
 from tflite_export.exact_conversion import (
     convert_exactly,
@@ -237,7 +237,9 @@ def _export_ranged(
             samples, inputs, argument="representative_dataset"
         )
     ranged = RangedModel(model, stripped)
-    file = Flatbuffer(convert_function(ranged, inputs, ranged.weights, arrays))
+    if arrays is None:
+        ranged.require_ranges_for_kernels()
+    file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, arrays))
     written = write_exact_weights(
         file, trained, ordered_weights(stripped, trained)
     )
