@@ -143,7 +143,9 @@ def test_average_pooling_rounds_to_the_scale_of_its_input():
 def test_integer_inputs_are_not_quantized():
     tokens = keras.Input((6,), dtype="int32", name="tokens")
     x = layers.Embedding(10, 4, name="embedding")(tokens)
-    graph = ActivationGraph(keras.Model(tokens, layers.Dense(2, name="head")(x)))
+    graph = ActivationGraph(
+        keras.Model(tokens, layers.Dense(2, name="head")(x))
+    )
 
     assert list(graph.quantizers) == ["embedding", "head"]
 
