@@ -52,6 +52,11 @@ def export(
     written exactly is an error. Inputs and outputs are int8 (integer inputs
     stay int32), the batch is 1.
 
+    What the converter would spoil is rewritten in a copy to compute the same,
+    and noted: recurrent layers are unrolled over the time steps of the
+    samples, a Dense behind a BatchNormalization becomes a 1x1 convolution, and
+    LayerNormalization and GroupNormalization do without a negation.
+
     Args:
         model: Trained model from `codeq_keras.quantize_model`, under the
             TensorFlow backend; or a `tf_keras` model of TensorFlow Model
