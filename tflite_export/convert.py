@@ -54,7 +54,7 @@ def convert(
         RuntimeError: If the converter fails or crashes.
     """
     predict = _inference(model)
-    return convert_function(predict, inputs, _variables(model), samples)
+    return _convert_function(predict, inputs, _variables(model), samples)
 
 
 def convert_float(
