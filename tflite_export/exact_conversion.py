@@ -18,7 +18,7 @@ from tflite_export.exact_weights import (
 )
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import ModelInput
-from tflite_export.rewrites import keep_input_gains_apart, rewrite
+from tflite_export.rewrites import rewrite
 from tflite_export.symmetric_padding import pad_symmetrically
 from tflite_export.verify import ordered_weights
 
@@ -56,15 +56,15 @@ def convert_exactly(
         try:
             written = write_exact_weights(file, trained, kernels)
         except FoldedInputGainError as error:
-            new = set(error.paths) - set(folded)
-            if not new:
+            if folded.keys() >= set(error.paths):
                 raise
-            folded |= {p: trained[p].codes * trained[p].scale for p in new}
-            rewritten = keep_input_gains_apart(model, list(folded.values()))
-            if not rewritten.notes:
+            folded |= {
+                p: trained[p].codes * trained[p].scale for p in error.paths
+            }
+            earlier = notes
+            model, notes = rewrite(stripped, list(folded.values()))
+            if notes == earlier:  # No layer that can be rewritten has them.
                 raise
-            model = rewritten.model
-            notes = [*notes, *rewritten.notes]
         else:
             return file, written._replace(notes=[*notes, *written.notes])
 

@@ -21,11 +21,13 @@ class OwnHead(keras.Model):
         self.hidden = layers.Dense(16, activation="relu")
         self.bn = layers.BatchNormalization()
         self.ln = layers.LayerNormalization()
+        self.steps = layers.GRU(6)
         self.classifier = layers.Dense(5)
 
     def call(self, inputs, training=None):
         x = self.bn(self.hidden(inputs), training=training)
-        return self.classifier(self.ln(x)) + self.classifier(x)
+        y = self.steps(keras.ops.reshape(self.ln(x), (-1, 2, 8)))
+        return self.classifier(x) + keras.ops.mean(y, axis=-1, keepdims=True)
 
     def get_config(self):
         return keras.Layer.get_config(self)

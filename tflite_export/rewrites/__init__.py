@@ -15,7 +15,7 @@ and those that a subclassed model creates in its own code, where neither
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,11 +36,15 @@ class Rewritten(NamedTuple):
     notes: list[str]
 
 
-def rewrite(stripped: keras.Model) -> Rewritten:
-    """Rewrites what the converter is known to crash on or to leave in float.
+def rewrite(
+    stripped: keras.Model, folded: Sequence[np.ndarray] = ()
+) -> Rewritten:
+    """Rewrites what the converter is known to spoil.
 
     Args:
         stripped: Model without quantizers; it is not changed.
+        folded: The values of kernels that a BatchNormalization was folded into.
+            Layers are known by them, since neither names nor paths are unique.
 
     Returns:
         A copy with a note for each kind of change; `stripped` itself if there
@@ -55,65 +59,39 @@ def rewrite(stripped: keras.Model) -> Rewritten:
     ["Recurrent layers ['gru'] were unrolled: the converter cannot make \
 integers of their loop."]
     """
-    rewrites = (recurrent, normalization)
-    if not any(
-        module.applies(layer)
-        for layer in all_layers(stripped)
-        for module in rewrites
-    ):
+    if not _applicable(stripped, folded):
         return Rewritten(stripped, [])
     copy = copy_model(stripped)
     notes = []
-    for module in rewrites:
-        found = [layer for layer in _layers(copy) if module.applies(layer)]
+    for module, found in _applicable(copy, folded).items():
         for layer in found:
             module.apply(layer)
-        if found:
-            names = list(dict.fromkeys(layer.name for layer in found))
-            notes.append(module.note(names))
+        names = list(dict.fromkeys(layer.name for layer in found))
+        notes.append(module.note(names))
     return Rewritten(copy, notes)
 
 
-def keep_input_gains_apart(
-    model: keras.Model, kernels: Sequence[np.ndarray]
-) -> Rewritten:
-    """Rewrites the Dense layers that a BatchNormalization was folded into.
-
-    Args:
-        model: Model without quantizers; it is not changed.
-        kernels: The values of the layers' kernels. Layers are known by them,
-            since neither names nor paths are unique.
-
-    Returns:
-        A copy in which those of them that can be are convolutions, and a note.
-    """
-    copy = copy_model(model)
-    _carry_over_rewrites(model, copy)
-    names = []
-    for layer in _layers(copy):
-        if not dense_as_convolution.applies(layer):
-            continue
-        values = np.asarray(layer.kernel)
-        if any(
-            kernel.shape == values.shape
-            and np.allclose(kernel, values, rtol=1e-5, atol=0)
-            for kernel in kernels
-        ):
-            dense_as_convolution.apply(layer)
-            names.append(layer.name)
-    notes = [dense_as_convolution.note(names)] if names else []
-    return Rewritten(copy, notes)
+def _applicable(
+    model: keras.Model, folded: Sequence[np.ndarray]
+) -> dict[Any, list[keras.Layer]]:
+    """The layers to change by module, shared ones once."""
+    unique = {id(layer): layer for layer in all_layers(model)}.values()
+    found = {
+        module: [layer for layer in unique if module.applies(layer)]
+        for module in (recurrent, normalization)
+    }
+    found[dense_as_convolution] = [
+        layer
+        for layer in unique
+        if dense_as_convolution.applies(layer) and _has_any(layer, folded)
+    ]
+    return {module: layers for module, layers in found.items() if layers}
 
 
-def _carry_over_rewrites(model: keras.Model, copy: keras.Model) -> None:
-    """The config of a layer knows nothing of its rewritten class."""
-    pairs = zip(all_layers(model), all_layers(copy), strict=True)
-    for source, target in pairs:
-        if type(source) is not type(target):
-            target.__class__ = type(source)
-
-
-def _layers(model: keras.Model) -> list[keras.Layer]:
-    """All layers once, shared ones included."""
-    unique = {id(layer): layer for layer in all_layers(model)}
-    return list(unique.values())
+def _has_any(layer: keras.Layer, kernels: Sequence[np.ndarray]) -> bool:
+    values = np.asarray(layer.kernel)
+    return any(
+        kernel.shape == values.shape
+        and np.allclose(kernel, values, rtol=1e-5, atol=0)
+        for kernel in kernels
+    )
