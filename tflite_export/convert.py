@@ -116,10 +116,10 @@ def _convert_function(
 ) -> bytes:
     import tensorflow as tf
 
-    shapes = [
-        (n or 1 for n in spec.shape) if samples is None else array.shape[1:]
-        for spec, array in zip(inputs, samples or inputs, strict=True)
-    ]
+    if samples is None:
+        shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
+    else:
+        shapes = [array.shape[1:] for array in samples]
     specs = [
         tf.TensorSpec((1, *shape), spec.dtype, spec.name)
         for spec, shape in zip(inputs, shapes, strict=True)
