@@ -60,8 +60,8 @@ def nudged_range(low: float, high: float) -> ActivationRange:
 
     Example:
 
-    >>> nudged_range(-1.0, 1.55)
-    ActivationRange(scale=0.01, zero_point=-28)
+    >>> nudged_range(-64.0, 191.0)
+    ActivationRange(scale=1.0, zero_point=-64)
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if high - low < _MIN_WIDTH:
@@ -103,13 +103,13 @@ class ActivationQuantizer(keras.layers.Layer):
     Example:
 
     >>> quantizer = ActivationQuantizer()
-    >>> x = np.array([-1.0, 0.003, 1.55], "float32")
+    >>> x = np.array([-64.0, 0.3, 191.0], "float32")
     >>> bool(quantizer.has_range)
     False
-    >>> quantizer(x, training=True).numpy().round(4).tolist()
-    [-1.0, 0.0, 1.55]
+    >>> ops.convert_to_numpy(quantizer(x, training=True)).tolist()
+    [-64.0, 0.0, 191.0]
     >>> quantizer.range.zero_point
-    -28
+    -64
 
     Reference:
 

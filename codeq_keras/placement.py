@@ -244,7 +244,7 @@ class _Placer:
 
     def _visit(self, call: Call) -> None:
         kind = kind_of(call.operation)
-        source = call.inputs[0].index if call.inputs else None
+        source = call.inputs[0].index if call.inputs else -1
         if _is_vanishing(call) or kind in _MOVING:
             for tensor in call.results:
                 if source in self.range_of:

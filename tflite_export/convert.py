@@ -170,8 +170,9 @@ def _save_function(
     """
     import tensorflow as tf
 
-    shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
-    if samples is not None:
+    if samples is None:
+        shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
+    else:
         shapes = [array.shape[1:] for array in samples]
     specs = [
         tf.TensorSpec((1, *shape), spec.dtype, spec.name)

@@ -144,7 +144,7 @@ class RangedModel:
         gain = affine_coefficients(call.operation)
         if gain is None:
             return call
-        affine = _Affine(*gain, channels=tensor.shape[-1])
+        affine = _Affine(*gain, channels=tensor.shape[-1] or 1)
         return dataclasses.replace(
             call, operation=affine, args=(tensor,), kwargs={}
         )
@@ -167,15 +167,13 @@ def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:
     """
     kind = kind_of(layer)
     if kind == "Rescaling":
-        return np.float32(layer.scale) + np.zeros((), np.float32), np.asarray(
-            layer.offset, np.float32
-        )
+        values = (layer.scale, layer.offset)
+        gain, offset = (np.asarray(value, np.float32) for value in values)
+        return gain, offset
     if kind != "BatchNormalization":
         return None
-    if layer.axis not in (-1, len(layer.input_spec.axes or ()) or -1):
-        rank = layer.input_spec.ndim
-        if rank is None or layer.axis != rank - 1:
-            return None
+    if layer.axis not in (-1, layer.input_spec.ndim - 1):
+        return None
     gain = 1 / np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
     if layer.scale:
         gain = gain * np.asarray(layer.gamma)

@@ -45,8 +45,7 @@ def every_pattern():
         return layers.ReLU()(norm(layer(x)))
 
     image = keras.Input((8, 8, 1), name="image")
-    x = layers.Rescaling(2.0, offset=-1.0)(image)
-    x = normalized(x, layers.Conv2D(8, 3, padding="same"))
+    x = normalized(image, layers.Conv2D(8, 3, padding="same"))
     y = normalized(x, layers.DepthwiseConv2D(3, padding="same"))
     y = layers.Conv2D(8, 1, use_bias=False)(y)
     x = layers.Add()([x, layers.BatchNormalization(momentum=0.5)(y)])
@@ -65,7 +64,9 @@ def every_pattern():
     )
     x = inner(x)
     gate = layers.Dense(8, activation="sigmoid")(x)
-    x = layers.Concatenate()([layers.Multiply()([x, gate]), gate])
+    x = layers.Concatenate()(
+        [layers.Multiply(name="multiply")([x, gate]), gate]
+    )
     x = layers.BatchNormalization(momentum=0.5)(x)  # Straight into a Dense.
     return keras.Model(image, layers.Dense(10, name="head")(x))
 
@@ -100,6 +101,8 @@ def test_file_has_the_trained_ranges(trained):
         held.add((tensor.scales[0], int(tensor.zero_points[0])))
 
     ranges = codeq_keras.activation_ranges(trained.qmodel)
+    # What only a CONCATENATION reads is computed at the scale of its output.
+    ranges.pop("multiply")
     for path, expected in ranges.items():
         assert any(
             # The converter computes the scale from the ends, in float32.
