@@ -62,11 +62,13 @@ class Workload:
         build: Returns the untrained network.
         load: Returns the first examples of a split as arrays `(x, y)`.
         note: What a reader must know of it.
+        augment: Whether images may be mirrored and transposed.
     """
 
     build: Any
     load: Callable[[str, int], tuple[np.ndarray, np.ndarray]]
     note: str
+    augment: bool = False
 
 
 WORKLOADS = {
@@ -74,7 +76,8 @@ WORKLOADS = {
         lambda: networks.resnet8(stem_strides=2),
         load_shapes,
         "MLPerf Tiny's ResNet-8 with a stem of stride 2 (3.2 M MACs); "
-        "synthetic images of shapes, 32x32x3",
+        "synthetic images of shapes, 32x32x3, mirrored and transposed",
+        augment=True,
     ),
     "ds_cnn": Workload(
         networks.ds_cnn,
@@ -179,13 +182,52 @@ def float_network(
     if not path.exists():
         keras.utils.set_random_seed(FLOAT_SEED)
         net = WORKLOADS[name].build()
-        training = Training(split, epochs=FLOAT_EPOCHS)
-        training.fit(net)
+        augment = WORKLOADS[name].augment
+        Training(split, FLOAT_EPOCHS, FLOAT_SEED, augment).fit(net)
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.keras")
         net.save(partial, include_optimizer=False)
         os.replace(partial, path)
     return keras.saving.load_model(path, compile=False)
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches of one size; the rest of an epoch is dropped.
+
+    Args:
+        x: Inputs.
+        y: Labels.
+        seed: Seed of the order and the augmentation.
+        augment: Mirror and transpose images at random, which the classes of
+            `shapes` allow.
+    """
+
+    def __init__(self, x: Any, y: Any, *, seed: int, augment: bool) -> None:
+        super().__init__()
+        self.x, self.y, self.augment = x, y, augment
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        """Returns the number of batches in an epoch."""
+        return max(1, len(self.x) // BATCH_SIZE)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns inputs and labels of one batch."""
+        chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+        x = self.x[chosen]
+        if self.augment:
+            vertical, horizontal, transposed = (
+                self.rng.random((3, len(x))) < 0.5
+            )
+            x[vertical] = x[vertical, ::-1]
+            x[horizontal] = x[horizontal, :, ::-1]
+            x[transposed] = x[transposed].swapaxes(1, 2)
+        return x, self.y[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Shuffles anew."""
+        self.order = self.rng.permutation(len(self.x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,32 +236,29 @@ class Training:
 
     split: Splits
     epochs: int
+    seed: int
+    augment: bool
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        return self.epochs * -(-len(self.split.train[0]) // BATCH_SIZE)
+        return self.epochs * len(self.batches())
 
-    def fit(
-        self, model: keras.Model, callbacks: Any = (), **kwargs: Any
-    ) -> Any:
-        """Compiles and trains a model.
+    def batches(self) -> Batches:
+        """Returns the training data."""
+        return Batches(*self.split.train, seed=self.seed, augment=self.augment)
 
-        Args:
-            model: Keras model with logits as its output.
-            callbacks: Keras callbacks.
-            **kwargs: Replacements for `loss`, or for the labels `y`.
-        """
-        x, y = self.split.train
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    def fit(self, model: keras.Model, callbacks: Any = ()) -> None:
+        """Compiles and trains a model with logits as its output."""
         rate = keras.optimizers.schedules.CosineDecay(
             LEARNING_RATE, self.num_steps
         )
-        model.compile(keras.optimizers.AdamW(rate), kwargs.get("loss", loss))
-        return model.fit(
-            x,
-            kwargs.get("y", y),
-            batch_size=BATCH_SIZE,
+        model.compile(
+            keras.optimizers.AdamW(rate),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        model.fit(
+            self.batches(),
             epochs=self.epochs,
             callbacks=list(callbacks),
             verbose=0,
@@ -231,7 +270,8 @@ def execute(run: Run, net: keras.Model, split: Splits) -> dict[str, Any]:
     keras.utils.set_random_seed(run.seed)
     begin = time.monotonic(), time.process_time()
     entry = accuracy_methods.METHODS[run.method]
-    training = Training(split, epochs=run.epochs)
+    augment = WORKLOADS[run.model].augment
+    training = Training(split, run.epochs, run.seed, augment)
     outcome = entry.compress(net, training, run.budget)
     seconds = time.monotonic() - begin[0], time.process_time() - begin[1]
     return {

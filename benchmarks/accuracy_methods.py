@@ -169,15 +169,13 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
-        **changes: `bit_width`, `level_grid` and `distillation`, the weight of
-            the float network's answers in the loss.
+        **changes: `bit_width` and `level_grid`.
     """
 
     def compress(net: keras.Model, training: Any, budget: float) -> Outcome:
         settings = {
             "bit_width": bit_width_for(budget),
             "level_grid": "uniform",
-            "distillation": 0.0,
             **changes,
         }
         model = codeq_keras.quantize_model(
@@ -190,7 +188,6 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
         training.fit(
             model,
             [codeq_keras.CompressionBudget(relative_bops=budget)],
-            **_distilled(net, training, settings["distillation"]),
         )
         codeq_keras.reestimate_batch_norm(model, calibration(training))
         return _codeq_outcome(model, settings)
@@ -239,9 +236,6 @@ METHODS = {
     ),
     "paper": Method("CoDeQ as published", codeq_paper, has_budget=False),
     "ours": Method("CoDeQ for Keras", codeq()),
-    "ours_distilled": Method(
-        "CoDeQ for Keras, distilled", codeq(distillation=0.5)
-    ),
 }
 
 
@@ -296,22 +290,6 @@ def _codeq_outcome(model: Any, settings: dict[str, Any]) -> Outcome:
     ]
     bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
     return Outcome(model, model.kernels, deployed, bits, settings)
-
-
-def _distilled(
-    net: keras.Model, training: Any, weight: float
-) -> dict[str, Any]:
-    """The loss and labels of knowledge distillation from the float network."""
-    if weight == 0:
-        return {}
-    x, y = training.split.train
-    logits = net.predict(x, batch_size=500, verbose=0)
-    teacher = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    truth = np.eye(logits.shape[-1], dtype="float32")[y]
-    return {
-        "loss": keras.losses.CategoricalCrossentropy(from_logits=True),
-        "y": (1 - weight) * truth + weight * teacher,
-    }
 
 
 def _accuracy(model: keras.Model, split: tuple[Any, Any]) -> float:
