@@ -166,7 +166,14 @@ def quantize_in_order(
             rounded = _round(weights, scale, max_code)
             error = weights - rounded
             diagonal = np.where(left, np.diag(inverse), 1)
-            p = np.where(left, error**2 / diagonal, np.inf).argmin()
+            cost = error**2 / diagonal
+            # What compensation pushed off the grid goes first, while there
+            # are weights left to make up for it: section 5 of the paper.
+            outlier = left & (np.abs(error) > 0.5 * scale * (1 + 1e-6))
+            if outlier.any():
+                p = np.where(outlier, np.abs(error), -1).argmax()
+            else:
+                p = np.where(left, cost, np.inf).argmin()
             column = np.where(left, inverse[:, p], 0)
             weights -= error[p] / inverse[p, p] * column
             weights[p] = rounded[p]

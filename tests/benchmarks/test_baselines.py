@@ -20,8 +20,9 @@ def small_network() -> keras.Model:
 
 
 def random_problem(num_rows: int = 3, size: int = 7):
+    """Rows of weights, and the Hessian of correlated inputs."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(size, 50)) * rng.uniform(0.2, 2, (size, 1))
+    x = rng.normal(size=(size, size)) @ rng.normal(size=(size, 50))
     return rng.normal(size=(num_rows, size)), (x @ x.T)[np.newaxis]
 
 
@@ -112,6 +113,7 @@ def test_compensated_rounding_beats_plain_rounding():
     def error(x: np.ndarray) -> float:
         return float(np.einsum("ri,ij,rj->", x - rows, hessian[0], x - rows))
 
+    # Measured 0.64; without correlation there would be little to gain.
     assert error(result) < 0.8 * error(plain)
     assert all(len(np.unique(row)) <= 7 for row in result)
 
