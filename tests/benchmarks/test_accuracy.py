@@ -119,10 +119,16 @@ def test_augmentation_keeps_images_and_labels_together():
 
 @pytest.mark.slow
 def test_training_half_needs_no_tensorflow():
-    code = (
-        "import sys; sys.modules['tensorflow'] = None\n"
-        "import accuracy; accuracy.load_keywords('train', 1)"
-    )
+    code = """
+import sys
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, NoTensorFlow())
+import accuracy
+accuracy.load_keywords("train", 1)
+"""
     folder = accuracy.RESULTS.parent
     result = subprocess.run(
         [sys.executable, "-c", code],
