@@ -1,0 +1,298 @@
+"""The methods that `accuracy.py` compares, each from a float network."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from baselines import optimal_brain, pruning
+from baselines.masked_model import MaskedModel
+
+import codeq_keras
+from codeq_keras.kernels import Kernel, find_kernels
+
+# Bits of a float, and of the activations that BOPs assume.
+_FLOAT_BITS = 32
+
+# Of the training data, for BatchNorm re-estimation and calibration.
+_CALIBRATION_BATCHES = 16
+_CALIBRATION_BATCH_SIZE = 250
+
+# The masks are final after this fraction of the training.
+_PRUNING_FRACTION = 0.5
+
+# Exponents that layer-wise pruning chooses from, on the validation split.
+_EXPONENTS = (0.0, 0.25, 0.5, 1.0)
+
+# Strength of the paper's penalty, scaled for a training of a few epochs.
+_PAPER_PENALTY = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A compressed network.
+
+    Attributes:
+        model: Keras model that runs the deployed weights.
+        kernels: Its kernels.
+        deployed: Values of the kernels as deployed, zeros included.
+        bit_widths: Bits of each kernel.
+        settings: What the method chose by itself.
+    """
+
+    model: keras.Model
+    kernels: Sequence[Kernel]
+    deployed: Sequence[np.ndarray]
+    bit_widths: Sequence[int]
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def costs(self) -> dict[str, Any]:
+        """Returns sparsity, relative BOPs (32-bit activations) and bytes.
+
+        The bytes are those of the kernels: dense codes of the bit width, or a
+        bitmap and the codes that are not zero, whichever is less per kernel.
+        """
+        sizes = np.array([value.size for value in self.deployed])
+        kept = np.array([np.count_nonzero(value) for value in self.deployed])
+        bits = np.array(self.bit_widths)
+        macs = np.array([kernel.num_macs or 0 for kernel in self.kernels])
+        dense = sizes * bits
+        bitmap = sizes + kept * bits
+        stored = np.ceil(np.minimum(dense, bitmap) / 8)
+        return {
+            "sparsity": float(1 - kept.sum() / sizes.sum()),
+            "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
+            "relative_bops": float(
+                (macs * kept / sizes * bits).sum() / macs.sum() / _FLOAT_BITS
+            ),
+            "kernel_bytes": int(stored.sum()),
+            "layer_sparsity": {
+                kernel.path: round(1 - float(k / n), 4)
+                for kernel, k, n in zip(self.kernels, kept, sizes, strict=True)
+            },
+        }
+
+
+def fine_tune(net: keras.Model, training: Any, budget: None) -> Outcome:
+    """Trains the float network on."""
+    model = MaskedModel(copy(net), bit_width=None)
+    training.fit(model)
+    return _masked_outcome(model)
+
+
+def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
+    """Returns quantization-aware training without pruning."""
+
+    def compress(net: keras.Model, training: Any, budget: None) -> Outcome:
+        model = MaskedModel(copy(net), bit_width=bit_width)
+        training.fit(model)
+        return _masked_outcome(model)
+
+    return compress
+
+
+def prune_qat_uniform(
+    net: keras.Model, training: Any, budget: float
+) -> Outcome:
+    """Prunes every kernel alike on TFMOT's schedule, with 4-bit QAT."""
+    model = MaskedModel(copy(net), bit_width=4)
+    density = budget * _FLOAT_BITS / 4
+    densities = pruning.uniform_densities(model.kernels, density)
+    return _prune_and_train(model, training, densities, {})
+
+
+def prune_qat_layer_wise(
+    net: keras.Model, training: Any, budget: float
+) -> Outcome:
+    """As uniform, with a split over the kernels chosen on validation.
+
+    The candidates differ in how they weigh the multiply-accumulates; each is
+    judged after pruning in one shot, quantization and BatchNorm
+    re-estimation.
+    """
+    density = budget * _FLOAT_BITS / 4
+    kernels = find_kernels(net)
+    candidates: dict[Any, list[float]] = {
+        "uniform": pruning.uniform_densities(kernels, density)
+    }
+    for exponent in _EXPONENTS:
+        candidates[exponent] = pruning.layer_wise_densities(
+            kernels, density, exponent=exponent
+        )
+    scores = {}
+    for name, densities in candidates.items():
+        trial = MaskedModel(copy(net), bit_width=4)
+        pruning.set_masks(trial, densities)
+        codeq_keras.reestimate_batch_norm(
+            trial.latent_model, calibration(training)
+        )
+        scores[name] = _accuracy(trial, training.split.validation)
+    best = max(scores, key=scores.__getitem__)
+    model = MaskedModel(copy(net), bit_width=4)
+    return _prune_and_train(
+        model, training, candidates[best], {"exponent": best}
+    )
+
+
+def optimal_brain_compression(
+    net: keras.Model, training: Any, budget: float
+) -> Outcome:
+    """Prunes and quantizes after training, layer by layer."""
+    model = copy(net)
+    samples = np.concatenate(calibration(training)[:4])
+    optimal_brain.compress(
+        model, samples, bit_width=4, density=budget * _FLOAT_BITS / 4
+    )
+    codeq_keras.reestimate_batch_norm(model, calibration(training))
+    kernels = find_kernels(model)
+    deployed = [
+        keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
+    ]
+    return Outcome(model, kernels, deployed, [4] * len(kernels))
+
+
+def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
+    """The published method: its grid and its penalties, learned bits."""
+    config = codeq_keras.CoDeQConfig(
+        bit_width="learned", min_bit_width=2, level_grid="paper"
+    )
+    regularizer = codeq_keras.CompressionRegularizer(
+        dead_zone_penalty=_PAPER_PENALTY, bit_width_penalty=_PAPER_PENALTY
+    )
+    model = codeq_keras.quantize_model(net, config, regularizer=regularizer)
+    training.fit(model)
+    return _codeq_outcome(model, {"penalty": _PAPER_PENALTY})
+
+
+def codeq(**changes: Any) -> Callable[..., Outcome]:
+    """Returns this package's method with one number, the budget.
+
+    Args:
+        **changes: `bit_width` and `level_grid`.
+    """
+
+    def compress(net: keras.Model, training: Any, budget: float) -> Outcome:
+        settings = {
+            "bit_width": bit_width_for(budget),
+            "level_grid": "uniform",
+            **changes,
+        }
+        model = codeq_keras.quantize_model(
+            net,
+            codeq_keras.CoDeQConfig(
+                bit_width=settings["bit_width"],
+                level_grid=settings["level_grid"],
+            ),
+        )
+        training.fit(
+            model,
+            [codeq_keras.CompressionBudget(relative_bops=budget)],
+        )
+        codeq_keras.reestimate_batch_norm(model, calibration(training))
+        return _codeq_outcome(model, settings)
+
+    return compress
+
+
+def bit_width_for(budget: float) -> int:
+    """Returns the bits with which a budget is met best; from the ablations."""
+    if budget >= 0.04:
+        return 4
+    return 3 if budget >= 0.02 else 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method and what a run of it needs.
+
+    Attributes:
+        label: Its name in the table.
+        compress: From the float network, the training and the budget to an
+            `Outcome`.
+        has_budget: Whether it aims at relative BOPs.
+        trains: Whether it trains, as opposed to working after training.
+    """
+
+    label: str
+    compress: Callable[..., Outcome]
+    has_budget: bool = True
+    trains: bool = True
+
+
+METHODS = {
+    "float": Method("Float fine-tuning", fine_tune, has_budget=False),
+    "qat8": Method("Min-max QAT 8 bit", min_max_qat(8), has_budget=False),
+    "qat4": Method("Min-max QAT 4 bit", min_max_qat(4), has_budget=False),
+    "qat3": Method("Min-max QAT 3 bit", min_max_qat(3), has_budget=False),
+    "prune_uniform": Method("Prune (uniform) + QAT 4 bit", prune_qat_uniform),
+    "prune_layer_wise": Method(
+        "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
+    ),
+    "obc": Method(
+        "OBC-style, after training, 4 bit",
+        optimal_brain_compression,
+        trains=False,
+    ),
+    "paper": Method("CoDeQ as published", codeq_paper, has_budget=False),
+    "ours": Method("CoDeQ for Keras", codeq()),
+}
+
+
+def calibration(training: Any) -> list[np.ndarray]:
+    """Returns batches of training inputs."""
+    x = training.split.train[0]
+    count = _CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE
+    return [
+        x[start : start + _CALIBRATION_BATCH_SIZE]
+        for start in range(0, min(count, len(x)), _CALIBRATION_BATCH_SIZE)
+    ]
+
+
+def copy(model: keras.Model) -> keras.Model:
+    """Returns a copy of a functional model with its weights."""
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _prune_and_train(
+    model: MaskedModel,
+    training: Any,
+    densities: Sequence[float],
+    settings: dict[str, Any],
+) -> Outcome:
+    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
+    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
+    training.fit(model, [schedule])
+    return _masked_outcome(model, settings)
+
+
+def _masked_outcome(
+    model: MaskedModel, settings: dict[str, Any] | None = None
+) -> Outcome:
+    bits = model.bit_width or _FLOAT_BITS
+    return Outcome(
+        model,
+        model.kernels,
+        model.deployed(),
+        [bits] * len(model.kernels),
+        settings or {},
+    )
+
+
+def _codeq_outcome(model: Any, settings: dict[str, Any]) -> Outcome:
+    deployed = [
+        keras.ops.convert_to_numpy(quantizer(kernel.variable))
+        for kernel, quantizer in zip(
+            model.kernels, model.quantizers, strict=True
+        )
+    ]
+    bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
+    return Outcome(model, model.kernels, deployed, bits, settings)
+
+
+def _accuracy(model: keras.Model, split: tuple[Any, Any]) -> float:
+    x, y = split
+    logits = model.predict(x, batch_size=500, verbose=0)
+    return float((logits.argmax(-1) == y).mean())

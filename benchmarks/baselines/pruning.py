@@ -1,0 +1,122 @@
+"""Magnitude pruning on TFMOT's polynomial schedule, for any Keras backend."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from baselines.masked_model import MaskedModel
+from codeq_keras.kernels import Kernel
+
+# TFMOT's defaults: the masks change every 100 steps, with exponent 3.
+FREQUENCY = 100
+POWER = 3
+
+# A schedule starts from this density where the goal is below it.
+_INITIAL_DENSITY = 0.6
+
+
+def uniform_densities(kernels: Sequence[Kernel], density: float) -> list[float]:
+    """Returns the same density for every kernel."""
+    return [density] * len(kernels)
+
+
+def layer_wise_densities(
+    kernels: Sequence[Kernel], density: float, *, exponent: float
+) -> list[float]:
+    """Returns the densities that one threshold over the whole model leaves.
+
+    The threshold acts on `|w|`, divided by the root mean square of its kernel
+    and by the multiply-accumulates per weight to the power `exponent`.
+
+    Args:
+        kernels: Kernels with trained weights.
+        density: Fraction of the multiply-accumulates to keep, in (0, 1].
+        exponent: 0 is global pruning of normalised weights; larger values
+            prune the kernels whose weights are used more often harder.
+    """
+    scores, costs, owners = [], [], []
+    for index, kernel in enumerate(kernels):
+        weights = np.abs(keras.ops.convert_to_numpy(kernel.variable)).ravel()
+        cost = (kernel.num_macs or 0) / kernel.num_weights
+        rms = np.sqrt(np.mean(weights**2))
+        scores.append(weights / rms / cost**exponent)
+        costs.append(np.full(weights.size, cost))
+        owners.append(np.full(weights.size, index))
+    order = np.argsort(-np.concatenate(scores))
+    cost = np.concatenate(costs)[order]
+    kept = order[np.cumsum(cost) <= density * cost.sum()]
+    counts = np.bincount(np.concatenate(owners)[kept], minlength=len(kernels))
+    # No kernel may vanish: a network that is cut in two learns nothing.
+    return [
+        max(count, 1) / kernel.num_weights
+        for count, kernel in zip(counts, kernels, strict=True)
+    ]
+
+
+def set_masks(model: MaskedModel, densities: Sequence[float]) -> None:
+    """Keeps the largest weights of every kernel and zeroes the others."""
+    for kernel, mask, density in zip(
+        model.kernels, model.masks, densities, strict=True
+    ):
+        weights = keras.ops.convert_to_numpy(kernel.variable)
+        magnitudes = np.abs(weights)
+        kept = max(1, round(density * magnitudes.size))
+        threshold = np.partition(magnitudes.ravel(), -kept)[-kept]
+        keep = (magnitudes >= threshold) & (magnitudes > 0)
+        mask.assign(keep.astype("float32"))
+        kernel.variable.assign(weights * keep)
+
+
+def polynomial_decay(progress: float, start: float, end: float) -> float:
+    """Returns TFMOT's `PolynomialDecay` at a fraction of its duration.
+
+    Example:
+
+    >>> polynomial_decay(0.5, 0.0, 0.8)
+    0.7
+    """
+    remaining = 1.0 - min(max(progress, 0.0), 1.0)
+    return end + (start - end) * remaining**POWER
+
+
+class PruneOnSchedule(keras.callbacks.Callback):
+    """Prunes a `MaskedModel` gradually over the first part of the training.
+
+    Args:
+        densities: Final density of every kernel.
+        end_step: Step at which they are reached.
+    """
+
+    def __init__(self, densities: Sequence[float], *, end_step: int) -> None:
+        super().__init__()
+        self.densities = densities
+        self.end_step = end_step
+        self.step = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Sets the first masks."""
+        self._update()
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Sets new masks every 100 steps until the schedule ends."""
+        self.step += 1
+        due = self.step % FREQUENCY == 0 and self.step < self.end_step
+        if due or self.step == self.end_step:
+            self._update()
+
+    def _update(self) -> None:
+        # Under JAX the trained state is written back only on request.
+        if keras.backend.backend() == "jax" and self.step:
+            self.model.jax_state_sync()
+        progress = self.step / self.end_step
+        set_masks(
+            self.model,
+            [
+                polynomial_decay(progress, max(end, _INITIAL_DENSITY), end)
+                for end in self.densities
+            ],
+        )

@@ -1,0 +1,144 @@
+"""`benchmarks/accuracy.py` runs, resumes and reports."""
+
+import subprocess
+import sys
+
+import accuracy
+import accuracy_methods
+import accuracy_report
+import keras
+import numpy as np
+import pytest
+
+BUDGET = 0.06
+
+
+def tiny_network() -> keras.Model:
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(16, 3, strides=2, name="conv")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(2, name="dense")(x))
+
+
+def stripes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with vertical stripes (0) or horizontal ones (1)."""
+    rng = np.random.default_rng(len(split))
+    labels = rng.integers(0, 2, count)
+    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
+    x[labels == 0, :, ::2] += 1
+    x[labels == 1, ::2] += 1
+    return x, labels
+
+
+@pytest.fixture
+def workload(monkeypatch):
+    tiny = accuracy.Workload(tiny_network, stripes, "stripes")
+    monkeypatch.setitem(accuracy.WORKLOADS, "tiny", tiny)
+    counts = {"train": 640, "validation": 100, "test": 200}
+    monkeypatch.setattr(accuracy, "NUM_EXAMPLES", counts)
+    monkeypatch.setattr(accuracy, "FLOAT_EPOCHS", 2)
+
+
+def run(monkeypatch, folder, *methods: str, command: str = "run") -> None:
+    arguments = ["--model", "tiny", "--results", str(folder)]
+    if command == "run":
+        arguments += ["--methods", *methods, "--budgets", str(BUDGET)]
+        arguments += ["--epochs", "30", "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", command, *arguments])
+    accuracy.main()
+
+
+def test_runs_are_recorded_once_and_reported(workload, monkeypatch, tmp_path):
+    methods = ("float", "prune_layer_wise", "obc", "ours")
+    run(monkeypatch, tmp_path, *methods)
+    path = tmp_path / "accuracy_tiny.jsonl"
+    lines = accuracy.read(path)
+    assert [line["method"] for line in lines] == list(methods)
+    run(monkeypatch, tmp_path, *methods)
+    assert accuracy.read(path) == lines
+
+    by_method = {line["method"]: line for line in lines}
+    assert by_method["float"]["relative_bops"] == 1.0
+    # 300 steps meet a budget; one weight of the convolution is 1.4 % of it.
+    assert by_method["ours"]["relative_bops"] == pytest.approx(BUDGET, rel=0.05)
+    for method in ("prune_layer_wise", "obc"):
+        assert by_method[method]["relative_bops"] <= BUDGET * 1.1
+    assert by_method["ours"]["test_accuracy"] > 0.9
+
+    run(monkeypatch, tmp_path, command="report")
+    table = path.with_suffix(".md").read_text()
+    for method in methods:
+        assert accuracy_methods.METHODS[method].label in table
+    assert path.with_suffix(".png").stat().st_size > 0
+
+
+def test_table_gives_the_spread_and_the_loss_against_equal_epochs():
+    common = {
+        "model": "m",
+        "sparsity": 0.5,
+        "kernel_bytes": 100,
+        "date": "2026-01-01",
+        "versions": {"keras": "3"},
+        "hardware": "cpu",
+    }
+    lines = [
+        common
+        | {
+            "method": method,
+            "epochs": 12,
+            "budget": budget,
+            "seed": seed,
+            "relative_bops": bops,
+            "test_accuracy": value,
+        }
+        for method, budget, bops, values in (
+            ("ours", 0.05, 0.05, (0.90, 0.92)),
+            ("float", None, 1.0, (0.91, 0.93)),
+        )
+        for seed, value in enumerate(values)
+    ]
+    table = accuracy_report.table(
+        accuracy_report.grouped(lines), lines, note="test"
+    )
+    assert "| 91.00 ± 1.41 | -1.00 |" in table
+    assert table.index("Float fine-tuning") < table.index("CoDeQ for Keras")
+
+
+def test_augmentation_keeps_images_and_labels_together():
+    x = np.arange(64 * 4, dtype="float32").reshape(64, 2, 2, 1)
+    batches = accuracy.Batches(x, np.arange(64), seed=0, augment=True)
+    images, labels = batches[0]
+    np.testing.assert_array_equal(
+        np.sort(images.reshape(64, 4)), np.sort(x[labels].reshape(64, 4))
+    )
+    assert not np.array_equal(images, x[labels])
+    # The data itself is not turned.
+    assert np.array_equal(x.ravel(), np.arange(64 * 4))
+
+
+@pytest.mark.slow
+def test_training_half_needs_no_tensorflow():
+    code = """
+import sys
+class NoTensorFlow:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, NoTensorFlow())
+import accuracy
+accuracy.load_keywords("train", 1)
+"""
+    folder = accuracy.RESULTS.parent
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            "KERAS_BACKEND": "jax",
+            "PYTHONPATH": f"{folder}:{folder.parent}",
+            "PATH": "",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
