@@ -63,9 +63,9 @@ class CompressionBudget(CompressionLogger):
 
     Raises:
         ValueError: If not exactly one budget in (0, 1) is given; at the
-            beginning of `fit`, if the model is not a quantized one, or
-            `relative_bops` meets a kernel whose multiply-accumulates are not
-            known.
+            beginning of `fit`, if the model is not a quantized one, a kernel
+            is on `level_grid="paper"`, or `relative_bops` meets a kernel
+            whose multiply-accumulates are not known.
 
     Warns:
         UserWarning: At the end of `fit`, if the budget was missed.
@@ -104,6 +104,7 @@ class CompressionBudget(CompressionLogger):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
+        self._check_logits()
         current = summarize(self.model)
         if self.name not in current:
             unknown = [k.path for k in self.model.kernels if k.num_macs is None]
@@ -143,6 +144,23 @@ class CompressionBudget(CompressionLogger):
                 f"{self.name} is {reached[self.name]:.4f}. Train for more "
                 "steps (300 or more), or allow more.",
                 stacklevel=2,
+            )
+
+    def _check_logits(self) -> None:
+        """Raises a ValueError where the optimizer moves the logits."""
+        published = [
+            kernel.path
+            for kernel, quantizer in zip(
+                self.model.kernels, self.model.quantizers, strict=True
+            )
+            if quantizer and quantizer.config.level_grid == "paper"
+        ]
+        if published:
+            raise ValueError(
+                "A budget needs logits that move at their own rate. Received: "
+                f"level_grid='paper' for {published}, whose logits move at "
+                "the optimizer's. Use `CompressionRegularizer` there, or "
+                "another grid."
             )
 
     def _cost(self, values: dict[str, float]) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras.activation import ACTIVATION_BIT_WIDTHS
 from codeq_keras.logit import MAX_LOGIT
 from codeq_keras.ops import LEVEL_GRIDS
 
@@ -24,7 +25,8 @@ class CoDeQConfig:
         max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
         level_grid: `"dead_zone"` (default; int8 codes with few distinct
             values), `"uniform"` (codes of `bit_width` bits, for packed
-            files) or `"paper"` (as published; cannot be exported).
+            files) or `"paper"` (as published, the motion of the logits
+            included, see `CompressionRegularizer`; cannot be exported).
         axis: None for one scale per kernel, -1 for one per output channel.
         sparsity_block: 1, 2 or 4 neighbouring output channels that are pruned
             together, see `codeq_keras.ops.fake_quantize`.
@@ -34,6 +36,9 @@ class CoDeQConfig:
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
             `max_bit_width`. Used by `"learned"` only.
+        activation_bit_width: None leaves the activations in float; 8 also
+            rounds them to int8 in training, where a TFLite file does, and
+            trains their ranges. For the whole model: not for `overrides`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -62,6 +67,7 @@ class CoDeQConfig:
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
+    activation_bit_width: int | None = None
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
@@ -106,6 +112,13 @@ class CoDeQConfig:
                     f"Received: {name}={value!r}"
                 )
 
+        if self.activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
+            raise ValueError(
+                "`activation_bit_width` must be None or one of "
+                f"{ACTIVATION_BIT_WIDTHS}. Received: "
+                f"activation_bit_width={self.activation_bit_width!r}"
+            )
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return dataclasses.asdict(self)
@@ -132,6 +145,12 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+            )
+        if rule is not None and rule.activation_bit_width is not None:
+            raise ValueError(
+                "`activation_bit_width` is for the whole model and belongs in "
+                "`config`, not in `overrides`. Received: "
+                f"{pattern!r}: {rule!r}"
             )
         try:
             found = any(re.search(pattern, path) for path in paths)

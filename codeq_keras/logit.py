@@ -1,4 +1,4 @@
-"""A trainable scalar whose step size does not depend on the optimizer."""
+"""The two kinds of logits: at their own rate, and at the optimizer's."""
 
 from typing import Any
 
@@ -84,6 +84,54 @@ class Logit(keras.layers.Layer):
     def restart(self) -> None:
         """Forgets the size of earlier moves: a new training, a new rate."""
         self.mean_square.assign(0.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "initial_value": self.initial_value}
+
+
+class PlainLogit(keras.layers.Layer):
+    """A logit that is a weight like any other, as in the paper.
+
+    The optimizer moves `value` itself. With stochastic gradient descent a
+    penalty `lambda * value ** 2` therefore shrinks it by the same factor in
+    every step, which is how the published dynamics come about; Adam divides
+    the factor away.
+
+    Args:
+        initial_value: Float, magnitude at most 4.
+
+    Example:
+
+    >>> logit = PlainLogit(initial_value=3.0)
+    >>> logit.build()
+    >>> [variable.name for variable in logit.trainable_variables]
+    ['value']
+    """
+
+    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variable, a scalar."""
+        self.value = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="value",
+        )
+        self.built = True
+
+    def tensor(self) -> Any:
+        """Returns the value as a scalar, differentiable."""
+        return ops.convert_to_tensor(self.value)
+
+    def advance(self, *, rate: Any, step: Any) -> None:
+        """Does nothing: the optimizer has moved the value already."""
+
+    def restart(self) -> None:
+        """Does nothing: there is no size of earlier moves to forget."""
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

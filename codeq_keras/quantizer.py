@@ -8,7 +8,7 @@ import numpy as np
 
 from codeq_keras import ops
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.logit import Logit
+from codeq_keras.logit import Logit, PlainLogit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
     same one. `quantize_model` creates one per kernel; a training loop of your
     own calls `advance` once per step and `update_abs_bound` now and then.
 
+    On `level_grid="paper"` the logits are weights that the optimizer moves
+    (`PlainLogit`); on the others they move at a rate of their own (`Logit`).
+
     Args:
         config: `CoDeQConfig`, or None for its defaults.
         axis: Axes of the kernel with a bound of their own where
@@ -75,7 +78,8 @@ class DeadZoneQuantizer(keras.layers.Layer):
     Reference:
 
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Alg. 1. Differs from
-      it in: the bound is refreshed every few steps instead of every step.
+      it in: the bound is refreshed every few steps instead of every step; the
+      logits of the grids other than `"paper"`.
     """
 
     def __init__(
@@ -93,12 +97,13 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.axis = None
         else:
             self.axis = (-1,) if axis is None else tuple(axis)
-        self.dead_zone_logit = Logit(
+        logit = PlainLogit if self.config.level_grid == "paper" else Logit
+        self.dead_zone_logit = logit(
             self.config.initial_dead_zone_logit, name="dead_zone_logit"
         )
         self.bit_width_logit = None
         if self.config.bit_width == "learned":
-            self.bit_width_logit = Logit(
+            self.bit_width_logit = logit(
                 self.config.initial_bit_width_logit, name="bit_width_logit"
             )
 
@@ -193,7 +198,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         )
         return cls(**config)
 
-    def _logits(self) -> list[Logit]:
+    def _logits(self) -> list[Logit | PlainLogit]:
         logits = [self.dead_zone_logit, self.bit_width_logit]
         return [logit for logit in logits if logit is not None]
 

@@ -4,9 +4,12 @@ Modules: `export` and `delivery` (the order of the steps), `preflight` (before
 training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
 `matching` and `exact_weights` (the trained integers), `storage`, `packing` and
 `sparse_encoding` (their bytes), `graph` and `flatbuffer` (the file format),
-`interpreter` and `sandbox` (LiteRT), `verify`, `inspect` and `targets`.
+`interpreter` and `sandbox` (LiteRT), `verify`, `inspect` and `targets`;
+`benchmark` with `measurements`, `sizes` and `arm`.
 """
 
+from tflite_export.benchmark import benchmark
+from tflite_export.benchmark_report import BenchmarkReport, BenchmarkRow
 from tflite_export.delivery import ExportResult
 from tflite_export.export import export
 from tflite_export.inspect import Inspection, TensorRow, inspect
@@ -15,6 +18,8 @@ from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.verify import OutputComparison, VerificationReport, verify
 
 __all__ = [
+    "BenchmarkReport",
+    "BenchmarkRow",
     "CheckReport",
     "ExportResult",
     "Finding",
@@ -22,6 +27,7 @@ __all__ = [
     "OutputComparison",
     "TensorRow",
     "VerificationReport",
+    "benchmark",
     "check",
     "check_file",
     "export",

@@ -1,4 +1,4 @@
-"""Stripped Keras model -> full-integer int8 flatbuffer.
+"""Stripped Keras model -> full-integer int8 flatbuffer, or a float32 one.
 
 The only file that imports TensorFlow. The converter runs in a child process:
 its log stays out of the terminal, and where it crashes (rolled recurrent
@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,32 @@ def convert(
     """
     with tempfile.TemporaryDirectory() as folder:
         _export_saved_model(model, inputs, samples, Path(folder))
-        return _convert_in_child(folder)
+        _save_samples(inputs, samples, Path(folder))
+        return _convert_in_child(folder, "int8")
+
+
+def convert_float(
+    model: "keras.Model",
+    inputs: "list[ModelInput]",
+    samples: list[np.ndarray],
+) -> bytes:
+    """Converts a model to a `.tflite` file that computes in float32.
+
+    Args:
+        model: A Keras model without quantizers, on the TensorFlow backend.
+        inputs: Its inputs; their names become the names in the file.
+        samples: One array of shape `(n, ...)` for each input; only the shapes
+            matter.
+
+    Returns:
+        The bytes of the file, with a batch of 1.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _export_saved_model(model, inputs, samples, Path(folder))
+        return _convert_in_child(folder, "float32")
 
 
 def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
@@ -71,35 +96,68 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
-    import tensorflow as tf
-
     from tflite_export.representative import pack_inputs
 
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
+
+    return convert_function(predict, inputs, model.weights)
+
+
+def convert_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None = None,
+) -> bytes:
+    """Converts a function that fake-quantizes its activations.
+
+    Args:
+        predict: Takes one tensor per input; returns a structure of tensors.
+        inputs: Its inputs; without samples, a size that is left open becomes 1.
+        weights: The variables it reads.
+        samples: None, which leaves activations without a range in float; or
+            one array of shape `(n, ...)` for each input, on which the ranges
+            that the function does not bring are measured.
+
+    Returns:
+        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
+    import tensorflow as tf
+
+    shapes = [
+        (n or 1 for n in spec.shape) if samples is None else array.shape[1:]
+        for spec, array in zip(inputs, samples or inputs, strict=True)
+    ]
     specs = [
-        tf.TensorSpec((1, *(n or 1 for n in spec.shape)), spec.dtype, spec.name)
-        for spec in inputs
+        tf.TensorSpec((1, *shape), spec.dtype, spec.name)
+        for spec, shape in zip(inputs, shapes, strict=True)
     ]
 
     @tf.function(input_signature=specs)
-    def predict(*values: Any) -> dict[str, Any]:
-        outputs = model(pack_inputs(model, values), training=False)
-        flat = tf.nest.flatten(outputs)
+    def outputs_by_name(*values: Any) -> dict[str, Any]:
+        flat = tf.nest.flatten(predict(*values))
         return {f"output_{index}": value for index, value in enumerate(flat)}
 
     module = tf.Module()
-    module.weights = list(model.weights)
+    module.weights = list(weights)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(
-            module, str(Path(folder, _SAVED_MODEL)), signatures=predict
+            module, str(Path(folder, _SAVED_MODEL)), signatures=outputs_by_name
         )
-        return _convert_in_child(folder)
+        if samples is not None:
+            _save_samples(inputs, samples, Path(folder))
+        return _convert_in_child(folder, "int8")
 
 
-def _convert_in_child(folder: str) -> bytes:
+def _convert_in_child(folder: str, dtype: str) -> bytes:
     # `-P`: without it this folder would be searched first, and the standard
     # library would find our `inspect.py`.
     child = subprocess.run(
-        [sys.executable, "-P", __file__, folder],
+        [sys.executable, "-P", __file__, folder, dtype],
         capture_output=True,
         text=True,
         errors="replace",
@@ -136,6 +194,11 @@ def _export_saved_model(
         input_signature=[pack_inputs(model, specs)],
         verbose=False,
     )
+
+
+def _save_samples(
+    inputs: "list[ModelInput]", samples: list[np.ndarray], folder: Path
+) -> None:
     names = [spec.name for spec in inputs]
     (folder / _NAMES).write_text(json.dumps(names))
     for index, array in enumerate(samples):
@@ -179,13 +242,21 @@ def _representative_dataset(
     return dataset
 
 
-def _convert_saved_model(folder: Path) -> None:
+def _convert_saved_model(folder: Path, dtype: str) -> None:
     """Runs in the child process."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / _SAVED_MODEL)
     )
+    if dtype == "int8":
+        _ask_for_int8(converter, folder)
+    (folder / _RESULT).write_bytes(converter.convert())
+
+
+def _ask_for_int8(converter: Any, folder: Path) -> None:
+    import tensorflow as tf
+
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     # A model that fake-quantizes itself brings its ranges, and no samples.
     if (folder / _NAMES).exists():
@@ -195,8 +266,7 @@ def _convert_saved_model(folder: Path) -> None:
         ]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    (folder / _RESULT).write_bytes(converter.convert())
 
 
 if __name__ == "__main__":
-    _convert_saved_model(Path(sys.argv[1]))
+    _convert_saved_model(Path(sys.argv[1]), sys.argv[2])

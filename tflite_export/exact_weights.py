@@ -15,6 +15,7 @@ from tflite_export.flatbuffer import Constant, Flatbuffer, InputSite, Tensor
 from tflite_export.matching import Match, Slot
 from tflite_export.weight_sites import (
     WeightSite,
+    embedding_sites,
     float_operators,
     weight_sites,
 )
@@ -40,6 +41,19 @@ class TrainedWeight(Protocol):
     @property
     def bit_width(self) -> int:
         """Bits of a code, sign included."""
+
+
+class FoldedInputGainError(ValueError):
+    """A BatchNormalization was folded into the input channels of kernels.
+
+    Args:
+        message: For the user, with all problems of the model.
+        paths: The kernels for which it is the problem.
+    """
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 class WrittenWeights(NamedTuple):
@@ -76,15 +90,15 @@ def write_exact_weights(
         ValueError: If a trained weight is not in the file, or is there in a
             form that its codes cannot express.
     """
-    sites = weight_sites(flatbuffer)
+    sites = [*weight_sites(flatbuffer), *embedding_sites(flatbuffer)]
     matches = matching.match_slots([s.slot for s in sites], kernels)
-    _require_all_found(flatbuffer, sites, matches, trained)
+    require_all_found(flatbuffer, sites, matches, trained)
     writes: dict[InputSite, Constant] = {}
     notes = []
     silent: Counter[str] = Counter()
     for site, match in zip(sites, matches, strict=True):
         if match is None or match.path not in trained:
-            notes.append(_untrained_note(site, match))
+            notes += _untrained_notes(site, match)
             continue
         scales, estimated = _new_scales(site, match, trained[match.path])
         constants = [Constant(_new_codes(site, match), scales, _axis(site))]
@@ -102,13 +116,23 @@ def write_exact_weights(
             )
         silent[match.path] = max(silent[match.path], match.num_silent_rows)
     flatbuffer.replace_inputs(writes)
+    _requantize_lookups(flatbuffer, writes)
     silent_channels = {path: n for path, n in silent.items() if n}
-    notes.extend(
+    notes.extend(silent_channel_notes(silent_channels))
+    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def silent_channel_notes(silent_channels: Mapping[str, int]) -> list[str]:
+    """Returns a note for each path with channels that a gain of zero removed.
+
+    Args:
+        silent_channels: The number of channels by path.
+    """
+    return [
         f"{path!r}: {count} channels have a folded gain of zero (gamma of the "
         "BatchNormalization); the file holds zeros there."
         for path, count in silent_channels.items()
-    )
-    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+    ]
 
 
 def unequal_weights(
@@ -129,9 +153,14 @@ def unequal_weights(
         Paths in the order of `trained`; empty if every code is in the file,
         and no operator reads a changed copy of them.
     """
-    sites = weight_sites(flatbuffer)
-    slots = [site.slot for site in sites]
-    matches = matching.match_slots(slots, kernels)
+    sites = [*weight_sites(flatbuffer), *embedding_sites(flatbuffer)]
+    whole = [site.slot for site in sites]
+    found = matching.match_windows(whole, kernels)
+    matches = [match for _, match in found]
+    slots = [
+        matching.windowed(slot, window)
+        for slot, (window, _) in zip(whole, found, strict=True)
+    ]
     equal: set[str] = set()
     unequal: set[str] = set()
     for slot, match in zip(slots, matches, strict=True):
@@ -187,6 +216,8 @@ def _new_scales(
     )
     codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
     old: np.ndarray = site.tensor.scales.astype(np.float64)
+    if site.operator.name in ("GATHER", "ADD"):
+        return _table_scale(old, held, codes, weight)
     if np.array_equal(held, codes):
         return _snap(old, weight), 0
     if old.size == 1 and len(held) > 1:
@@ -208,6 +239,21 @@ def _new_scales(
     return _snap(new, weight), int(np.sum(has_codes & ~is_full))
 
 
+def _requantize_lookups(
+    flatbuffer: Flatbuffer, writes: Mapping[InputSite, Constant]
+) -> None:
+    """Lets what a GATHER looks up reach its readers in their own scale.
+
+    The operator copies integers, so that its output has the table's scale.
+    """
+    gathers = {(o.subgraph, o.index): o for o in flatbuffer.operators}
+    # From the last, since each one moves those behind it.
+    for site in sorted(writes, reverse=True):
+        operator = gathers[site.subgraph, site.operator]
+        if operator.name == "GATHER":
+            flatbuffer.requantize_output(operator, writes[site].scales)
+
+
 def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
     """One scale where all are equal: fewer bytes, and older runtimes know it.
 
@@ -219,6 +265,18 @@ def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
     ):
         return constants
     return [c._replace(scales=c.scales[:1]) for c in constants]
+
+
+def _table_scale(
+    old: np.ndarray, held: np.ndarray, codes: np.ndarray, weight: TrainedWeight
+) -> tuple[np.ndarray, int]:
+    """The trained scale, unless the converter multiplied the table."""
+    gain = _estimated_gains(held, codes)
+    trained = np.asarray(weight.scale, np.float32).reshape(-1)[:1]
+    rounding = 1 / max(float(np.abs(held).max()), 1.0)
+    if not codes.any() or abs(old * gain / trained - 1).max() <= rounding:
+        return trained, 0
+    return (old * gain).astype(np.float32), 1
 
 
 def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -265,32 +323,41 @@ def _new_bias(
     )
 
 
-def _untrained_note(site: WeightSite, match: Match | None) -> str:
+def _untrained_notes(site: WeightSite, match: Match | None) -> list[str]:
     if match is not None:
-        return (
+        return [
             f"{match.path!r} was not quantized in training: the file holds the "
             "converter's own int8 rounding of it."
-        )
-    return (
+        ]
+    if site.operator.name in ("GATHER", "ADD"):
+        return []  # A bias or an index table, as in any model.
+    return [
         f"{site.operator.name} reads the constant {site.tensor.name!r}, which "
         "is no weight of the model; the converter's rounding is kept."
-    )
+    ]
 
 
-def _require_all_found(
+def require_all_found(
     flatbuffer: Flatbuffer,
     sites: Sequence[WeightSite],
     matches: Sequence[Match | None],
     trained: Mapping[str, TrainedWeight],
 ) -> None:
-    """Raises an error that names every kernel the codes cannot replace."""
+    """Raises an error that names every kernel the codes cannot replace.
+
+    Args:
+        flatbuffer: The converted file.
+        sites: The places of it that may hold kernels.
+        matches: What each of them holds.
+        trained: The trained weights by path.
+    """
     unmatched = [
         site.slot
         for site, match in zip(sites, matches, strict=True)
         if match is None
     ]
     found = {match.path for match in matches if match is not None}
-    problems = []
+    problems, folded = [], []
     for path, weight in trained.items():
         changed = [s for s in unmatched if s.codes.size == weight.codes.size]
         if path in found and not any(
@@ -301,17 +368,25 @@ def _require_all_found(
             continue
         if path not in found and _is_merged(path, weight, sites, matches):
             continue
-        problems.append(_reason(path, weight, changed))
+        has_gain = any(
+            matching.holds_input_gain(s, weight.codes) for s in changed
+        )
+        if has_gain:
+            folded.append(path)
+        problems.append(_reason(path, weight, has_gain))
     if not problems:
         return
     floats = float_operators(flatbuffer)
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
-    raise ValueError(
+    message = (
         "Every trained weight must be in the file as its trained integers. "
         "Received a model for which this is impossible:\n"
         + "\n".join(f"- {problem}" for problem in problems)
         + hint
     )
+    if folded:
+        raise FoldedInputGainError(message, folded)
+    raise ValueError(message)
 
 
 def _is_merged(
@@ -329,9 +404,15 @@ def _is_merged(
     return False
 
 
-def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
+def _reason(path: str, weight: TrainedWeight, has_input_gain: bool) -> str:
     layer = path.rpartition("/")[0] or path
-    if not any(matching.holds_input_gain(s, weight.codes) for s in changed):
+    if path.endswith("embeddings") and np.size(weight.scale) > 1:
+        return (
+            f"{path!r}: a table has one scale in a file (its scale has the "
+            f"shape {np.shape(weight.scale)}). Quantize layer {layer!r} with "
+            "`axis=None`."
+        )
+    if not has_input_gain:
         return (
             f"{path!r}: no operator holds it. The converter left the layer in "
             "float, replaced it or merged it with something else. Leave layer "
@@ -348,8 +429,9 @@ def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
         )
     return (
         f"{path!r}: the BatchNormalization in front of layer {layer!r} was "
-        "folded into the input channels of its kernel. Put an activation "
-        f"between the two (BatchNormalization -> ReLU -> {layer}), or move the "
-        "BatchNormalization directly behind the linear layer before it, or "
-        "remove it."
+        "folded into the input channels of its kernel. Use keras.layers.Dense "
+        f"or EinsumDense for {layer!r}, which the export can rewrite, or put "
+        f"an activation between the two (BatchNormalization -> ReLU -> "
+        f"{layer}), or move the BatchNormalization directly behind the linear "
+        "layer before it."
     )

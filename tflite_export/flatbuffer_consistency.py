@@ -21,11 +21,17 @@ _OPERATOR_NAMES = {
 # How many inputs are read without asking whether they are there.
 _NUM_INPUTS = {
     "BATCH_MATMUL": 2,
+    "ADD": 2,
     "CONV_2D": 2,
     "DENSIFY": 1,
+    "DEPTH_TO_SPACE": 1,
+    "DEQUANTIZE": 1,
     "DEPTHWISE_CONV_2D": 2,
     "FULLY_CONNECTED": 2,
     "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "RESIZE_BILINEAR": 2,
     "SOFTMAX": 1,
     "TRANSPOSE_CONV": 3,
 }

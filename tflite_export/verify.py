@@ -34,12 +34,15 @@ class OutputComparison:
         p99_lsb: 99th percentile of the differences, in LSB.
         top1_agreement: Fraction in [0, 1] of samples (of positions, for maps)
             with the same largest class; None for outputs of one value.
+        relative_to_range: Whether the output is in float, which has no steps:
+            then the differences are in units of the model's output range.
     """
 
     name: str
     max_lsb: float
     p99_lsb: float
     top1_agreement: float | None
+    relative_to_range: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +102,15 @@ class VerificationReport:
         if self.unequal:
             lines.append(f"DIFFERENT: {', '.join(self.unequal)}")
         for output in self.outputs:
+            form, unit = (
+                (".1e", "of the output range")
+                if output.relative_to_range
+                else (".2f", "LSB")
+            )
             line = (
                 f"{output.name} on {self.num_samples} samples: "
-                f"max {output.max_lsb:.2f} LSB, "
-                f"99 % below {output.p99_lsb:.2f} LSB"
+                f"max {output.max_lsb:{form}} {unit}, "
+                f"99 % below {output.p99_lsb:{form}} {unit}"
             )
             if output.top1_agreement is not None:
                 line += f", top-1 agreement {output.top1_agreement:.3f}"
@@ -161,6 +169,7 @@ def compare(
     *,
     kernels: Mapping[str, np.ndarray] | None = None,
     reference: keras.Model | None = None,
+    run_on: interpreter.Run | None = None,
 ) -> VerificationReport:
     """Compares the bytes of a file with a stripped model and its integers.
 
@@ -173,6 +182,7 @@ def compare(
         kernels: All weights as `ordered_weights` has them; None to read them
             from `stripped`.
         reference: Model whose outputs count; None for `stripped`.
+        run_on: What runs the file; None for this machine.
 
     Returns:
         `VerificationReport`.
@@ -188,9 +198,9 @@ def compare(
     _require_same_shapes("inputs", file.inputs(), samples)
     _require_same_shapes("outputs", file.outputs(), expected)
     names = [spec.name for spec in inputs]
-    actual = interpreter.predict(data, samples, names)
+    actual = interpreter.predict(data, samples, names, run_on=run_on)
     outputs = tuple(
-        _compare_output(name, tensor.scales, a, e)
+        _compare_output(name, tensor, a, e)
         for (name, tensor), a, e in zip(
             file.outputs().items(), actual, expected, strict=True
         )
@@ -263,10 +273,14 @@ def _predict(
 
 
 def _compare_output(
-    name: str, scales: np.ndarray, actual: np.ndarray, expected: np.ndarray
+    name: str, tensor: Tensor, actual: np.ndarray, expected: np.ndarray
 ) -> OutputComparison:
-    # A float or integer output has no step; the difference itself is reported.
-    step = float(scales[0]) if scales.size else 1.0
+    # An integer output without a scale counts: its step is 1.
+    step = float(tensor.scales[0]) if tensor.scales.size else 1.0
+    is_float = tensor.dtype == "float32"
+    if is_float:
+        # A constant output has no range; its size stands for it.
+        step = float(np.ptp(expected) or np.abs(expected).max() or 1.0)
     difference = np.abs(actual - expected) / step
     agreement = None
     if expected.ndim >= 2 and expected.shape[-1] >= 2:
@@ -277,6 +291,7 @@ def _compare_output(
         max_lsb=float(difference.max()),
         p99_lsb=float(np.percentile(difference, 99)),
         top1_agreement=agreement,
+        relative_to_range=is_float,
     )
 
 

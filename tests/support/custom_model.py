@@ -1,4 +1,4 @@
-"""A subclassed model with a custom layer, unknown to Keras's registry."""
+"""A subclassed model and custom layers, unknown to Keras's registry."""
 
 import keras
 
@@ -48,3 +48,25 @@ class SubclassedModel(keras.Model):
 
     def get_config(self):
         return keras.Layer.get_config(self)
+
+
+class TokenAndPosition(keras.layers.Layer):
+    """The first layer of a text Transformer: the sum of two Embeddings."""
+
+    def __init__(self, vocabulary, length, width, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = (vocabulary, length, width)
+        self.token = keras.layers.Embedding(vocabulary, width)
+        self.position = keras.layers.Embedding(length, width)
+
+    def build(self, input_shape):
+        self.token.build(input_shape)
+        self.position.build(input_shape)
+
+    def call(self, tokens):
+        positions = keras.ops.arange(tokens.shape[-1])
+        return self.token(tokens) + self.position(positions)
+
+    def get_config(self):
+        names = ("vocabulary", "length", "width")
+        return super().get_config() | dict(zip(names, self.sizes, strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 
 from tflite_export import interpreter
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.lut_encoding import DECODE, MAX_INDEX_BITS
 from tflite_export.sandbox import run_script
 from tflite_export.targets.findings import (
     CheckReport,
@@ -24,9 +25,12 @@ from tflite_export.targets.findings import (
     require_storage,
     storage_findings,
 )
-from tflite_export.weight_sites import WeightSite, weight_sites
+from tflite_export.weight_sites import (
+    WeightSite,
+    decoded_constants,
+    weight_sites,
+)
 
-MAX_INDEX_BITS = 7
 # An operator, two tensors with scales and names, and headers (measured).
 TABLE_OVERHEAD_BYTES = 800
 _MAX_ATTEMPTS = 16
@@ -86,8 +90,8 @@ def measure(
         data: The file.
         inputs: An array of shape `(n, ...)`, in the type of the file's input,
             by tensor index.
-        reference: The file that LiteRT runs; None for `data`. A file with
-            look-up tables is no file for LiteRT.
+        reference: The file that LiteRT runs; None for `data` with dense
+            weights in place of look-up tables, which are not for LiteRT.
 
     Returns:
         `TflmReport`.
@@ -105,7 +109,7 @@ def measure(
     _, arena = _run(data, first, len(outputs), _FIRST_ARENA_BYTES)
     held, arena = _run_in_small_arena(data, columns, len(outputs), arena)
     expected = interpreter.run(
-        data if reference is None else reference,
+        decompress(data) if reference is None else reference,
         dict(inputs),
         reference_kernels=True,
     )
@@ -158,6 +162,30 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     outputs, _ = run_script(_SCRIPT, data, {}, request)
     names = [site.tensor.name for site in chosen.values()]
     return outputs["model"].tobytes(), names
+
+
+def decompress(data: bytes) -> bytes:
+    """Returns the file with dense weights in place of look-up tables.
+
+    Args:
+        data: A file from `compress`, or one without look-up tables.
+
+    Raises:
+        ValueError: If its tables are damaged.
+    """
+    file = Flatbuffer(data)
+    decoded = decoded_constants(file)
+    if not decoded:
+        return data
+    file.fold(
+        DECODE,
+        {
+            key: tensor.data
+            for key, tensor in decoded.items()
+            if tensor.data is not None
+        },
+    )
+    return file.to_bytes()
 
 
 def table_saving(site: WeightSite) -> int:
