@@ -133,8 +133,9 @@ def pruned_blocks(codes: np.ndarray, size: int) -> np.ndarray:
 def measure_instructions(options: argparse.Namespace) -> None:
     """Counts the instructions of each block and rate on ARM."""
     # Only this half needs the exporter, and `accuracy` also runs on JAX.
-    from tflite_export import arm
+    from tflite_export import arm, interpreter
     from tflite_export.export import export_stripped
+    from tflite_export.flatbuffer import Flatbuffer
     from tflite_export.representative import model_inputs, random_samples
 
     for block, sparsity in RUNS:
@@ -152,8 +153,11 @@ def measure_instructions(options: argparse.Namespace) -> None:
                 target="litert-sparse",
             )
             content = path.read_bytes()
+        arrays = interpreter.quantized_inputs(
+            Flatbuffer(content), samples, [s.name for s in model_inputs(model)]
+        )
         counts = {
-            cpu: arm.count_instructions(content, [samples[0][:1]], cpu=cpu)
+            cpu: arm.count_instructions(content, arrays, cpu=cpu)
             for cpu in arm.CPUS
         }
         row = {"block": block, "zeros": sparsity, "bytes": len(content)}

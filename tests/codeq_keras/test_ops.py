@@ -419,3 +419,43 @@ def test_zero_fraction_counts_the_zeros_of_blocks(rng, level_grid, bit_width):
         keras.ops.convert_to_numpy(quantized),
         keras.ops.convert_to_numpy(codes * scale),
     )
+
+
+def test_gradient_of_blocks_is_that_of_the_level_each_weight_got(rng):
+    weights = rng.normal(scale=0.5, size=(6, 8)).astype("float32")
+    upstream = rng.normal(size=weights.shape).astype("float32")
+    logit, max_code = 0.6, 3
+
+    def loss(w, theta):
+        quantized = ops.fake_quantize(
+            w,
+            abs_bound=1.0,
+            dead_zone_logit=theta,
+            bit_width=3,
+            sparsity_block=2,
+        )
+        return keras.ops.sum(quantized * upstream)
+
+    to_weights, to_logit = gradient(loss, weights, np.float32(logit))
+
+    # The closed form of `fake_quantize`, with the index after the decision
+    # for the block; in the last two, with d the width of the dead zone.
+    half = 1 - np.tanh(logit)  # d / 2
+    spacing = (1 - half) / (max_code - 0.5)
+    offset = half - spacing / 2
+    magnitudes = np.abs(weights)
+    position = np.maximum(magnitudes - offset, 0) / spacing
+    level = np.clip(np.round(position), 0, max_code)
+    level = np.maximum(level, magnitudes > (offset + spacing) / 2)
+    level = np.where(_block_rms(weights, 2) > half, level, 0)
+    sign = np.sign(weights)
+    to_spacing = np.sum(upstream * sign * (level - position))
+    to_offset = np.sum(upstream * sign * ((level > 0) - 1.0))
+    spacing_by_half = -1 / (max_code - 0.5)
+    offset_by_half = 1 - spacing_by_half / 2
+    expected = (to_spacing * spacing_by_half + to_offset * offset_by_half) * -(
+        1 - np.tanh(logit) ** 2
+    )
+    np.testing.assert_array_equal(to_weights, upstream)
+    # Sums of 48 float32 products against float64.
+    np.testing.assert_allclose(to_logit, expected, rtol=1e-4, atol=1e-5)
