@@ -6,7 +6,7 @@ alike; a round is a number of such turns, and every ratio is one of the same
 round. Read the ratios, not the times. Random data: nothing but time is
 measured.
 
-    python benchmarks/overhead.py [--rounds 25] [--json results.json]
+    python benchmarks/overhead.py > benchmarks/results/overhead.md
 
 Variants: plain Keras 3; CoDeQ on the kernels, and on kernels and 8-bit
 activations; plain tf_keras and TFMOT's 8-bit default on it (TensorFlow); HGQ2
@@ -68,7 +68,7 @@ def main() -> None:
         args.json.write_text(json.dumps(result))
         return
     record: dict[str, Any] = {"machine": machine(args), "runs": []}
-    print(record["machine"], flush=True)
+    print(f"# Training-step time\n\n{record['machine']}", flush=True)
     for network in args.networks:
         for backend in args.backends:
             run = run_child(backend, network, args)
@@ -108,12 +108,16 @@ def run_child(
         output = pathlib.Path(folder) / "result.json"
         command = [sys.executable, __file__, "--child", backend]
         command += ["--networks", network, "--json", str(output)]
-        command += ["--variants", BASELINE, *args.variants]
+        needed = [BASELINE, *args.variants]
+        if TFMOT in needed:
+            needed.append(TFMOT_BASELINE)
+        command += ["--variants", *needed]
         for name in ("rounds", "turns", "batch_size"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         environment = {**os.environ, "KERAS_BACKEND": keras_backend}
         before = os.getloadavg()[0]
-        subprocess.run(command, env=environment, check=True)
+        # Only the tables go to the standard output.
+        subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
         result = json.loads(output.read_text())
     loads = (before, os.getloadavg()[0])
     return {"network": network, "backend": backend, "loads": loads, **result}
@@ -308,11 +312,14 @@ def as_markdown(run: dict[str, Any]) -> str:
     wall, cpu = run["wall_ms"], run["cpu_ms"]
     for name, values in wall.items():
         own = TFMOT_BASELINE if name in (TFMOT, TFMOT_BASELINE) else BASELINE
+        to_own = "not measured"
+        if own in wall:
+            to_own = f"{np.median(ratios(wall, name, own)):.3f}"
         lines.append(
             f"| {name} | {spread(values, 1)} "
             f"| {spread(ratios(wall, name, BASELINE), 3)} "
             f"| {np.median(ratios(cpu, name, BASELINE)):.3f} "
-            f"| {np.median(ratios(wall, name, own)):.3f} "
+            f"| {to_own} "
             f"| {run['first_steps_s'][name]:.0f} s |"
         )
     lines += [f"| {n} | not run: {why} |" for n, why in run["not_run"].items()]

@@ -4,9 +4,9 @@ Trains a network from scratch on `level_grid="paper"`, 4 bits, once per
 lambda_dz of Fig. 4a, and twice more with weight decay on the kernels, as in
 Fig. 4b. The paper trained ResNet-20 on CIFAR-10 for 100 epochs; here a
 shorter training has a proportionally higher learning rate for the logits, so
-that the penalty alone would shrink them by the same total factor:
-`exp(-407 * lambda)` at the peak rate, read off Fig. 4a (its text gives no rate
-that does). Read the shape of the curves, not the digits.
+that the penalty alone would shrink them by the same total factor,
+`exp(-407 * lambda)`: the slope that Fig. 4a begins with, held for 100 epochs.
+Read the shape of the curves, not the digits.
 
     python benchmarks/paper_curve.py [--dataset cifar10 --network resnet20]
 
@@ -53,8 +53,8 @@ NUM_TEST_IMAGES = 2000
 SEED = 0
 
 NETWORKS = {
-    # A quarter of MLPerf Tiny's: the stem has stride 2.
-    "resnet8-quarter": lambda: networks.resnet8(stem_strides=2),
+    # A stem of stride 4: a sixteenth of MLPerf Tiny's arithmetic.
+    "resnet8-small": lambda: networks.resnet8(stem_strides=4),
     "resnet8": networks.resnet8,
     "resnet20": networks.resnet20,
 }
@@ -91,7 +91,7 @@ def parse_args() -> argparse.Namespace:
     choices = [k for k, entry in DATASETS.items() if entry.num_classes == 10]
     parser.add_argument("--dataset", choices=choices, default="shapes")
     parser.add_argument(
-        "--network", choices=list(NETWORKS), default="resnet8-quarter"
+        "--network", choices=list(NETWORKS), default="resnet8-small"
     )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument(
@@ -123,7 +123,6 @@ def train_once(
     qmodel.compile(
         optimizer(setting["weight_decay"], args.steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
     )
     curves = Curves()
     qmodel.fit(
@@ -133,11 +132,12 @@ def train_once(
         callbacks=[curves],
     )
     x, y = (array[:NUM_TEST_IMAGES] for array in test)
-    accuracy = qmodel.evaluate(x, y, batch_size=500, verbose=0)[1]
+    # Called once, so tracing would take longer.
+    predicted = keras.ops.convert_to_numpy(qmodel(x)).argmax(-1)
     return {
         "sparsity": curves.sparsity,
         "logit": curves.logit,
-        "test_accuracy": float(accuracy),
+        "test_accuracy": float(np.mean(predicted == y)),
     }
 
 
@@ -151,10 +151,7 @@ def optimizer(weight_decay: float, steps: int) -> keras.Optimizer:
         # Keras's decay bypasses the momentum, PyTorch's goes through it.
         weight_decay=weight_decay / (1 - MOMENTUM),
     )
-    logits = keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(logit_rate, steps),
-        momentum=MOMENTUM,
-    )
+    logits = keras.optimizers.SGD(logit_rate, momentum=MOMENTUM)
     return keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
     )
@@ -228,9 +225,10 @@ def header(args: argparse.Namespace) -> str:
         f"{keras.backend.backend()}, Python {platform.python_version()}, "
         f"{platform.machine()}, {os.cpu_count()} cores; seed {SEED}; "
         f"{args.network} on {data}, tested on {NUM_TEST_IMAGES} images, from "
-        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
-        f"{MOMENTUM:g} and a cosine. The paper: ResNet-20 on CIFAR-10, "
-        f"{PAPER_EPOCHS} epochs."
+        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD "
+        f"{LEARNING_RATE:g} with momentum {MOMENTUM:g} and a cosine for the "
+        "weights, a constant rate for the logits. "
+        f"The paper: ResNet-20 on CIFAR-10, {PAPER_EPOCHS} epochs."
     )
 
 

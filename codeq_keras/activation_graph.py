@@ -72,6 +72,20 @@ class ActivationGraph:
             after=self.at_sites(rounded),
         )
 
+    def visible_variables(self) -> list[keras.Variable]:
+        """Returns the variables of calls whose inputs are quantized."""
+        inner = set(self.placement.inner)
+        found = [
+            variable
+            for call in self.graph.calls
+            if call.path not in inner
+            and call.inputs
+            and call.inputs[0].index in self.placement.rounded
+            for variable in getattr(call.operation, "variables", ())
+        ]
+        originals = {id(twin): original for twin, original in self.twins}
+        return [originals.get(id(variable), variable) for variable in found]
+
     def at_sites(
         self, function: Callable[[Site, str, Any], Any]
     ) -> Callable[[Tensor, Any], Any]:

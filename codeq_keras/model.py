@@ -36,10 +36,12 @@ class HasQuantizers(Protocol):
     Attributes:
         kernels: The kernels of a model.
         quantizers: One per kernel; None where it was left in float.
+        schedule: Counts the training steps.
     """
 
     kernels: Sequence[Kernel]
     quantizers: Sequence[DeadZoneQuantizer | None]
+    schedule: TrainingSchedule
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -163,12 +165,10 @@ class QuantizedModel(keras.Model):
                 "`callbacks` must be a list of callbacks. Received: a "
                 "CallbackList. Pass `callbacks.callbacks`."
             )
-        schedule = ScheduleCallback(self.schedule)
+        schedule = ScheduleCallback(self.schedule, self._restart)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
-        for _, quantizer in self._quantized():
-            quantizer.restart()
         try:
-            return super().fit(
+            history = super().fit(
                 x,
                 y,
                 batch_size=batch_size,
@@ -182,6 +182,14 @@ class QuantizedModel(keras.Model):
             if self.regularizer.budget is not None:
                 self.regularizer.set_budget(None)
                 self.make_train_function(force=True)
+        for callback in callbacks:
+            if hasattr(callback, "on_fit_end"):
+                callback.on_fit_end()
+        return history
+
+    def _restart(self) -> None:
+        for _, quantizer in self._quantized():
+            quantizer.restart()
 
     def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
         pairs = zip(self.kernels, self.quantizers, strict=True)

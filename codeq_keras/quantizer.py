@@ -1,6 +1,7 @@
 """DeadZoneQuantizer: the two logits and the held bound of one kernel."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -160,6 +161,11 @@ class DeadZoneQuantizer(keras.layers.Layer):
         """Prepares the logits for a new training, see `Logit`."""
         for logit in self._logits():
             logit.restart()
+
+    @property
+    def num_scales(self) -> int:
+        """Number of bounds, each of which is deployed as a scale."""
+        return math.prod(self.abs_bound.shape)
 
     def quantized_weight(self, weights: Any) -> QuantizedWeight:
         """Returns the codes and scale of `weights` as NumPy arrays.

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from codeq_keras import metrics
+from codeq_keras.costs import kernel_cost
 from codeq_keras.kernels import Kernel
 from codeq_keras.quantizer import DeadZoneQuantizer
 
@@ -132,9 +133,9 @@ class CompressionRegularizer(keras.layers.Layer):
         call `model.make_train_function(force=True)`.
 
         Args:
-            budget: `"relative_bops"`, `"density"` or None.
-            start: What the model has now, in (0, 1].
-            target: What it shall have, in (0, 1].
+            budget: A key of `codeq_keras.metrics.MEASURES`, or None.
+            start: The measure of the model now, > 0.
+            target: What it shall be, > 0.
         """
         self.budget = budget
         self.log_start.assign(ops.log(start))
@@ -164,17 +165,15 @@ class CompressionRegularizer(keras.layers.Layer):
             terms.append(self.bit_width_penalty * _sum_of_squares(logits))
         if self.density_penalty or self.budget:
             costs = [
-                _cost(kernel, quantizer)
-                for kernel, quantizer in zip(kernels, quantizers, strict=True)
+                kernel_cost(k, q, q and q.zero_fraction(k.variable))
+                for k, q in zip(kernels, quantizers, strict=True)
             ]
-            density = 1.0 - metrics.sparsity(costs)
             if self.density_penalty:
+                density = metrics.density(costs)
                 terms.append(self.density_penalty * density)
-            if self.budget == "density":
-                terms.append(self._budget_penalty(density, progress))
-            if self.budget == "relative_bops":
-                bops = metrics.relative_bops(costs)
-                terms.append(self._budget_penalty(bops, progress))
+            if self.budget:
+                current = metrics.MEASURES[self.budget](costs)
+                terms.append(self._budget_penalty(current, progress))
         return sum(terms) if terms else None
 
     def _budget_penalty(self, current: Any, progress: Any) -> Any:
@@ -200,19 +199,3 @@ class CompressionRegularizer(keras.layers.Layer):
 
 def _sum_of_squares(logits: Sequence[Any]) -> Any:
     return sum(logit.tensor() ** 2 for logit in logits)
-
-
-def _cost(
-    kernel: Kernel, quantizer: DeadZoneQuantizer | None
-) -> metrics.KernelCost:
-    density, bit_width = 1.0, metrics.FLOAT_BITS
-    if quantizer is not None:
-        density = 1.0 - quantizer.zero_fraction(kernel.variable)
-        bit_width = quantizer.bit_width
-    return metrics.KernelCost(
-        num_weights=kernel.num_weights,
-        num_macs=kernel.num_macs,
-        density=density,
-        bit_width=bit_width,
-        is_quantized=quantizer is not None,
-    )

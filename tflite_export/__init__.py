@@ -2,10 +2,12 @@
 
 Modules: `export` and `delivery` (the order of the steps), `preflight` (before
 training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
-`matching` and `exact_weights` (the trained integers), `storage`, `packing` and
-`sparse_encoding` (their bytes), `graph` and `flatbuffer` (the file format),
-`interpreter` and `sandbox` (LiteRT), `verify`, `inspect` and `targets`;
-`benchmark` with `measurements`, `sizes` and `arm`.
+`exact_conversion` with `rewrites`, `matching`, `exact_weights` and
+`float_codes` (the trained integers), `storage`, `packing` and
+`sparse_encoding` (their bytes), `sparse_inference` and `symmetric_padding`
+(graphs for sparse kernels), `graph` and `flatbuffer` (the file format),
+`interpreter`, `sandbox` and `arm` (LiteRT here and on an emulated phone),
+`verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
 """
 
 from tflite_export.benchmark import benchmark

@@ -64,6 +64,7 @@ def plot(report: "BenchmarkReport", path: Path) -> None:
     # Not pyplot: it keeps figures, and may want a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels = _panels(report)
     num_columns = min(_NUM_COLUMNS, len(panels))
@@ -72,9 +73,8 @@ def plot(report: "BenchmarkReport", path: Path) -> None:
     height = _FRAME_HEIGHT + _BAR_HEIGHT * len(labels)
     figure = Figure(
         figsize=(1.8 + _PANEL_WIDTH * num_columns, 0.5 + height * num_rows),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(h_pad=0.12),
     )
-    figure.get_layout_engine().set(h_pad=0.12)
     FigureCanvasAgg(figure)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for position, panel in enumerate(panels):

@@ -53,10 +53,8 @@ def convert(
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        _export_saved_model(model, inputs, samples, Path(folder))
-        _save_samples(inputs, samples, Path(folder))
-        return _convert_in_child(folder, "int8")
+    predict = _inference(model)
+    return convert_function(predict, inputs, _variables(model), samples)
 
 
 def convert_float(
@@ -79,7 +77,9 @@ def convert_float(
         RuntimeError: If the converter fails or crashes.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _export_saved_model(model, inputs, samples, Path(folder))
+        _save_function(
+            _inference(model), inputs, _variables(model), samples, Path(folder)
+        )
         return _convert_in_child(folder, "float32")
 
 
@@ -96,12 +96,7 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
-    from tflite_export.representative import pack_inputs
-
-    def predict(*values: Any) -> Any:
-        return model(pack_inputs(model, values), training=False)
-
-    return convert_function(predict, inputs, model.weights)
+    return convert_function(_inference(model), inputs, model.weights)
 
 
 def convert_function(
@@ -126,12 +121,45 @@ def convert_function(
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        _save_function(predict, inputs, weights, samples, Path(folder))
+        if samples is not None:
+            _save_samples(inputs, samples, Path(folder))
+        return _convert_in_child(folder, "int8")
+
+
+def _inference(model: Any) -> Callable[..., Any]:
+    """The model as a function of one tensor per input."""
+    from tflite_export.representative import pack_inputs
+
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
+
+    return predict
+
+
+def _variables(model: "keras.Model") -> list[Any]:
+    """TensorFlow's variables: those of Keras only wrap them."""
+    return [variable.value for variable in model.variables]
+
+
+def _save_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None,
+    folder: Path,
+) -> None:
+    """Saves a function with the shapes of the samples and a batch of 1.
+
+    `Model.export` would trace the model twice, the second time with the sizes
+    that it leaves open, for which recurrent layers cannot be unrolled.
+    """
     import tensorflow as tf
 
-    shapes = [
-        (n or 1 for n in spec.shape) if samples is None else array.shape[1:]
-        for spec, array in zip(inputs, samples or inputs, strict=True)
-    ]
+    shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
+    if samples is not None:
+        shapes = [array.shape[1:] for array in samples]
     specs = [
         tf.TensorSpec((1, *shape), spec.dtype, spec.name)
         for spec, shape in zip(inputs, shapes, strict=True)
@@ -139,18 +167,17 @@ def convert_function(
 
     @tf.function(input_signature=specs)
     def outputs_by_name(*values: Any) -> dict[str, Any]:
-        flat = tf.nest.flatten(predict(*values))
+        outputs = predict(*values)
+        if isinstance(outputs, dict):
+            return outputs
+        flat = tf.nest.flatten(outputs)
         return {f"output_{index}": value for index, value in enumerate(flat)}
 
     module = tf.Module()
     module.weights = list(weights)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(
-            module, str(Path(folder, _SAVED_MODEL)), signatures=outputs_by_name
-        )
-        if samples is not None:
-            _save_samples(inputs, samples, Path(folder))
-        return _convert_in_child(folder, "int8")
+    tf.saved_model.save(
+        module, str(folder / _SAVED_MODEL), signatures=outputs_by_name
+    )
 
 
 def _convert_in_child(folder: str, dtype: str) -> bytes:
@@ -169,31 +196,6 @@ def _convert_in_child(folder: str, dtype: str) -> bytes:
     if child.returncode != 0 or not result.exists():
         raise RuntimeError(_failure(child.returncode, child.stderr))
     return result.read_bytes()
-
-
-def _export_saved_model(
-    model: "keras.Model",
-    inputs: "list[ModelInput]",
-    samples: list[np.ndarray],
-    folder: Path,
-) -> None:
-    import keras
-
-    from tflite_export.representative import pack_inputs
-
-    # The file has no size left open; the samples say what the model does not.
-    specs = [
-        keras.InputSpec(
-            shape=(1, *array.shape[1:]), dtype=spec.dtype, name=spec.name
-        )
-        for spec, array in zip(inputs, samples, strict=True)
-    ]
-    model.export(
-        folder / _SAVED_MODEL,
-        format="tf_saved_model",
-        input_signature=[pack_inputs(model, specs)],
-        verbose=False,
-    )
 
 
 def _save_samples(

@@ -32,6 +32,8 @@ from tflite_export.weight_sites import float_operators
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
 
+DeviceReport = ethos_u.EthosUReport | tflm.TflmReport | litert_sparse.ArmReport
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
@@ -71,7 +73,7 @@ class ExportResult:
     weight_bytes: int | None = None
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
-    device: ethos_u.EthosUReport | tflm.TflmReport | None = None
+    device: DeviceReport | None = None
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
@@ -123,7 +125,7 @@ class _Package(NamedTuple):
 
     data: bytes
     others: Mapping[str, bytes]
-    device: ethos_u.EthosUReport | tflm.TflmReport | None
+    device: DeviceReport | None
     notes: tuple[str, ...]
 
 
@@ -157,8 +159,8 @@ def deliver(
     """
     notes = list(written.notes)
     file.shorten_names()
+    dense = file.to_bytes()
     if target == "litert":
-        dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
     if target == litert_sparse.TARGET:
@@ -174,7 +176,10 @@ def deliver(
             f"{list(report.unequal)}; the file was not written. This is a "
             "fault of the exporter: please report the model."
         )
-    package = _package(file, data, path, proof, target, weight_storage)
+    if target == litert_sparse.TARGET:
+        package = _phone_package(file, data, dense, proof, report)
+    else:
+        package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
     _write_atomically({path: package.data, **others})
     if target != litert_sparse.TARGET:
@@ -234,8 +239,6 @@ def _package(
         return _Package(data, {name: report.compiled}, report, ())
     if target == "tflm":
         return _microcontroller_package(file, data, path, proof, weight_storage)
-    if target == litert_sparse.TARGET:
-        return _Package(data, {}, None, _phone_notes(data, proof))
     if target == "edgetpu":
         check = edgetpu.check_file(data)
         if not check.is_ok:
@@ -247,26 +250,44 @@ def _package(
     return _Package(data, {}, None, ())
 
 
-def _phone_notes(data: bytes, proof: Proof) -> tuple[str, ...]:
-    """Compares the outputs here and on ARM, where they are computed otherwise.
+def _phone_package(
+    file: Flatbuffer,
+    data: bytes,
+    dense: bytes,
+    proof: Proof,
+    report: VerificationReport,
+) -> _Package:
+    """Compares the outputs on ARM as well, where other kernels compute them.
+
+    Args:
+        file: The file.
+        data: Its bytes.
+        dense: The same file before its weights became sparse.
+        proof: How it is compared with the model.
+        report: The comparison on this machine.
 
     Raises:
-        ValueError: If one of them is not the model's.
+        ValueError: If one of them is not the model's, or not faster.
     """
-    litert_sparse.require_equal(proof.compare(data, None, None), "this machine")
+    litert_sparse.require_equal(report, "this machine")
     reason = arm.missing()
     if reason is not None:
-        return (f"Not verified on ARM: {reason}",)
-    notes = []
+        return _Package(data, {}, None, (f"Not verified on ARM: {reason}",))
+    differences = {}
     for cpu in arm.CPUS:
         run_on = functools.partial(arm.run, cpu=cpu)
         report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
         litert_sparse.require_equal(report, cpu)
-        notes.append(
-            f"{cpu} (QEMU), {report.num_samples} samples: outputs within "
-            f"{report.max_output_lsb:.1e} of their range."
-        )
-    return tuple(notes)
+        differences[cpu] = report.max_output_lsb
+    inputs = proof.inputs(file)
+    device = litert_sparse.ArmReport(
+        differences,
+        report.num_samples,
+        arm.count_instructions(data, inputs),
+        arm.count_instructions(dense, inputs),
+    )
+    litert_sparse.require_faster(device)
+    return _Package(data, {}, device, ())
 
 
 def _microcontroller_package(

@@ -8,7 +8,7 @@ what, is the business of `exact_weights.py`.
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import flatbuffers
 import numpy as np
@@ -309,6 +309,15 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         inputs = [source, len(tensors) - 1]
         self._insert(subgraph, operator.index, "PAD", inputs, padded)
 
+    def drop_scales(self, tensors: Collection[tuple[int, int]]) -> None:
+        """Removes the scales of tensors that hold packed bytes.
+
+        Args:
+            tensors: The tensors, by subgraph and index.
+        """
+        for subgraph, index in tensors:
+            self._model.subgraphs[subgraph].tensors[index].quantization = None
+
     def fold(
         self, name: str, values: Mapping[tuple[int, int], np.ndarray]
     ) -> None:
@@ -324,14 +333,9 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             tensor = self._model.subgraphs[subgraph].tensors[index]
             tensor.buffer = self._add_buffer(raw)
         for operator in reversed(self.operators):
-            if operator.name != name:
-                continue
-            graph = self._model.subgraphs[operator.subgraph]
-            del graph.operators[operator.index]
-            for index in operator.inputs:
-                # Packed bytes with the scales of what they unpacked to; LiteRT
-                # refuses those, although nothing reads them any more.
-                graph.tensors[index].quantization = None
+            if operator.name == name:
+                graph = self._model.subgraphs[operator.subgraph]
+                del graph.operators[operator.index]
 
     def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
         """Gives an int8 output a scale; a QUANTIZE behind restores the old one.

@@ -68,6 +68,26 @@ def topology_findings(file: Flatbuffer) -> tuple[Finding, ...]:
     return tuple(_Walk(file).findings)
 
 
+def is_computed_sparsely(file: Flatbuffer) -> bool:
+    """Whether a weight of a float operator is sparse in the file.
+
+    Args:
+        file: The file.
+    """
+    sparse = {
+        (operator.subgraph, operator.outputs[0])
+        for operator in file.operators
+        if operator.name == "DENSIFY"
+    }
+    sparse |= {
+        (operator.subgraph, operator.outputs[0])
+        for operator in file.operators
+        if operator.name == "DEQUANTIZE"
+        and (operator.subgraph, operator.inputs[0]) in sparse
+    }
+    return any(file.tensor(*key).dtype == "float32" for key in sparse)
+
+
 class _Walk:
     """Follows the image through the operators, in order of execution."""
 
@@ -254,8 +274,14 @@ class _Walk:
                 "Put each BatchNormalization directly behind a Conv2D or "
                 "DepthwiseConv2D, in front of its activation.",
             )
-        left, right = (self._file.tensor(0, i).shape for i in operator.inputs)
+        left, right = (
+            self._file.tensor(0, i).shape for i in operator.inputs[:2]
+        )
         kinds = {m.kind for m in maps}
+        if len(set(operator.inputs)) == 1:
+            # XNNPACK then keeps to its dense kernels; the outputs are right.
+            text = "combines a map with itself."
+            return self._stop(operator, text, "Let a Conv2D do it.")
         if not all(self._is_plain(m) for m in maps) or not (
             left == right
             or (operator.name == "MUL" and kinds == {"map", "pooled"})
@@ -331,9 +357,8 @@ class _Walk:
         return padding if margins is None else f"{padding} and zeros {margins}"
 
     def _stop(self, operator: Operator, text: str, remedy: str) -> Map:
-        output = self._file.tensor(0, operator.outputs[0])
-        subject = f"{operator.name} {_short(output)}"
-        self._add(subject, text, remedy)
+        names = [_short(self._file.tensor(0, i)) for i in operator.outputs[:1]]
+        self._add(" ".join([operator.name, *names]), text, remedy)
         return Map("unknown")
 
     def _add(self, subject: str, text: str, remedy: str) -> None:

@@ -146,6 +146,18 @@ def _like_trained(qmodel, inputs):
     if _statistics(qmodel.latent_model):
         batch = inputs[0] if len(inputs) == 1 else inputs
         codeq_keras.reestimate_batch_norm(qmodel, [(batch,)])
+        _raise_small_variances(qmodel.latent_model)
+
+
+def _raise_small_variances(model):
+    """No trained channel amplifies the rounding of a dead one a thousandfold.
+
+    Of random weights and 16 samples, some do.
+    """
+    for variable in model.non_trainable_variables:
+        if variable.name == "moving_variance":
+            values = np.array(variable)
+            variable.assign(np.maximum(values, values.mean() / 4))
 
 
 def _keras_file(state):

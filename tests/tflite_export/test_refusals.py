@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from custom_model import Affine
 from keras import layers
 
 import codeq_keras
@@ -34,18 +35,6 @@ def old_file(tmp_path):
     return path
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Affine(layers.Layer):
-    """A Dense of the user's own, whose code no rewrite can change."""
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight((input_shape[-1], 10), name="kernel")
-        self.bias = self.add_weight((10,), name="bias")
-
-    def call(self, inputs):
-        return inputs @ self.kernel + self.bias
-
-
 def test_batch_norm_before_custom_dense_is_refused_and_keeps_the_old_file(
     grid, rng, old_file
 ):
@@ -54,7 +43,7 @@ def test_batch_norm_before_custom_dense_is_refused_and_keeps_the_old_file(
             keras.Input((8,)),
             layers.Dense(24, activation="relu", name="hidden"),
             layers.BatchNormalization(),
-            Affine(name="classifier"),
+            Affine(10, name="classifier"),
         ],
         name="head",
     )

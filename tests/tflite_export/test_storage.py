@@ -209,7 +209,7 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
     report = check_file(path)
 
     assert not report.is_ok
-    assert "read a sparse tensor as a dense one" in str(report)
+    assert "reads a sparse tensor as a dense one" in str(report)
 
 
 def test_densified_tensor_is_read_back_exactly(dense):

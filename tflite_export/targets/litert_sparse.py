@@ -5,15 +5,19 @@ sparsely (CSR), which XNNPACK multiplies with its sparse kernels. The graph must
 be of a kind that it runs rightly: `sparse_inference.py` proves that.
 """
 
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.sparse_encoding import smallest_encoding
-from tflite_export.sparse_inference import topology_findings
+from tflite_export.sparse_inference import (
+    is_computed_sparsely,
+    topology_findings,
+)
 from tflite_export.targets.findings import (
     CheckReport,
     Finding,
@@ -29,6 +33,49 @@ MIN_SPARSITY = 2 / 3
 MAX_DIFFERENCE = 1e-5
 # The operator, its tensor and the tables of a sparse tensor (measured).
 DENSIFY_OVERHEAD_BYTES = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmReport:
+    """What an emulated phone computed; `str()` is one line.
+
+    Attributes:
+        differences: By CPU, the largest difference of an output from the
+            model's, in units of its range.
+        num_samples: Samples that the file was run on.
+        instructions: Of one inference on the first CPU.
+        dense_instructions: The same with the kernels for dense weights.
+
+    Example:
+
+    >>> print(ArmReport({"cortex-a53": 2.5e-07}, 16, 4_950_000, 17_670_000))
+    on ARM (QEMU), 16 samples: cortex-a53 within 2.5e-07 of the output range; \
+4,950,000 instructions, 17,670,000 without sparse kernels
+    """
+
+    differences: Mapping[str, float]
+    num_samples: int
+    instructions: int
+    dense_instructions: int
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        texts = [
+            f"{cpu} within {difference:.1e}"
+            for cpu, difference in self.differences.items()
+        ]
+        return (
+            f"on ARM (QEMU), {self.num_samples} samples: {', '.join(texts)} of "
+            f"the output range; {self.instructions:,} instructions, "
+            f"{self.dense_instructions:,} without sparse kernels"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return {
+            **dataclasses.asdict(self),
+            "differences": dict(self.differences),
+        }
 
 
 class ZeroCount(NamedTuple):
@@ -130,6 +177,21 @@ def require_equal(report: VerificationReport, cpu: str) -> None:
         )
 
 
+def require_faster(report: ArmReport) -> None:
+    """Raises an error if XNNPACK did not take its sparse kernels.
+
+    Args:
+        report: What was measured.
+    """
+    if report.instructions >= report.dense_instructions:
+        raise ValueError(
+            "Sparse kernels must execute fewer instructions than dense ones. "
+            f"Received: {report.instructions:,} and "
+            f"{report.dense_instructions:,}: XNNPACK runs this graph densely. "
+            "Please report the model, and use `target='litert'`."
+        )
+
+
 def check_model_file(data: bytes) -> CheckReport:
     """Says whether the graph of an untrained model can run sparsely.
 
@@ -221,23 +283,3 @@ def zero_findings(count: ZeroCount) -> tuple[Finding, ...]:
         "Train with `CompressionBudget(sparsity=0.8)` or more.",
     )
     return (finding,)
-
-
-def is_computed_sparsely(file: Flatbuffer) -> bool:
-    """Whether a weight of a float operator is sparse in the file.
-
-    Args:
-        file: The file.
-    """
-    sparse = {
-        (operator.subgraph, operator.outputs[0])
-        for operator in file.operators
-        if operator.name == "DENSIFY"
-    }
-    sparse |= {
-        (operator.subgraph, operator.outputs[0])
-        for operator in file.operators
-        if operator.name == "DEQUANTIZE"
-        and (operator.subgraph, operator.inputs[0]) in sparse
-    }
-    return any(file.tensor(*key).dtype == "float32" for key in sparse)
