@@ -13,8 +13,14 @@ ACTIVATION_BIT_WIDTHS = (8,)
 # range is the mean over the batches so far.
 _RATE = 0.01
 
-# A range of zero width has no scale. Below this, activations are all zero.
+# Below this width an activation is always zero, as behind a layer that was
+# pruned away. Every range fits it then, and a tiny scale crashes LiteRT.
 _MIN_WIDTH = 1e-6
+_ZERO_WIDTH = 1.0
+
+# A half, and float32 rounding of up to 255 steps, so that a tie is one. The
+# averages nearest to a tie are further off, for windows of up to 20x20.
+_TIE = 0.5 + 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,8 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     ActivationRange(scale=0.01, zero_point=-28)
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    high = max(high, low + _MIN_WIDTH)
+    if high - low < _MIN_WIDTH:
+        high = low + _ZERO_WIDTH
     scale = (high - low) / 255
     zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
     return ActivationRange(scale=scale, zero_point=int(zero_point))
@@ -150,6 +157,26 @@ class ActivationQuantizer(keras.layers.Layer):
         rounded = _fake_quantize(inputs, self.low, self.high)
         return ops.where(self.num_updates > 0, rounded, inputs)
 
+    def round_average(self, inputs: Any) -> Any:
+        """Rounds averages of rounded values as TFLite's pooling does.
+
+        It averages the codes, and rounds ties away from code 0, not upwards.
+        Ties are frequent: half of the sums of two codes. The range is held,
+        and the gradient passes unchanged.
+
+        Args:
+            inputs: Averages of values that this quantizer rounded.
+        """
+        low = ops.convert_to_tensor(self.low, "float32")
+        scale = (ops.convert_to_tensor(self.high, "float32") - low) / 255
+        scale = ops.maximum(scale, _MIN_WIDTH / 255)
+        zero_point = ops.floor(-128 - low / scale + 0.5)
+        codes = ops.cast(inputs, "float32") / scale + zero_point
+        rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
+        values = ops.cast((rounded - zero_point) * scale, inputs.dtype)
+        values = ops.where(self.num_updates > 0, values, inputs)
+        return inputs + ops.stop_gradient(values - inputs)
+
     def _observe(self, values: Any) -> None:
         rate = ops.maximum(1.0 / (self.num_updates + 1.0), _RATE)
         for held, seen in (
@@ -184,6 +211,7 @@ class ActivationQuantizer(keras.layers.Layer):
 def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
     low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
     high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
+    high = ops.where(high - low < _MIN_WIDTH, low + _ZERO_WIDTH, high)
     return keras.quantizers.fake_quant_with_min_max_vars(
-        inputs, low, ops.maximum(high, low + _MIN_WIDTH), num_bits=8
+        inputs, low, high, num_bits=8
     )

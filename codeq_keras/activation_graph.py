@@ -61,9 +61,10 @@ class ActivationGraph:
         """
 
         def rounded(site: Site, path: str, value: Any) -> Any:
-            # Averages are within the range of what was averaged.
-            is_observed = training and site.shared is None
-            return self.quantizers[path](value, training=is_observed)
+            quantizer = self.quantizers[path]
+            if site.shared is not None and quantizer.fixed_range is None:
+                return quantizer.round_average(value)
+            return quantizer(value, training=training)
 
         return run_graph(
             self.graph,

@@ -163,11 +163,22 @@ class CompressionBudget(CompressionLogger):
             raise ValueError(
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
+        self._num_steps = 0
+        self._trained_costs: list[metrics.KernelCost] | None = None
         limit = self._limit()
         self.model.regularizer.set_budget(
             self.name, start=max(start, limit), target=limit
         )
         self.model.make_train_function(force=True)
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Adds the numbers to `logs`."""
+        super().on_epoch_end(epoch, logs)
+        # Now: a callback that restores weights restores the counter as well.
+        self._num_steps = int(self.model.schedule.steps_done())
+        self._trained_costs = kernel_costs(self.model)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off."""
@@ -200,9 +211,7 @@ class CompressionBudget(CompressionLogger):
         restores the weights of an earlier epoch changes what was reached.
         """
         costs = kernel_costs(self.model)
-        cost = float(metrics.MEASURES[self.name](costs))
-        limit = self._limit()
-        if cost <= limit + max(_TOLERANCES[self.name], 0.01 * limit):
+        if self._is_met(costs):
             return
         value = summarize(self.model)[self.name]
         warnings.warn(
@@ -218,6 +227,11 @@ class CompressionBudget(CompressionLogger):
         """The measure that stands for the budget: density for `sparsity`."""
         return 1.0 - self.target if self.name == "sparsity" else self.target
 
+    def _is_met(self, costs: list[metrics.KernelCost]) -> bool:
+        limit = self._limit()
+        cost = float(metrics.MEASURES[self.name](costs))
+        return cost <= limit + max(_TOLERANCES[self.name], 0.01 * limit)
+
     def _reason(self, costs: list[metrics.KernelCost]) -> str:
         least = [
             dataclasses.replace(cost, density=0.0)
@@ -232,14 +246,19 @@ class CompressionBudget(CompressionLogger):
                 f"{floor:.6g}: kernels left in float, and scales, cost that "
                 "much. Quantize more kernels, or allow more."
             )
-        num_steps = int(self.model.schedule.steps_done())
-        if num_steps < _MIN_STEPS:
+        trained = self._trained_costs
+        if trained is not None and self._is_met(trained):
             return (
-                f"The training had {num_steps} steps; a budget takes "
+                "The training had met it; then a callback restored an earlier "
+                "epoch. Let callbacks that pick an epoch start in the second "
+                "half of the training, as `EarlyStopping(start_from_epoch=)`."
+            )
+        if self._num_steps < _MIN_STEPS:
+            return (
+                f"The training had {self._num_steps} steps; a budget takes "
                 f"about {_MIN_STEPS}. Train for more, or allow more."
             )
         return (
-            "The loss of the task weighed more, or an earlier epoch was "
-            "restored. Train for more steps, allow more, or let callbacks "
-            "that pick an epoch start in the second half of the training."
+            "The loss of the task weighed more. Train for more steps, or allow "
+            "more."
         )

@@ -305,6 +305,8 @@ def _flat_inputs(graph: Graph, inputs: Any) -> list[Any]:
     if isinstance(graph.inputs, dict) and isinstance(inputs, dict):
         # As in a functional model, entries that it does not use are ignored.
         inputs = {key: inputs[key] for key in graph.inputs}
+    elif isinstance(inputs, dict):
+        inputs = [inputs[name] for name in graph.names]
     return keras.tree.flatten(inputs)
 
 

@@ -20,10 +20,10 @@ _INT8_MAX_CODE = 127
 EPSILON = 1e-8
 
 
-def width_from_logit(dead_zone_logit: Any, abs_bound: Any) -> Any:
-    """Full width of the dead zone, Eq. (15)."""
+def ratio_from_logit(dead_zone_logit: Any) -> Any:
+    """Half width of the dead zone as a fraction of the bound, Eq. (15)."""
     logit = ops.convert_to_tensor(dead_zone_logit, dtype="float32")
-    return 2.0 * abs_bound * (1.0 - ops.abs(ops.tanh(logit)))
+    return 1.0 - ops.abs(ops.tanh(logit))
 
 
 class Grid:
@@ -51,7 +51,8 @@ class Grid:
         self.abs_bound = ops.stop_gradient(
             ops.convert_to_tensor(abs_bound, dtype="float32")
         )
-        self.width = width_from_logit(dead_zone_logit, self.abs_bound)
+        self.ratio = ratio_from_logit(dead_zone_logit)
+        self.width = 2.0 * self.abs_bound * self.ratio
         self.max_code = ops.power(2.0, bit_width - 1.0) - 1.0
         # The published constant, or one that also suits tiny weights.
         epsilon = EPSILON

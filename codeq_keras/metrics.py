@@ -5,7 +5,6 @@ that what is trained and what is reported is one formula.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,17 +173,20 @@ MEASURES = {
 def _kernel_size_bytes(cost: KernelCost) -> Any:
     if not cost.is_quantized:
         return cost.num_weights * FLOAT_BITS / 8
-    num_levels = 2.0**cost.bit_width - 1.0
+    bit_width = ops.convert_to_tensor(cost.bit_width, dtype="float32")
+    trained = ops.convert_to_tensor(cost.density, dtype="float32")
+    trained = ops.maximum(trained, 1e-7)
+    num_nonzero_levels = ops.power(2.0, bit_width) - 2.0
     # Above it a zero is rarer than each other level, and marking zeros is
     # dearer than to code all levels alike.
-    used = ops.clip(cost.density, 1e-7, 1.0 - 1.0 / num_levels)
-    nats = used * ops.log((num_levels - 1.0) / used)
-    nats = nats - (1.0 - used) * ops.log(1.0 - used)
-    bits = ops.stop_gradient(ops.convert_to_tensor(nats / math.log(2)))
-    trained = ops.convert_to_tensor(
-        ops.maximum(cost.density, 1e-7) * cost.bit_width, dtype="float32"
-    )
-    bits = bits * (trained / ops.stop_gradient(trained))
+    rare = num_nonzero_levels / (num_nonzero_levels + 1.0)
+    density = ops.minimum(trained, rare)
+    bits = (
+        density * ops.log2(num_nonzero_levels / density)
+        - (1.0 - density) * ops.log2(1.0 - density)
+    )  # fmt: skip
+    trained = trained * bit_width
+    bits = ops.stop_gradient(bits / trained) * trained
     return cost.num_weights * bits / 8 + 4 * cost.num_scales
 
 

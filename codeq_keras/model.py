@@ -20,6 +20,7 @@ from codeq_keras.config import (
     config_for,
 )
 from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.logit import advance_logits
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
@@ -198,8 +199,8 @@ class QuantizedModel(keras.Model):
     def _begin_training_step(self) -> None:
         rate, step = self.schedule.logit_rate(), self.schedule.step
         pairs = self._quantized()
-        for _, quantizer in pairs:
-            quantizer.advance(rate=rate, step=self.schedule.steps_done())
+        logits = [logit for _, q in pairs for logit in q.logits]
+        advance_logits(logits, rate=rate, step=self.schedule.steps_done())
         # One branch for all kernels: a branch for each would slow tracing.
         bounds = ops.cond(
             ops.equal(step % REFRESH_STEPS, 0),

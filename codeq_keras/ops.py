@@ -15,8 +15,8 @@ from codeq_keras.level_grids import (
     LEVEL_GRIDS,
     Grid,
     block_magnitudes,
+    ratio_from_logit,
     straight_through,
-    width_from_logit,
     zero_threshold,
 )
 
@@ -155,7 +155,7 @@ def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (15).
       Differs from it in: nothing.
     """
-    return width_from_logit(dead_zone_logit, abs_bound)
+    return 2.0 * abs_bound * ratio_from_logit(dead_zone_logit)
 
 
 def fake_quantize(
@@ -367,16 +367,19 @@ def zero_fraction(
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     magnitudes = _magnitudes(weights)
     blocks = block_magnitudes(magnitudes, sparsity_block)
-    threshold = grid.width / 2
-    soft = ops.mean(
-        ops.sigmoid((threshold - blocks) / (temperature * grid.abs_bound))
-    )
+    threshold = ops.stop_gradient(grid.width) / 2
+    # The soft count depends on the logit through `ratio` alone. Its slope is
+    # computed here, in closed form: nothing is left for a backward pass over
+    # the weights, and half as many operations to trace.
+    soft = ops.sigmoid((threshold - blocks) / (temperature * grid.abs_bound))
+    slope = ops.mean(soft - soft * soft) / temperature
     # What rounds to zero without being pruned is not in the soft count: there
     # it would hide the gradient of the logit.
     rounded = magnitudes <= zero_threshold(grid, level_grid, sparsity_block)
     is_zero = ops.logical_or(blocks <= threshold, rounded)
     hard = ops.mean(ops.cast(is_zero, soft.dtype))
-    return soft + ops.stop_gradient(hard - soft)
+    change = grid.ratio - ops.stop_gradient(grid.ratio)
+    return ops.stop_gradient(hard) + ops.stop_gradient(slope) * change
 
 
 def round_ste(x: Any) -> Any:

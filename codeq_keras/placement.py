@@ -59,10 +59,13 @@ _FIXED_RANGES = {
     "tanh": (-1.0, 127 / 128),
 }
 
+# One operator each, or (SiLU) two with a prescribed range between them.
+_SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu", "silu"}
+
 # One operator of a file each, so that nothing inside is without a range.
 _SINGLE_OPERATORS = (
     _VANISHING | _MOVING | _SAME_SCALE | _FUSING | {
-        "Concatenate", "GlobalAveragePooling1D",
+        "Concatenate", "Embedding", "GlobalAveragePooling1D",
         "GlobalAveragePooling2D", "InputLayer", "LeakyReLU", "LeakyRelu",
         "Maximum", "Mean", "Minimum", "PReLU", "ReLU",
     }
@@ -144,8 +147,17 @@ def activation_of(operation: Any) -> str | None:
     if kind == "Softmax":
         is_last = operation.get_config()["axis"] == -1
         return "softmax" if is_last else None
-    names = {"Relu", "Relu6", "Sigmoid", "Softmax", "Tanh"}
-    return kind.lower() if kind in names else None
+    names = {
+        "Gelu": "gelu",
+        "HardSilu": "hard_silu",
+        "Relu": "relu",
+        "Relu6": "relu6",
+        "Sigmoid": "sigmoid",
+        "Silu": "silu",
+        "Softmax": "softmax",
+        "Tanh": "tanh",
+    }
+    return names.get(kind)
 
 
 def activation_name(function: Any) -> str:
@@ -297,7 +309,11 @@ def _is_linear(operation: Any) -> bool:
 def _is_single_operator(call: Call) -> bool:
     name = activation_of(call.operation)
     if name is not None:
-        return name in _FUSED_ACTIVATIONS or name in _FIXED_RANGES
+        return name in {
+            *_FUSED_ACTIVATIONS,
+            *_FIXED_RANGES,
+            *_SINGLE_ACTIVATIONS,
+        }
     kind = kind_of(call.operation)
     if kind not in _SINGLE_OPERATORS:
         return False

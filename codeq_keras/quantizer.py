@@ -9,7 +9,7 @@ import numpy as np
 
 from codeq_keras import ops
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.logit import Logit, PlainLogit
+from codeq_keras.logit import Logit, PlainLogit, advance_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Creates the logits and the bound for a kernel of this shape."""
-        for logit in self._logits():
+        for logit in self.logits:
             logit.build()
         shape: tuple[int, ...] = ()
         if self.axis is not None:
@@ -154,12 +154,11 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def advance(self, *, rate: Any, step: Any) -> None:
         """Applies the optimizer's last moves to the logits, see `Logit`."""
-        for logit in self._logits():
-            logit.advance(rate=rate, step=step)
+        advance_logits(self.logits, rate=rate, step=step)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
-        for logit in self._logits():
+        for logit in self.logits:
             logit.restart()
 
     @property
@@ -204,7 +203,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
         )
         return cls(**config)
 
-    def _logits(self) -> list[Logit | PlainLogit]:
+    @property
+    def logits(self) -> list[Logit | PlainLogit]:
+        """The logits that are trained: one or two."""
         logits = [self.dead_zone_logit, self.bit_width_logit]
         return [logit for logit in logits if logit is not None]
 

@@ -47,7 +47,7 @@ def benchmark(
         *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
             the first one.
         targets: What to measure, by the names that `export` knows:
-            - `"litert"`: the time on this machine, files in turn in one
+            - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
               (`make arm`); the time on a phone, if `adb` finds one;
             - `"tflm"`: flash, arena and outputs on a microcontroller;

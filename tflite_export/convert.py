@@ -54,7 +54,7 @@ def convert(
         RuntimeError: If the converter fails or crashes.
     """
     predict = _inference(model)
-    return convert_function(predict, inputs, _variables(model), samples)
+    return _convert_function(predict, inputs, _variables(model), samples)
 
 
 def convert_float(
@@ -96,10 +96,10 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
-    return convert_function(_inference(model), inputs, model.weights)
+    return _convert_function(_inference(model), inputs, model.weights, None)
 
 
-def convert_function(
+def convert_ranged(
     predict: Callable[..., Any],
     inputs: "list[ModelInput]",
     weights: Sequence[Any],
@@ -109,8 +109,9 @@ def convert_function(
 
     Args:
         predict: Takes one tensor per input; returns a structure of tensors.
+            Its Python code is traced as it is.
         inputs: Its inputs; without samples, a size that is left open becomes 1.
-        weights: The variables it reads.
+        weights: The `tf.Variable`s it reads.
         samples: None, which leaves activations without a range in float; or
             one array of shape `(n, ...)` for each input, on which the ranges
             that the function does not bring are measured.
@@ -121,6 +122,18 @@ def convert_function(
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
+    import tensorflow as tf
+
+    traced = tf.autograph.experimental.do_not_convert(predict)
+    return _convert_function(traced, inputs, weights, samples)
+
+
+def _convert_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None,
+) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         _save_function(predict, inputs, weights, samples, Path(folder))
         if samples is not None:

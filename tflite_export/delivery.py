@@ -269,7 +269,10 @@ def _phone_package(
     Raises:
         ValueError: If one of them is not the model's, or not faster.
     """
-    litert_sparse.require_equal(report, "this machine")
+    litert_sparse.require_equal(
+        report, "this machine", tolerance=litert_sparse.MAX_ROUNDING
+    )
+    tolerance = litert_sparse.arm_tolerance(report)
     reason = arm.missing()
     if reason is not None:
         return _Package(data, {}, None, (f"Not verified on ARM: {reason}",))
@@ -277,7 +280,7 @@ def _phone_package(
     for cpu in arm.CPUS:
         run_on = functools.partial(arm.run, cpu=cpu)
         report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
-        litert_sparse.require_equal(report, cpu)
+        litert_sparse.require_equal(report, cpu, tolerance=tolerance)
         differences[cpu] = report.max_output_lsb
     inputs = proof.inputs(file)
     device = litert_sparse.ArmReport(

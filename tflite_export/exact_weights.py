@@ -13,7 +13,9 @@ import numpy as np
 from tflite_export import matching
 from tflite_export.flatbuffer import Constant, Flatbuffer, InputSite, Tensor
 from tflite_export.matching import Match, Slot
+from tflite_export.weight_scales import SCALE_ROUNDING, new_scales
 from tflite_export.weight_sites import (
+    EMBEDDING_OPERATORS,
     WeightSite,
     embedding_sites,
     float_operators,
@@ -23,8 +25,6 @@ from tflite_export.weight_sites import (
 MAX_BIAS = 2**31 - 1
 # Above this a slot is a kernel that was changed, below it another constant.
 RESEMBLANCE = 0.9
-# float32 rounding of `127 * (scale / 127)` along the converter's way.
-SCALE_ROUNDING = 2e-6
 
 
 class TrainedWeight(Protocol):
@@ -100,8 +100,9 @@ def write_exact_weights(
         if match is None or match.path not in trained:
             notes += _untrained_notes(site, match)
             continue
-        scales, estimated = _new_scales(site, match, trained[match.path])
-        constants = [Constant(_new_codes(site, match), scales, _axis(site))]
+        codes = _new_codes(site, match)
+        scales, estimated = new_scales(site, codes, trained[match.path].scale)
+        constants = [Constant(codes, scales, _axis(site))]
         places = [site.site]
         if site.bias is not None:
             bias_site, bias = site.bias
@@ -207,38 +208,6 @@ def _new_codes(site: WeightSite, match: Match) -> np.ndarray:
     return matching.from_rows(rows, site.slot.axis, site.slot.codes.shape)
 
 
-def _new_scales(
-    site: WeightSite, match: Match, weight: TrainedWeight
-) -> tuple[np.ndarray, int]:
-    """The scales that keep `scale * integer`, and how many are estimates."""
-    held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
-        np.float64
-    )
-    codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
-    old: np.ndarray = site.tensor.scales.astype(np.float64)
-    if site.operator.name in ("GATHER", "ADD"):
-        return _table_scale(old, held, codes, weight)
-    if np.array_equal(held, codes):
-        return _snap(old, weight), 0
-    if old.size == 1 and len(held) > 1:
-        factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
-        if np.abs(held - factor * codes).max() <= matching.TOLERANCE:
-            # One factor fits all channels: the tensor keeps a single scale.
-            return _snap(old * factor if codes.any() else old, weight), 0
-    old = np.broadcast_to(old, len(held))
-    peaks = np.abs(held).max(axis=1)
-    is_full = peaks == matching.MAX_CODE
-    largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
-    gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
-    has_codes = gains > 0
-    # The converter gives a channel of zeros a tiny scale and so a bias of 1e9,
-    # which overflows in int4 kernels. Any scale is right there.
-    usual = np.median((old * gains)[has_codes]) if has_codes.any() else None
-    free = np.max(weight.scale) if usual is None else usual
-    new = np.where(has_codes, old * gains, free)
-    return _snap(new, weight), int(np.sum(has_codes & ~is_full))
-
-
 def _requantize_lookups(
     flatbuffer: Flatbuffer, writes: Mapping[InputSite, Constant]
 ) -> None:
@@ -246,10 +215,10 @@ def _requantize_lookups(
 
     The operator copies integers, so that its output has the table's scale.
     """
-    gathers = {(o.subgraph, o.index): o for o in flatbuffer.operators}
+    operators = {(o.subgraph, o.index): o for o in flatbuffer.operators}
     # From the last, since each one moves those behind it.
     for site in sorted(writes, reverse=True):
-        operator = gathers[site.subgraph, site.operator]
+        operator = operators[site.subgraph, site.operator]
         if operator.name == "GATHER":
             flatbuffer.requantize_output(operator, writes[site].scales)
 
@@ -265,42 +234,6 @@ def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
     ):
         return constants
     return [c._replace(scales=c.scales[:1]) for c in constants]
-
-
-def _table_scale(
-    old: np.ndarray, held: np.ndarray, codes: np.ndarray, weight: TrainedWeight
-) -> tuple[np.ndarray, int]:
-    """The trained scale, unless the converter multiplied the table."""
-    gain = _estimated_gains(held, codes)
-    trained = np.asarray(weight.scale, np.float32).reshape(-1)[:1]
-    rounding = 1 / max(float(np.abs(held).max()), 1.0)
-    if not codes.any() or abs(old * gain / trained - 1).max() <= rounding:
-        return trained, 0
-    return (old * gain).astype(np.float32), 1
-
-
-def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The gain of each channel for which `round(gain * codes)` is `held`.
-
-    Each weight bounds it by `(|held| ± 1/2) / |codes|`: the middle of what all
-    allow is closer than least squares, whose rounding errors repeat with the
-    few values that codes have.
-    """
-    is_used = codes != 0
-    size = np.where(is_used, np.abs(codes.astype(np.float64)), 1.0)
-    low = np.where(is_used, (np.abs(held) - 0.5) / size, -np.inf).max(axis=1)
-    high = np.where(is_used, (np.abs(held) + 0.5) / size, np.inf).min(axis=1)
-    is_known = np.isfinite(low) & held.any(axis=1)
-    return np.where(is_known, (low + np.where(is_known, high, 0)) / 2, 0.0)
-
-
-def _snap(scales: np.ndarray, weight: TrainedWeight) -> np.ndarray:
-    """Takes the trained scale itself where only rounding keeps us from it."""
-    trained = np.unique(np.asarray(weight.scale, np.float64))
-    index = np.abs(scales[:, None] - trained).argmin(axis=1)
-    nearest = trained[index]
-    is_same = np.abs(scales - nearest) <= SCALE_ROUNDING * nearest
-    return np.where(is_same, nearest, scales).astype(np.float32)
 
 
 def _new_bias(
@@ -329,7 +262,7 @@ def _untrained_notes(site: WeightSite, match: Match | None) -> list[str]:
             f"{match.path!r} was not quantized in training: the file holds the "
             "converter's own int8 rounding of it."
         ]
-    if site.operator.name in ("GATHER", "ADD"):
+    if site.operator.name in EMBEDDING_OPERATORS:
         return []  # A bias or an index table, as in any model.
     return [
         f"{site.operator.name} reads the constant {site.tensor.name!r}, which "

@@ -10,7 +10,7 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert_function, convert_qat
+from tflite_export.convert import convert_qat, convert_ranged
 from tflite_export.delivery import ExportResult, Proof, deliver
 from tflite_export.exact_conversion import (
     convert_exactly,
@@ -51,6 +51,11 @@ def export(
     codes. The file is run before it is written, and a model that cannot be
     written exactly is an error. Inputs and outputs are int8 (integer inputs
     stay int32), the batch is 1.
+
+    What the converter would spoil is rewritten in a copy to compute the same,
+    and noted: recurrent layers are unrolled over the time steps of the
+    samples, a Dense behind a BatchNormalization becomes a 1x1 convolution, and
+    LayerNormalization and GroupNormalization do without a negation.
 
     Args:
         model: Trained model from `codeq_keras.quantize_model`, under the
@@ -237,7 +242,9 @@ def _export_ranged(
             samples, inputs, argument="representative_dataset"
         )
     ranged = RangedModel(model, stripped)
-    file = Flatbuffer(convert_function(ranged, inputs, ranged.weights, arrays))
+    if arrays is None:
+        ranged.require_ranges_for_kernels()
+    file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, arrays))
     written = write_exact_weights(
         file, trained, ordered_weights(stripped, trained)
     )

@@ -82,6 +82,7 @@ def run(
     inputs: dict[int, np.ndarray],
     *,
     reference_kernels: bool = False,
+    tensors: Sequence[int] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> dict[int, np.ndarray]:
     """Returns the file's outputs as they are, by tensor index.
@@ -91,17 +92,25 @@ def run(
         inputs: An array of shape `(n, ...)`, in the type of the file's input,
             by tensor index.
         reference_kernels: Use LiteRT's reference kernels, not the fast ones.
+        tensors: None for the outputs, or which tensors of the main graph to
+            return. The fast kernels do not compute all of those in between.
         time_limit_s: Seconds after which the attempt is given up.
 
     Raises:
         ValueError: If LiteRT cannot run the file.
     """
-    indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
+    indices = tensors
+    if indices is None:
+        indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
     outputs, _ = run_script(
         _SCRIPT,
         flatbuffer,
         {str(index): values for index, values in inputs.items()},
-        {"outputs": indices, "reference_kernels": reference_kernels},
+        {
+            "outputs": list(indices),
+            "reference_kernels": reference_kernels,
+            "keep_all_tensors": tensors is not None,
+        },
         time_limit_s=time_limit_s,
     )
     return {int(name): values for name, values in outputs.items()}

@@ -6,6 +6,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,19 +52,7 @@ def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
     try:
         with _memory_limit(limit):
             return keras.saving.load_model(path, compile=False)
-    # Keras raises whatever its parts raise on damaged contents.
-    except (
-        MemoryError,
-        zipfile.BadZipFile,
-        ValueError,
-        TypeError,
-        KeyError,
-        OSError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        *_backend_errors(),
-    ) as error:
+    except _loading_errors() as error:
         raise ValueError(
             f"Expected a .keras file that Keras {keras.__version__} can load, "
             "and whose own classes are imported. "
@@ -123,10 +112,24 @@ def _memory_limit(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _backend_errors() -> tuple[type[Exception], ...]:
-    """What TensorFlow raises when it gets no memory: no RuntimeError."""
-    tensorflow = sys.modules.get("tensorflow")
-    return () if tensorflow is None else (tensorflow.errors.OpError,)
+def _loading_errors() -> tuple[type[Exception], ...]:
+    """Keras raises whatever its parts raise on damaged contents."""
+    errors = (
+        zipfile.BadZipFile,
+        MemoryError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+    )
+    # Where it gets no memory, TensorFlow raises an error that is none of them.
+    tensorflow: Any = sys.modules.get("tensorflow")
+    return (
+        errors if tensorflow is None else (*errors, tensorflow.errors.OpError)
+    )
 
 
 def _require_keras_file(path: Path) -> None:

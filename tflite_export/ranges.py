@@ -5,6 +5,7 @@ each activation, so that it needs no samples.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 from keras import ops
 
 import codeq_keras
+from codeq_keras.activation import ActivationRange
 from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.graph import Call, run_graph
 from codeq_keras.placement import Site, kind_of
@@ -39,6 +41,7 @@ class RangedModel:
         self, model: "codeq_keras.QuantizedModel", stripped: keras.Model
     ) -> None:
         self._ranges = codeq_keras.activation_ranges(model)
+        self._paths = [kernel.path for kernel in model.kernels]
         self._sites = ActivationGraph(stripped)
         for twin, original in self._sites.twins:
             twin.assign(original)
@@ -49,13 +52,55 @@ class RangedModel:
 
     def __call__(self, *values: Any) -> Any:
         """Returns the outputs for one tensor per input."""
+        return self._run(values, self._rounded)
+
+    def _run(
+        self, values: Sequence[Any], at_site: Callable[[Site, str, Any], Any]
+    ) -> Any:
         inputs = keras.tree.pack_sequence_as(self._graph.inputs, list(values))
         return run_graph(
             self._graph,
             inputs,
             training=False,
-            after=self._sites.at_sites(self._rounded),
+            after=self._sites.at_sites(at_site),
         )
+
+    def activations(
+        self, *values: Any
+    ) -> dict[str, tuple[np.ndarray, ActivationRange]]:
+        """Returns what is quantized, with its range, in the order of the graph.
+
+        Args:
+            *values: One tensor per input.
+        """
+        seen: dict[str, tuple[np.ndarray, ActivationRange]] = {}
+
+        def keep(site: Site, path: str, value: Any) -> Any:
+            rounded = self._rounded(site, path, value)
+            held = self._ranges[path]
+            if held is not None:
+                seen[site.path] = ops.convert_to_numpy(rounded), held
+            return rounded
+
+        self._run(values, keep)
+        return seen
+
+    def require_ranges_for_kernels(self) -> None:
+        """Raises a ValueError if a kernel is inside of a layer.
+
+        Without samples such a layer is in float in the file, its weights too.
+        """
+        hidden = [
+            path
+            for path in self._sites.placement.inner
+            if any(kernel.startswith(f"{path}/") for kernel in self._paths)
+        ]
+        if hidden:
+            raise ValueError(
+                "`representative_dataset` must hold inputs as in training: "
+                "the ranges of activations inside of layers are measured on "
+                f"them. Received: None, and weights inside of {hidden}."
+            )
 
     def notes(self, *, has_samples: bool) -> list[str]:
         """Returns what the user should know about ranges that are missing.

@@ -1,8 +1,10 @@
-"""Rewrites strided depthwise convolutions exactly, with symmetric padding.
+"""Rewrites strided convolutions exactly, with symmetric padding.
 
 TFLite's SAME pads an even image of stride 2 on one side only, which XNNPACK's
 sparse way reads wrongly. The same sums come from zeros on all four sides and a
-larger kernel that is zero where the old one did not reach.
+larger kernel that is zero where the old one did not reach. Of odd images, SAME
+is symmetric, and only has to be spelled out. The sparse way knows no larger
+kernel for the first convolution than 3x3, so an even image has no repair there.
 """
 
 from typing import NamedTuple
@@ -65,7 +67,7 @@ def symmetric_form(
 
 
 def pad_symmetrically(file: Flatbuffer) -> list[str]:
-    """Rewrites each strided SAME depthwise convolution for which it is exact.
+    """Rewrites each strided SAME convolution for which it is exact.
 
     Args:
         file: A file that computes in float32, with constant kernels; it is
@@ -82,19 +84,27 @@ def pad_symmetrically(file: Flatbuffer) -> list[str]:
             continue
         kernel = file.tensor(operator.subgraph, operator.inputs[1])
         margin, (top, left) = embedding
+        zeros = (margin, margin)
         size = 2 * margin + 1
         old = kernel.data
         if old is None:
+            continue
+        name = kernel.name.split(";")[0]
+        if old.shape[1:3] == (size, size):
+            file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
+            notes.append(
+                f"{name}: SAME with stride 2 is {margin} zeros on each side in "
+                "the file, which is the same."
+            )
             continue
         new = np.zeros((1, size, size, old.shape[3]), old.dtype)
         new[:, top : top + old.shape[1], left : left + old.shape[2]] = old
         site = InputSite(operator.subgraph, operator.index, 1)
         no_scales: np.ndarray = np.zeros(0, np.float32)
         file.replace_inputs({site: Constant(new, no_scales, 0)})
-        zeros = (margin, margin)
         file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
         notes.append(
-            f"{kernel.name.split(';')[0]}: the {old.shape[1]}x{old.shape[2]} "
+            f"{name}: the {old.shape[1]}x{old.shape[2]} "
             f"kernel with stride 2 and SAME is a {size}x{size} kernel with "
             f"{margin} zeros on each side in the file, which computes the same."
         )
@@ -105,7 +115,7 @@ def _embedding(file: Flatbuffer, operator: Operator) -> Embedding | None:
     options = operator.options
     strides = (options.get("strideH"), options.get("strideW"))
     if (
-        operator.name != "DEPTHWISE_CONV_2D"
+        operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D")
         or options.get("padding") != "SAME"
         or strides != (2, 2)
         or options.get("dilationHFactor") != 1
@@ -114,4 +124,9 @@ def _embedding(file: Flatbuffer, operator: Operator) -> Embedding | None:
         return None
     _, height, width, _ = file.tensor(0, operator.inputs[0]).shape
     kernel = file.tensor(0, operator.inputs[1]).shape
-    return symmetric_form((height, width), (kernel[1], kernel[2]), 2)
+    size = (kernel[1], kernel[2])
+    embedding = symmetric_form((height, width), size, 2)
+    is_entry = size == (3, 3) and embedding == Embedding(1, (0, 0))
+    if operator.name == "CONV_2D" and not is_entry:
+        return None
+    return embedding

@@ -28,7 +28,7 @@ _WEIGHTED_OPERATORS = {
     "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
     "BATCH_MATMUL": _Inputs((0, 1), None, None),
 }
-_EMBEDDING_OPERATORS = {
+EMBEDDING_OPERATORS = {
     "GATHER": _Inputs((0,), None, None),
     # Of constant positions, whose GATHER the converter has computed.
     "ADD": _Inputs((0, 1), None, None),
@@ -63,7 +63,7 @@ def embedding_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
                 - site.tensor.zero_points.astype(np.int16)
             )
         )
-        for site in _sites(flatbuffer, _EMBEDDING_OPERATORS)
+        for site in _sites(flatbuffer, EMBEDDING_OPERATORS)
         if site.tensor.scales.size == site.tensor.zero_points.size == 1
     ]
 

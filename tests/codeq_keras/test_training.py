@@ -146,7 +146,7 @@ def test_restored_epoch_is_held_against_the_budget(qmodel, data):
         "relative_bops", mode="max", patience=99, restore_best_weights=True
     )
 
-    with pytest.warns(UserWarning, match="an earlier epoch was restored"):
+    with pytest.warns(UserWarning, match="restored an earlier epoch"):
         compile_and_fit(
             qmodel,
             data,

@@ -216,6 +216,11 @@ def _application(name, size, **options):
     return Row(build, is_convolutional=True, is_large=True)
 
 
+_NO_GATHER = {
+    "vela": "Vela 5.2 has no GATHER, nor the LESS and SELECT with which Keras "
+    "wraps negative indices, on the Ethos-U55; they run on the CPU in integers."
+}
+
 _SMALL = {
     "resnet8": Row(networks.resnet8, is_convolutional=True),
     "ds_cnn": Row(networks.ds_cnn, is_convolutional=True),
@@ -226,8 +231,8 @@ _SMALL = {
     "unet": Row(_unet, is_convolutional=True),
     "audio_conv1d": Row(_audio, is_convolutional=True),
     "transformer": Row(_transformer),
-    "text_transformer": Row(_text_transformer),
-    "embedding": Row(_embedding),
+    "text_transformer": Row(_text_transformer, known=_NO_GATHER),
+    "embedding": Row(_embedding, known=_NO_GATHER),
     "lstm": Row(_recurrent(lambda: layers.LSTM(8))),
     "gru": Row(_recurrent(lambda: layers.GRU(8))),
     "bidirectional": Row(

@@ -6,6 +6,10 @@ import pytest
 from keras import layers
 
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.rewrites.normalization import (
+    CenteredGroupNormalization,
+    CenteredLayerNormalization,
+)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -125,7 +129,8 @@ def test_layer_normalization_leaves_nothing_in_float(
     inputs = keras.Input((6, 8))
     x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
     x = layers.LayerNormalization(name="ln")(layers.Add()([x, inputs]))
-    outputs = layers.Dense(3)(layers.LayerNormalization(axis=(1, 2))(x))
+    x = layers.GroupNormalization(4)(layers.LayerNormalization(axis=(1, 2))(x))
+    outputs = layers.Dense(3)(x)
     model = keras.Model(inputs, outputs)
     trained = grid(model, rng)
 
@@ -138,19 +143,31 @@ def test_layer_normalization_leaves_nothing_in_float(
     assert any("without a negation" in note for note in result.notes)
 
 
-def test_centered_layer_normalization_computes_the_same(rng):
-    from tflite_export.rewrites.layer_norm import CenteredLayerNormalization
+LAYER_NORM = (layers.LayerNormalization, CenteredLayerNormalization)
+GROUP_NORM = (layers.GroupNormalization, CenteredGroupNormalization)
 
-    x = rng.normal(2, 3, (2, 4, 5)).astype("float32")
-    for axis in (-1, 1, (1, 2), [2]):
-        options = {"axis": axis, "epsilon": 1e-2}
-        expected = layers.LayerNormalization(**options)
-        actual = CenteredLayerNormalization(**options)
-        expected.build(x.shape)
-        actual.build(x.shape)
-        weights = [rng.normal(size=w.shape) for w in expected.weights]
-        expected.set_weights(weights)
-        actual.set_weights(weights)
 
-        # float32 rounding of values up to 10.
-        np.testing.assert_allclose(actual(x), expected(x), atol=1e-5)
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [
+        (LAYER_NORM, {"axis": -1}),
+        (LAYER_NORM, {"axis": 1}),
+        (LAYER_NORM, {"axis": (1, 2)}),
+        (LAYER_NORM, {"axis": [2], "scale": False}),
+        (GROUP_NORM, {"groups": 2}),
+        (GROUP_NORM, {"groups": -1, "center": False}),
+        (GROUP_NORM, {"groups": 2, "axis": 1}),
+    ],
+    ids=str,
+)
+def test_centered_normalization_computes_the_same(classes, options, rng):
+    x = rng.normal(2, 3, (2, 4, 6)).astype("float32")
+    expected, actual = (cls(epsilon=1e-2, **options) for cls in classes)
+    expected.build(x.shape)
+    actual.build(x.shape)
+    weights = [rng.normal(size=w.shape) for w in expected.weights]
+    expected.set_weights(weights)
+    actual.set_weights(weights)
+
+    # float32 rounding of values up to 10.
+    np.testing.assert_allclose(actual(x), expected(x), atol=1e-5)

@@ -4,7 +4,8 @@ Each computes the same function with the same variables; only the operators
 that the converter makes of it differ. They work on a copy:
 
 - `recurrent`: loops over time steps are written out;
-- `layer_norm`: LayerNormalization without the negation that stays float;
+- `normalization`: LayerNormalization and GroupNormalization without the
+  negation that stays float;
 - `dense_as_convolution`: Dense behind a BatchNormalization as a convolution.
 
 A copy's layer gets its new behaviour by assigning its `__class__`, a subclass
@@ -23,7 +24,7 @@ from codeq_keras.architecture import copy_model
 from codeq_keras.kernels import all_layers
 from tflite_export.rewrites import (
     dense_as_convolution,
-    layer_norm,
+    normalization,
     recurrent,
 )
 
@@ -54,7 +55,7 @@ def rewrite(stripped: keras.Model) -> Rewritten:
     ["Recurrent layers ['gru'] were unrolled: the converter cannot make \
 integers of their loop."]
     """
-    rewrites = (recurrent, layer_norm)
+    rewrites = (recurrent, normalization)
     if not any(
         module.applies(layer)
         for layer in all_layers(stripped)

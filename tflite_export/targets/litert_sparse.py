@@ -29,8 +29,11 @@ from tflite_export.weight_sites import unpacked_constants, weight_sites
 TARGET = "litert-sparse"
 # XNNPACK takes the sparse kernels above this fraction of zeros.
 MIN_SPARSITY = 2 / 3
-# float32 sums in another order, relative to the range of the output.
+# float32 sums in another order, relative to the range of the output: usually
+# below 1e-6, and 1e-5 in random networks of 50 layers. A wrong layout leaves
+# 0.06 and more.
 MAX_DIFFERENCE = 1e-5
+MAX_ROUNDING = 1e-4
 # The operator, its tensor and the tables of a sparse tensor (measured).
 DENSIFY_OVERHEAD_BYTES = 300
 
@@ -159,17 +162,30 @@ def require(findings: Sequence[Finding]) -> None:
         )
 
 
-def require_equal(report: VerificationReport, cpu: str) -> None:
+def arm_tolerance(report: VerificationReport) -> float:
+    """Returns how far outputs on ARM may be from the model's.
+
+    Args:
+        report: The comparison on this machine, which shows how the network
+            amplifies the rounding of float32.
+    """
+    return max(MAX_DIFFERENCE, 3 * report.max_output_lsb)
+
+
+def require_equal(
+    report: VerificationReport, cpu: str, *, tolerance: float
+) -> None:
     """Raises an error if a float file does not compute what the model does.
 
     Args:
         report: The comparison of the file, run on one CPU, with the model.
         cpu: The CPU, as the text calls it.
+        tolerance: Largest difference, in units of the output's range.
     """
-    if not report.max_output_lsb <= MAX_DIFFERENCE:
+    if not report.max_output_lsb <= tolerance:
         raise ValueError(
             f"The outputs of the file must be those of the model within "
-            f"{MAX_DIFFERENCE:g} of their range. Received: "
+            f"{tolerance:.1g} of their range. Received: "
             f"{report.max_output_lsb:.1e} on {cpu}; the file was not written. "
             "Activations that were quantized in training are not computed in "
             f"float: train without them for {TARGET!r}, or use "
