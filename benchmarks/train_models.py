@@ -9,11 +9,15 @@ compression costs on it, and nothing about the networks on real data.
 
 A model whose file is there already is not trained again. `--short` is for a
 busy machine: half of the float epochs, batches of half the size, 300 steps of
-compression, 2,000 samples per evaluation.
+compression, 2,000 samples per evaluation; and the MobileNets, which are fully
+convolutional, learn on images of half the height and width. Their files still
+take full ones, with BatchNorm's statistics measured on full ones; the rows
+have both accuracies.
 """
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -33,6 +37,7 @@ import codeq_keras
 SEED = 0
 FLOAT_RATE = 3e-3
 CODEQ_RATE = 2e-3
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +56,10 @@ class Task:
         batch_size: Samples per step.
         num_evaluated: How much of the validation and test splits is used for
             the accuracies, from the start; None for all.
+        half_size: Whether it learns on images of half the height and width.
     """
 
-    build: Callable[[], keras.Model]
+    build: Callable[..., keras.Model]
     dataset: str
     num_images: int
     float_epochs: int
@@ -62,6 +68,7 @@ class Task:
     pattern: str = ""
     batch_size: int = 64
     num_evaluated: int | None = None
+    half_size: bool = False
 
 
 def shortened(task: Task) -> Task:
@@ -70,10 +77,11 @@ def shortened(task: Task) -> Task:
     steps_per_epoch = math.ceil(task.num_images / batch_size)
     return dataclasses.replace(
         task,
-        float_epochs=task.float_epochs // 2,
+        float_epochs=task.float_epochs // (1 if task.pattern else 2),
         codeq_epochs=math.ceil(300 / steps_per_epoch),
         batch_size=batch_size,
         num_evaluated=2_000,
+        half_size=bool(task.pattern),
     )
 
 
@@ -95,7 +103,7 @@ TASKS = {
     "ds_cnn": Task(networks.ds_cnn, "keywords", 10_000, 6, 4, _BOTH_GRIDS),
     "resnet8": Task(networks.resnet8, "shapes", 10_000, 8, 4, _BOTH_GRIDS),
     "mobilenet_v1": Task(
-        lambda: networks.mobilenet_v1(alpha=0.5, classes=10),
+        functools.partial(networks.mobilenet_v1, alpha=0.5, classes=10),
         "shapes96",
         6_000,
         6,
@@ -104,7 +112,7 @@ TASKS = {
         pattern="pointwise",
     ),
     "mobilenet_v2": Task(
-        lambda: networks.mobilenet_v2(alpha=0.5, classes=10),
+        functools.partial(networks.mobilenet_v2, alpha=0.5, classes=10),
         "shapes96",
         6_000,
         6,
@@ -153,32 +161,58 @@ def run(name: str, task: Task, output: pathlib.Path) -> Iterator[dict]:
     for split, (x, y) in splits.items():
         size = task.num_images if split == "train" else task.num_evaluated
         splits[split] = x[:size], y[:size]
+    learned = splits
+    if task.half_size:
+        learned = {k: (halved(x), y) for k, (x, y) in splits.items()}
+    input_shape = learned["train"][0].shape[1:]
+
     path = output / f"{name}_float.keras"
+    full = task.build()
+    small = task.build(input_shape=input_shape)
     if path.exists():
-        model = keras.saving.load_model(path)
+        full = keras.saving.load_model(path)
+        small.set_weights(full.get_weights())
     else:
         keras.utils.set_random_seed(SEED)
-        model = task.build()
-        seconds = fit(model, splits, task, task.float_epochs, FLOAT_RATE)
-        yield finish(model, splits, path, seconds)
+        small = task.build(input_shape=input_shape)
+        seconds = fit(small, learned, task, task.float_epochs, FLOAT_RATE)
+        transfer(small, full, splits, reestimate=task.half_size)
+        yield finish(full, small, (splits, learned), path, seconds)
     for variant, config, sparsity in task.variants:
         path = output / f"{name}_{variant}.keras"
         if path.exists():
             continue
         keras.utils.set_random_seed(SEED)
-        qmodel = quantize(model, config, task.pattern)
+        qmodel = quantize(small, config, task.pattern)
         seconds = fit(
             qmodel,
-            splits,
+            learned,
             task,
             task.codeq_epochs,
             CODEQ_RATE,
             codeq_keras.CompressionBudget(sparsity=sparsity),
         )
-        codeq_keras.reestimate_batch_norm(
-            qmodel, np.split(splits["train"][0][:1024], 4)
-        )
-        yield finish(qmodel, splits, path, seconds)
+        full_qmodel = quantize(full, config, task.pattern)
+        transfer(qmodel, full_qmodel, splits, reestimate=True)
+        yield finish(full_qmodel, qmodel, (splits, learned), path, seconds)
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Returns the means of 2x2 pixels."""
+    count, height, width, channels = images.shape
+    shape = (count, height // 2, 2, width // 2, 2, channels)
+    return images.reshape(shape).mean((2, 4))
+
+
+def transfer(
+    source: keras.Model, target: keras.Model, splits: dict, *, reestimate: bool
+) -> None:
+    """Gives the target the weights of the source, for its own input size."""
+    target.set_weights(source.get_weights())
+    target.compile(loss=LOSS, metrics=["accuracy"])
+    if reestimate:
+        batches = np.split(splits["train"][0][:1024], 4)
+        codeq_keras.reestimate_batch_norm(target, batches)
 
 
 def quantize(
@@ -203,7 +237,7 @@ def fit(
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(
         keras.optimizers.Adam(schedule),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=LOSS,
         metrics=["accuracy"],
     )
     start = time.perf_counter()
@@ -219,7 +253,11 @@ def fit(
 
 
 def finish(
-    model: keras.Model, splits: dict, path: pathlib.Path, seconds: float
+    model: keras.Model,
+    trained: keras.Model,
+    data_of_both: tuple[dict, dict],
+    path: pathlib.Path,
+    seconds: float,
 ) -> dict:
     """Saves the model and returns its row."""
     # Two steps, so that whoever waits for the file never sees half of it.
@@ -227,9 +265,13 @@ def finish(
     model.save(part)
     part.rename(path)
     row = {"model": path.stem, "seed": SEED, "seconds": round(seconds)}
+    splits, learned = data_of_both
     for split in ("validation", "test"):
         _, accuracy = model.evaluate(*splits[split], verbose=0)
         row[f"{split}_accuracy"] = round(accuracy, 4)
+        if learned is not splits:
+            _, accuracy = trained.evaluate(*learned[split], verbose=0)
+            row[f"{split}_accuracy_half_size"] = round(accuracy, 4)
     if isinstance(model, codeq_keras.QuantizedModel):
         row["sparsity"] = round(codeq_keras.report(model).sparsity, 4)
     path.with_suffix(".json").write_text(json.dumps(row, indent=2) + "\n")

@@ -28,6 +28,8 @@ class CoDeQConfig:
             files) or `"paper"` (as published, the motion of the logits
             included, see `CompressionRegularizer`; cannot be exported).
         axis: None for one scale per kernel, -1 for one per output channel.
+        sparsity_block: 1, 2 or 4 neighbouring output channels that are pruned
+            together, see `codeq_keras.ops.fake_quantize`.
         range_quantile: Float in (0, 1], the quantile of `|w|` that becomes
             the largest level. The weights above it saturate.
         initial_dead_zone_logit: Float in (0, 4]. 3 starts with almost no
@@ -61,6 +63,7 @@ class CoDeQConfig:
     max_bit_width: int = 8
     level_grid: str = "dead_zone"
     axis: int | None = None
+    sparsity_block: int = 1
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
@@ -89,6 +92,11 @@ class CoDeQConfig:
             raise ValueError(
                 "`axis` must be None (one scale per kernel) or -1 (one per "
                 f"output channel). Received: axis={self.axis!r}"
+            )
+        if self.sparsity_block not in (1, 2, 4):
+            raise ValueError(
+                "`sparsity_block` must be 1, 2 or 4. "
+                f"Received: sparsity_block={self.sparsity_block!r}"
             )
         if not 0 < self.range_quantile <= 1:
             raise ValueError(

@@ -125,9 +125,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def call(self, weights: Any) -> Any:
         """Returns the deployed values, differentiable."""
-        return ops.fake_quantize(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        return ops.fake_quantize(weights, **self._arguments())
 
     @property
     def bit_width(self) -> Any:
@@ -142,9 +140,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def zero_fraction(self, weights: Any) -> Any:
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
-        return ops.zero_fraction(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        return ops.zero_fraction(weights, **self._arguments())
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
@@ -182,9 +178,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         Raises:
             ValueError: If `level_grid="paper"`, which has no codes.
         """
-        codes, scale = ops.quantize(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        codes, scale = ops.quantize(weights, **self._arguments())
         return QuantizedWeight(
             codes=keras.ops.convert_to_numpy(codes).astype("int8"),
             scale=keras.ops.convert_to_numpy(scale).astype("float32"),
@@ -220,4 +214,6 @@ class DeadZoneQuantizer(keras.layers.Layer):
             "abs_bound": self.abs_bound,
             "dead_zone_logit": self.dead_zone_logit.tensor(),
             "bit_width": self.bit_width,
+            "level_grid": self.config.level_grid,
+            "sparsity_block": self.config.sparsity_block,
         }
