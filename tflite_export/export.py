@@ -1,9 +1,9 @@
 """`export`: the order of the steps from a trained model to a proven file."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,10 +16,14 @@ from tflite_export.exact_conversion import (
     convert_exactly,
     convert_for_sparse_kernels,
 )
-from tflite_export.exact_weights import TrainedWeight, write_exact_weights
+from tflite_export.exact_weights import (
+    TrainedWeight,
+    WrittenWeights,
+    write_exact_weights,
+)
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.float_codes import write_float_codes
-from tflite_export.interpreter import quantized_inputs
+from tflite_export.interpreter import Run, quantized_inputs
 from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
     ModelInput,
@@ -30,7 +34,11 @@ from tflite_export.representative import (
 from tflite_export.sparse_inference import topology_findings
 from tflite_export.storage import require_storage_for
 from tflite_export.targets import litert_sparse, require_target
-from tflite_export.verify import compare, ordered_weights
+from tflite_export.verify import (
+    VerificationReport,
+    compare,
+    ordered_weights,
+)
 
 # Of a model whose ranges need no samples.
 NUM_RANDOM_SAMPLES = 16
@@ -119,34 +127,21 @@ def export(
     path = _checked_path(path)
     _require_tensorflow_backend()
     if qat.is_tf_keras(model):
-        return _export_qat(
-            model,
-            path,
-            samples=representative_dataset,
-            target=target,
-            weight_storage=weight_storage,
-        )
-    trained = codeq_keras.quantized_weights(model)
-    stripped = codeq_keras.strip_quantizers(model)
-    if has_trained_ranges(model) and target != litert_sparse.TARGET:
-        return _export_ranged(
-            model,
-            stripped,
-            trained,
-            path,
-            samples=representative_dataset,
-            target=target,
-            weight_storage=weight_storage,
-        )
-    return export_stripped(
-        stripped,
-        trained,
-        path,
-        representative_dataset=representative_dataset,
-        reference=model,
-        target=target,
-        weight_storage=weight_storage,
-    )
+        converted = _converted_qat(model, representative_dataset, target)
+    else:
+        trained = codeq_keras.quantized_weights(model)
+        stripped = codeq_keras.strip_quantizers(model)
+        _require_finite(stripped)
+        if has_trained_ranges(model) and target != litert_sparse.TARGET:
+            converted = _converted_ranged(
+                model, stripped, trained, representative_dataset
+            )
+        else:
+            converted = _converted_stripped(
+                stripped, trained, representative_dataset, target
+            )
+        converted = converted._replace(reference=model)
+    return _delivered(converted, path, target, weight_storage)
 
 
 def export_stripped(
@@ -155,7 +150,6 @@ def export_stripped(
     path: Path,
     *,
     representative_dataset: Any,
-    reference: keras.Model | None = None,
     target: str = "litert",
     weight_storage: str = "auto",
 ) -> ExportResult:
@@ -166,126 +160,89 @@ def export_stripped(
         trained: The trained weights by path.
         path: The file to write.
         representative_dataset: As in `export`.
-        reference: Model whose outputs count; None for `stripped`.
         target: As in `export`.
         weight_storage: As in `export`.
 
     Returns:
         `ExportResult`.
     """
-    inputs = model_inputs(stripped)
-    is_float = target == litert_sparse.TARGET
-    if representative_dataset is None and not is_float:
-        shapes = [("n", *spec.shape) for spec in inputs]
-        raise ValueError(
-            "`representative_dataset` must hold inputs as in training: the "
-            "ranges of the activations are measured on them. Received: None. "
-            f"Pass about 100 samples, for instance {_shapes_text(shapes)}."
-        )
     _require_finite(stripped)
-    samples = (
-        random_samples(inputs, NUM_RANDOM_SAMPLES)
-        if representative_dataset is None
-        else sample_arrays(
-            representative_dataset, inputs, argument="representative_dataset"
-        )
+    converted = _converted_stripped(
+        stripped, trained, representative_dataset, target
     )
-    if is_float:
-        file, notes = convert_for_sparse_kernels(stripped, inputs, samples)
+    return _delivered(converted, path, target, weight_storage)
+
+
+class _Converted(NamedTuple):
+    """A file with the trained integers, and what it is proven against.
+
+    `model` has the file's inputs, `reference` is the one whose outputs count;
+    `kernels` and `samples` are as `verify.compare` takes them.
+    """
+
+    file: Flatbuffer
+    written: WrittenWeights
+    trained: Mapping[str, TrainedWeight]
+    kernels: Mapping[str, np.ndarray]
+    model: Any
+    reference: Any
+    inputs: list[ModelInput]
+    samples: list[np.ndarray]
+
+
+def _converted_stripped(
+    stripped: keras.Model,
+    trained: Mapping[str, TrainedWeight],
+    dataset: Any,
+    target: str,
+) -> _Converted:
+    """With ranges measured on the samples, or in float for sparse kernels."""
+    inputs = model_inputs(stripped)
+    kernels = ordered_weights(stripped, trained)
+    if target == litert_sparse.TARGET:
+        samples = _samples(dataset, inputs)
+        arrays = samples or random_samples(inputs, NUM_RANDOM_SAMPLES)
+        file, notes = convert_for_sparse_kernels(stripped, inputs, arrays)
         litert_sparse.require(topology_findings(file))
-        kernels = ordered_weights(stripped, trained)
         written = write_float_codes(file, trained, kernels)
         written.notes.extend(notes)
-        if representative_dataset is None:
-            written.notes.append(_random_note(samples))
+        if samples is None:
+            written.notes.append(_random_note(arrays))
     else:
-        file, written = convert_exactly(stripped, trained, inputs, samples)
-    proof = Proof(
-        lambda data, run_on, limit: compare(
-            data,
-            stripped,
-            trained,
-            inputs,
-            [array[:limit] for array in samples],
-            reference=reference,
-            run_on=run_on,
-        ),
-        _run_inputs(inputs, samples),
-    )
-    return deliver(
-        file,
-        written,
-        trained,
-        path,
-        proof,
-        target=target,
-        weight_storage=weight_storage,
+        _require_samples(dataset, inputs)
+        arrays = sample_arrays(
+            dataset, inputs, argument="representative_dataset"
+        )
+        file, written = convert_exactly(stripped, trained, inputs, arrays)
+    return _Converted(
+        file, written, trained, kernels, stripped, stripped, inputs, arrays
     )
 
 
-def _export_ranged(
+def _converted_ranged(
     model: "codeq_keras.QuantizedModel",
     stripped: keras.Model,
     trained: Mapping[str, TrainedWeight],
-    path: Path,
-    *,
-    samples: Any,
-    target: str,
-    weight_storage: str,
-) -> ExportResult:
-    """Does the work of `export` for a model that trained its ranges."""
-    _require_finite(stripped)
+    dataset: Any,
+) -> _Converted:
+    """With the ranges that the model trained."""
     inputs = model_inputs(stripped)
-    arrays = None
-    if samples is not None:
-        arrays = sample_arrays(
-            samples, inputs, argument="representative_dataset"
-        )
+    kernels = ordered_weights(stripped, trained)
+    samples = _samples(dataset, inputs)
     ranged = RangedModel(model, stripped)
-    if arrays is None:
+    if samples is None:
         ranged.require_ranges_for_kernels()
-    file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, arrays))
-    written = write_exact_weights(
-        file, trained, ordered_weights(stripped, trained)
-    )
-    written.notes.extend(ranged.notes(has_samples=arrays is not None))
-    if arrays is None:
-        arrays = qat.random_inputs(file, inputs)
-        written.notes.append(_random_note(arrays))
-    proof = Proof(
-        lambda data, run_on, limit: compare(
-            data,
-            stripped,
-            trained,
-            inputs,
-            [array[:limit] for array in arrays],
-            reference=model,
-            run_on=run_on,
-        ),
-        _run_inputs(inputs, arrays),
-    )
-    return deliver(
-        file,
-        written,
-        trained,
-        path,
-        proof,
-        target=target,
-        weight_storage=weight_storage,
+    file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, samples))
+    written = write_exact_weights(file, trained, kernels)
+    written.notes.extend(ranged.notes(has_samples=samples is not None))
+    arrays = samples or _random_arrays(file, inputs, written)
+    return _Converted(
+        file, written, trained, kernels, stripped, stripped, inputs, arrays
     )
 
 
-def _random_note(arrays: list[np.ndarray]) -> str:
-    return (
-        f"The outputs were compared on {len(arrays[0])} random inputs. "
-        "Give `representative_dataset` to compare on real ones."
-    )
-
-
-def _export_qat(
-    model: Any, path: Path, *, samples: Any, target: str, weight_storage: str
-) -> ExportResult:
-    """Does the work of `export` for a model of TFMOT."""
+def _converted_qat(model: Any, dataset: Any, target: str) -> _Converted:
+    """With the ranges that TFMOT trained."""
     if target == litert_sparse.TARGET:
         raise ValueError(
             f"`target={target!r}` must get a model that computes in float. "
@@ -296,41 +253,65 @@ def _export_qat(
     inputs = model_inputs(model)
     file = Flatbuffer(convert_qat(model, inputs))
     written = write_exact_weights(file, trained, kernels)
-    if samples is None:
-        arrays = qat.random_inputs(file, inputs)
-        written.notes.append(_random_note(arrays))
-    else:
-        arrays = sample_arrays(
-            samples, inputs, argument="representative_dataset"
-        )
-    proof = Proof(
-        lambda data, run_on, limit: compare(
-            data,
-            model,
-            trained,
-            inputs,
-            [array[:limit] for array in arrays],
-            kernels=kernels,
-            run_on=run_on,
-        ),
-        _run_inputs(inputs, arrays),
+    samples = _samples(dataset, inputs)
+    arrays = samples or _random_arrays(file, inputs, written)
+    return _Converted(
+        file, written, trained, kernels, model, model, inputs, arrays
     )
+
+
+def _delivered(
+    converted: _Converted, path: Path, target: str, weight_storage: str
+) -> ExportResult:
+    def compared(
+        data: bytes, run_on: Run | None, limit: int | None
+    ) -> VerificationReport:
+        return compare(
+            data,
+            converted.model,
+            converted.trained,
+            converted.inputs,
+            [array[:limit] for array in converted.samples],
+            kernels=converted.kernels,
+            reference=converted.reference,
+            run_on=run_on,
+        )
+
+    def inputs_of(file: Flatbuffer) -> dict[int, np.ndarray]:
+        names = [spec.name for spec in converted.inputs]
+        return quantized_inputs(file, converted.samples, names)
+
     return deliver(
-        file,
-        written,
-        trained,
+        converted.file,
+        converted.written,
+        converted.trained,
         path,
-        proof,
+        Proof(compared, inputs_of),
         target=target,
         weight_storage=weight_storage,
     )
 
 
-def _run_inputs(
-    inputs: list[ModelInput], samples: list[np.ndarray]
-) -> Callable[[Flatbuffer], dict[int, np.ndarray]]:
-    names = [spec.name for spec in inputs]
-    return lambda file: quantized_inputs(file, samples, names)
+def _samples(dataset: Any, inputs: list[ModelInput]) -> list[np.ndarray] | None:
+    if dataset is None:
+        return None
+    return sample_arrays(dataset, inputs, argument="representative_dataset")
+
+
+def _random_arrays(
+    file: Flatbuffer, inputs: list[ModelInput], written: WrittenWeights
+) -> list[np.ndarray]:
+    """Inputs over the ranges of the file; the notes will say so."""
+    arrays = qat.random_inputs(file, inputs)
+    written.notes.append(_random_note(arrays))
+    return arrays
+
+
+def _random_note(arrays: list[np.ndarray]) -> str:
+    return (
+        f"The outputs were compared on {len(arrays[0])} random inputs. "
+        "Give `representative_dataset` to compare on real ones."
+    )
 
 
 def _checked_path(path: str | os.PathLike[str]) -> Path:
@@ -355,6 +336,16 @@ def _require_tensorflow_backend() -> None:
             f"Received: {backend!r}. Save the model with `model.save("
             '"model.keras")` and load and export it in a process started with '
             "KERAS_BACKEND=tensorflow."
+        )
+
+
+def _require_samples(dataset: Any, inputs: list[ModelInput]) -> None:
+    if dataset is None:
+        shapes = [("n", *spec.shape) for spec in inputs]
+        raise ValueError(
+            "`representative_dataset` must hold inputs as in training: the "
+            "ranges of the activations are measured on them. Received: None. "
+            f"Pass about 100 samples, for instance {_shapes_text(shapes)}."
         )
 
 
