@@ -10,12 +10,14 @@ PYTEST = $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: help quickstart test test-all lint overhead clean package
+.PHONY: help quickstart arm test test-all lint overhead clean package
 
 help:
 	@echo "make quickstart   train, compress, export and verify a CNN on the digits"
+	@echo "make arm          set up AArch64 under QEMU (about 100 MB, in ~/.cache)"
 	@echo "make test         lint, types, doctests and tests, against the installed package"
 	@echo "make test-all     the tests, with those that take minutes each"
+	@echo "make coverage     every architecture, all columns; continues docs/coverage.json"
 	@echo "make overhead     time a training step with and without quantizers"
 
 $(BIN)/python:
@@ -39,6 +41,10 @@ package:
 quickstart: $(VENV)/.quickstart package
 	$(BIN)/python examples/quickstart.py
 
+# Once; the tests that need it are skipped without it, with this as the reason.
+arm: $(VENV)/.dev package
+	$(BIN)/python -m tflite_export.arm
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,6 +57,9 @@ test: $(VENV)/.dev package lint
 
 test-all: $(VENV)/.dev package
 	$(BIN)/pytest -q tests --pyargs codeq_keras tflite_export
+
+coverage: $(VENV)/.dev package
+	$(BIN)/python tests/coverage/coverage_run.py
 
 overhead: $(VENV)/.dev package
 	$(BIN)/python benchmarks/overhead.py

@@ -2,17 +2,27 @@
 
 Modules: `ops` (pure functions), `quantizer` and `logit` (trained state),
 `config` (settings and rules), `kernels` (what there is to quantize), `model`
-(`quantize_model` and its inverse), `schedule` and `regularizer` (what drives
+(`quantize_model` and its inverse), `annotate` (TFMOT's vocabulary for it),
+`graph`, `expansion`, `placement`, `activation` and `activation_graph`
+(activations: a model as a list of calls, where they are quantized, and how),
+`schedule` and `regularizer` (what drives
 the training), `callbacks` (budget and logs), `batch_norm`, and `metrics`,
 `report` and `plot` (what came of it).
 """
 
 from codeq_keras import ops
+from codeq_keras.activation import ActivationQuantizer, ActivationRange
+from codeq_keras.annotate import (
+    quantize_annotate_layer,
+    quantize_annotate_model,
+    quantize_apply,
+)
 from codeq_keras.batch_norm import reestimate_batch_norm
 from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import (
     QuantizedModel,
+    activation_ranges,
     quantize_model,
     quantized_weights,
     strip_quantizers,
@@ -22,6 +32,8 @@ from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.report import CompressionReport, report
 
 __all__ = [
+    "ActivationQuantizer",
+    "ActivationRange",
     "CoDeQConfig",
     "CompressionBudget",
     "CompressionLogger",
@@ -30,7 +42,11 @@ __all__ = [
     "DeadZoneQuantizer",
     "QuantizedModel",
     "QuantizedWeight",
+    "activation_ranges",
     "ops",
+    "quantize_annotate_layer",
+    "quantize_annotate_model",
+    "quantize_apply",
     "quantize_model",
     "quantized_weights",
     "reestimate_batch_norm",

@@ -1,5 +1,6 @@
 """Checks and copies the float model that is to be quantized."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -74,20 +75,26 @@ def serialize_architecture(model: keras.Model) -> dict[str, Any]:
     return config
 
 
-def copy_model(model: keras.Model) -> keras.Model:
+def copy_model(
+    model: keras.Model,
+    rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> keras.Model:
     """Returns a copy of architecture and state, without the optimizer.
 
     Args:
         model: Built Keras model. Its classes need not be registered.
+        rewrite: Maps the serialized architecture to that of the copy, which
+            must have the same variables in the same order.
 
     Raises:
         ValueError: If the model has no config to rebuild it from.
     """
     classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
     try:
+        config = serialize_architecture(model)
         with keras.saving.custom_object_scope(classes):
             copy = keras.saving.deserialize_keras_object(
-                serialize_architecture(model), safe_mode=False
+                rewrite(config) if rewrite else config, safe_mode=False
             )
     except NotImplementedError as error:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras.activation import ACTIVATION_BIT_WIDTHS
 from codeq_keras.logit import MAX_LOGIT
 from codeq_keras.ops import LEVEL_GRIDS
 
@@ -24,14 +25,20 @@ class CoDeQConfig:
         max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
         level_grid: `"dead_zone"` (default; int8 codes with few distinct
             values), `"uniform"` (codes of `bit_width` bits, for packed
-            files) or `"paper"` (as published; cannot be exported).
+            files) or `"paper"` (as published, the motion of the logits
+            included, see `CompressionRegularizer`; cannot be exported).
         axis: None for one scale per kernel, -1 for one per output channel.
+        sparsity_block: 1, 2 or 4 neighbouring output channels that are pruned
+            together, see `codeq_keras.ops.fake_quantize`.
         range_quantile: Float in (0, 1], the quantile of `|w|` that becomes
             the largest level. The weights above it saturate.
         initial_dead_zone_logit: Float in (0, 4]. 3 starts with almost no
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
             `max_bit_width`. Used by `"learned"` only.
+        activation_bit_width: None leaves the activations in float; 8 also
+            rounds them to int8 in training, where a TFLite file does, and
+            trains their ranges. For the whole model: not for `overrides`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -56,9 +63,11 @@ class CoDeQConfig:
     max_bit_width: int = 8
     level_grid: str = "dead_zone"
     axis: int | None = None
+    sparsity_block: int = 1
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
+    activation_bit_width: int | None = None
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
@@ -84,6 +93,11 @@ class CoDeQConfig:
                 "`axis` must be None (one scale per kernel) or -1 (one per "
                 f"output channel). Received: axis={self.axis!r}"
             )
+        if self.sparsity_block not in (1, 2, 4):
+            raise ValueError(
+                "`sparsity_block` must be 1, 2 or 4. "
+                f"Received: sparsity_block={self.sparsity_block!r}"
+            )
         if not 0 < self.range_quantile <= 1:
             raise ValueError(
                 "`range_quantile` must be in (0, 1]. "
@@ -97,6 +111,13 @@ class CoDeQConfig:
                     "meaning and beyond 4 the gradient vanishes. "
                     f"Received: {name}={value!r}"
                 )
+
+        if self.activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
+            raise ValueError(
+                "`activation_bit_width` must be None or one of "
+                f"{ACTIVATION_BIT_WIDTHS}. Received: "
+                f"activation_bit_width={self.activation_bit_width!r}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -124,6 +145,12 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+            )
+        if rule is not None and rule.activation_bit_width is not None:
+            raise ValueError(
+                "`activation_bit_width` is for the whole model and belongs in "
+                "`config`, not in `overrides`. Received: "
+                f"{pattern!r}: {rule!r}"
             )
         try:
             found = any(re.search(pattern, path) for path in paths)

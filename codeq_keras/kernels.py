@@ -296,6 +296,8 @@ def num_positions(layer: Any, variable: Any, shape: Shape | None) -> int | None:
     transposed = type(layer).__name__.endswith("Transpose")
     if not transposed:  # Each weight meets every output position.
         shape = layer.compute_output_shape(shape)
+        if isinstance(shape[0], list | tuple):
+            shape = tuple(shape[0])  # A recurrent cell adds its states.
     first = 2 if layer.data_format == "channels_first" else 1
     return _product(shape[first : first + rank])
 

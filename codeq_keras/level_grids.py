@@ -3,6 +3,7 @@
 The documented functions are in `codeq_keras.ops`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,10 +20,10 @@ _INT8_MAX_CODE = 127
 EPSILON = 1e-8
 
 
-def width_from_logit(dead_zone_logit: Any, abs_bound: Any) -> Any:
-    """Full width of the dead zone, Eq. (15)."""
+def ratio_from_logit(dead_zone_logit: Any) -> Any:
+    """Half width of the dead zone as a fraction of the bound, Eq. (15)."""
     logit = ops.convert_to_tensor(dead_zone_logit, dtype="float32")
-    return 2.0 * abs_bound * (1.0 - ops.abs(ops.tanh(logit)))
+    return 1.0 - ops.abs(ops.tanh(logit))
 
 
 class Grid:
@@ -50,7 +51,8 @@ class Grid:
         self.abs_bound = ops.stop_gradient(
             ops.convert_to_tensor(abs_bound, dtype="float32")
         )
-        self.width = width_from_logit(dead_zone_logit, self.abs_bound)
+        self.ratio = ratio_from_logit(dead_zone_logit)
+        self.width = 2.0 * self.abs_bound * self.ratio
         self.max_code = ops.power(2.0, bit_width - 1.0) - 1.0
         # The published constant, or one that also suits tiny weights.
         epsilon = EPSILON
@@ -68,16 +70,69 @@ def _position(weights: Any, spacing: Any, offset: Any) -> Any:
     return ops.sign(weights) * ops.relu(ops.abs(weights) - offset) / spacing
 
 
-def _index(weights: Any, spacing: Any, offset: Any, max_code: Any) -> Any:
+def _index(
+    weights: Any,
+    spacing: Any,
+    offset: Any,
+    width: Any,
+    max_code: Any,
+    block: int,
+) -> Any:
     """Signed index of the paper's level, Eq. (10)."""
     rounded = ops.round(_position(weights, spacing, offset))
-    return ops.clip(rounded, -max_code, max_code)
-
-
-def _mean_kept_magnitude(weights: Any, width: Any) -> Any:
-    """Mean of `|w|` outside the dead zone, per element of `width`."""
+    index = ops.clip(rounded, -max_code, max_code)
+    if block == 1:
+        return index
+    # In a block that is kept, a weight below the dead zone takes the nearer
+    # one of zero and the first level.
     magnitudes = ops.abs(weights)
-    kept = ops.cast(magnitudes > width / 2, magnitudes.dtype)
+    has_level = magnitudes > (offset + spacing) / 2
+    first_or_more = ops.maximum(ops.abs(index), ops.cast(has_level, "float32"))
+    kept = block_magnitudes(magnitudes, block) > width / 2
+    return ops.where(kept, ops.sign(weights) * first_or_more, 0.0)
+
+
+def block_magnitudes(magnitudes: Any, block: int) -> Any:
+    """Root mean square of each block of neighbours on the last axis.
+
+    Of the shape of `magnitudes`, the same number in all places of a block. A
+    block that the end of the axis cuts off has the mean of what is there.
+    """
+    if block == 1:
+        return magnitudes
+    size = magnitudes.shape[-1]
+    num_blocks = -(-size // block)
+    padding = [(0, 0)] * (len(magnitudes.shape) - 1)
+    padding.append((0, num_blocks * block - size))
+    shape = (*magnitudes.shape[:-1], num_blocks, block)
+    squares = ops.reshape(ops.pad(ops.square(magnitudes), padding), shape)
+    count = ops.reshape(
+        ops.minimum(block, size - block * ops.arange(num_blocks)), (-1, 1)
+    )
+    mean = ops.sum(squares, axis=-1, keepdims=True)
+    mean = mean / ops.cast(count, magnitudes.dtype)
+    everywhere = ops.reshape(
+        ops.broadcast_to(ops.sqrt(mean), shape),
+        (*magnitudes.shape[:-1], num_blocks * block),
+    )
+    return everywhere[..., :size]
+
+
+def zero_threshold(grid: Grid, level_grid: str, block: int) -> Any:
+    """Magnitude up to which a weight that is not pruned rounds to zero."""
+    first_level = grid.offset + grid.spacing
+    threshold = first_level / 2 if block > 1 else 0.0
+    if level_grid == "uniform":
+        # Half a step, even without a dead zone; 2 bits have one level only.
+        half_step = grid.abs_bound / (2 * grid.max_code)
+        threshold = ops.where(grid.max_code > 1, half_step, threshold)
+    return threshold
+
+
+def _mean_kept_magnitude(weights: Any, index: Any, width: Any) -> Any:
+    """Mean of `|w|` that is not zeroed, per element of `width`."""
+    magnitudes = ops.abs(weights)
+    kept = ops.cast(index != 0, magnitudes.dtype)
     total = _sum_to_shape(kept * magnitudes, width.shape)
     count = _sum_to_shape(kept, width.shape)
     return ops.maximum(total / ops.maximum(count, 1.0), EPSILON)
@@ -90,8 +145,9 @@ def _dead_zone_codes(
     abs_bound: Any,
     width: Any,
     max_code: Any,
+    block: int,
 ) -> tuple[Any, Any]:
-    index = _index(weights, spacing, offset, max_code)
+    index = _index(weights, spacing, offset, width, max_code, block)
     scale = abs_bound / _INT8_MAX_CODE
     level = ops.round((offset + spacing * ops.abs(index)) / scale)
     # A level below half a lattice step would vanish and change the sparsity.
@@ -106,11 +162,13 @@ def _uniform_codes(
     abs_bound: Any,
     width: Any,
     max_code: Any,
+    block: int,
 ) -> tuple[Any, Any]:
     scale = abs_bound / max_code
     codes = ops.clip(ops.round(weights / scale), -max_code, max_code)
-    codes = ops.where(ops.abs(weights) > width / 2, codes, 0.0)
-    index = _index(weights, spacing, offset, max_code)
+    kept = block_magnitudes(ops.abs(weights), block) > width / 2
+    codes = ops.where(kept, codes, 0.0)
+    index = _index(weights, spacing, offset, width, max_code, block)
     return _with_ternary(codes, scale, index, weights, width, max_code)
 
 
@@ -122,7 +180,9 @@ def _with_ternary(
     # points of accuracy against the mean.
     ternary = max_code <= 1.0
     codes = ops.where(ternary, index, codes)
-    scale = ops.where(ternary, _mean_kept_magnitude(weights, width), scale)
+    scale = ops.where(
+        ternary, _mean_kept_magnitude(weights, index, width), scale
+    )
     return codes, scale
 
 
@@ -137,7 +197,8 @@ def _sum_to_shape(x: Any, shape: Sequence[int]) -> Any:
     return ops.sum(x, axis=axes, keepdims=True) if axes else x
 
 
-def _straight_through(level_grid: str) -> Callable[..., Any]:
+@functools.cache
+def straight_through(level_grid: str, block: int) -> Callable[..., Any]:
     """Forward of one grid with the closed-form gradient that all grids share.
 
     One `custom_gradient` instead of straight-through pieces: two reductions
@@ -154,11 +215,11 @@ def _straight_through(level_grid: str) -> Callable[..., Any]:
         max_code: Any,
     ) -> tuple[Any, Callable[..., Any]]:
         if level_grid == "paper":
-            index = _index(weights, spacing, offset, max_code)
+            index = _index(weights, spacing, offset, width, max_code, block)
             quantized = ops.sign(index) * offset + spacing * index
         else:
             codes, scale = CODES[level_grid](
-                weights, spacing, offset, abs_bound, width, max_code
+                weights, spacing, offset, abs_bound, width, max_code, block
             )
             quantized = codes * scale
 
@@ -166,7 +227,7 @@ def _straight_through(level_grid: str) -> Callable[..., Any]:
             if upstream is None:
                 (upstream,) = args
             position = _position(weights, spacing, offset)
-            index = ops.clip(ops.round(position), -max_code, max_code)
+            index = _index(weights, spacing, offset, width, max_code, block)
             sign = ops.sign(weights)
             to_weights = upstream
             if level_grid == "paper":
@@ -185,6 +246,3 @@ def _straight_through(level_grid: str) -> Callable[..., Any]:
         return quantized, gradient
 
     return forward
-
-
-STRAIGHT_THROUGH = {grid: _straight_through(grid) for grid in LEVEL_GRIDS}

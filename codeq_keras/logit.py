@@ -1,5 +1,6 @@
-"""A trainable scalar whose step size does not depend on the optimizer."""
+"""The two kinds of logits: at their own rate, and at the optimizer's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -70,16 +71,7 @@ class Logit(keras.layers.Layer):
             rate: Float >= 0, how far one typical move changes the value.
             step: Integer >= 0, steps since the training began.
         """
-        probe = ops.stop_gradient(ops.convert_to_tensor(self.probe))
-        move = probe - self.seen
-        mean_square = _DECAY * self.mean_square + (1 - _DECAY) * move * move
-        count = ops.maximum(ops.cast(step, "float32"), 1.0)
-        unbiased = mean_square / (1 - ops.power(_DECAY, count))
-        # 1e-30 only avoids 0 / 0 before the first move.
-        moved = self.value + rate * move / ops.sqrt(unbiased + 1e-30)
-        self.value.assign(ops.clip(moved, -MAX_LOGIT, MAX_LOGIT))
-        self.seen.assign(probe)
-        self.mean_square.assign(mean_square)
+        advance_logits([self], rate=rate, step=step)
 
     def restart(self) -> None:
         """Forgets the size of earlier moves: a new training, a new rate."""
@@ -88,3 +80,94 @@ class Logit(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "initial_value": self.initial_value}
+
+
+class PlainLogit(keras.layers.Layer):
+    """A logit that is a weight like any other, as in the paper.
+
+    The optimizer moves `value` itself. With stochastic gradient descent a
+    penalty `lambda * value ** 2` therefore shrinks it by the same factor in
+    every step, which is how the published dynamics come about; Adam divides
+    the factor away.
+
+    Args:
+        initial_value: Float, magnitude at most 4.
+
+    Example:
+
+    >>> logit = PlainLogit(initial_value=3.0)
+    >>> logit.build()
+    >>> [variable.name for variable in logit.trainable_variables]
+    ['value']
+    """
+
+    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variable, a scalar."""
+        self.value = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="value",
+        )
+        self.built = True
+
+    def tensor(self) -> Any:
+        """Returns the value as a scalar, differentiable."""
+        return ops.convert_to_tensor(self.value)
+
+    def restart(self) -> None:
+        """Does nothing: there is no size of earlier moves to forget."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "initial_value": self.initial_value}
+
+
+def advance_logits(
+    logits: Sequence[Logit | PlainLogit], *, rate: Any, step: Any
+) -> None:
+    """Advances many logits at once, as `Logit.advance` does one.
+
+    One computation over all: a graph with one for each takes long to trace.
+
+    Args:
+        logits: Logits of both kinds; the optimizer has moved a `PlainLogit`
+            already.
+        rate: As in `Logit.advance`.
+        step: As in `Logit.advance`.
+    """
+    logits = [logit for logit in logits if isinstance(logit, Logit)]
+    if not logits:
+        return
+    probes = _values(logits, "probe")
+    move = ops.stack(probes) - ops.stack(_values(logits, "seen"))
+    mean_square = ops.stack(_values(logits, "mean_square"))
+    mean_square = _DECAY * mean_square + (1 - _DECAY) * move * move
+    count = ops.maximum(ops.cast(step, "float32"), 1.0)
+    unbiased = mean_square / (1 - ops.power(_DECAY, count))
+    # 1e-30 only avoids 0 / 0 before the first move.
+    step_size = rate * move / ops.sqrt(unbiased + 1e-30)
+    value = ops.clip(
+        ops.stack(_values(logits, "value")) + step_size, -MAX_LOGIT, MAX_LOGIT
+    )
+    states = zip(
+        logits,
+        probes,
+        ops.unstack(value, len(logits)),
+        ops.unstack(mean_square, len(logits)),
+        strict=True,
+    )
+    for logit, probe, new_value, new_mean_square in states:
+        logit.value.assign(new_value)
+        logit.seen.assign(probe)
+        logit.mean_square.assign(new_mean_square)
+
+
+def _values(logits: Sequence[Logit], name: str) -> list[Any]:
+    # TensorFlow's `stack` takes no variables, which `convert_to_tensor` hands
+    # through; and nothing here is differentiated.
+    return [ops.stop_gradient(getattr(logit, name)) for logit in logits]

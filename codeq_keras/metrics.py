@@ -1,4 +1,4 @@
-"""Sparsity, bits and BOPs of a model: arithmetic on numbers or tensors.
+"""Sparsity, bits, bytes and BOPs of a model: arithmetic on numbers or tensors.
 
 The report feeds NumPy numbers, the regularizer differentiable scalars, so
 that what is trained and what is reported is one formula.
@@ -7,6 +7,8 @@ that what is trained and what is reported is one formula.
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
+
+from keras import ops
 
 # Bits of a float32 weight and, as in the paper, of every activation.
 FLOAT_BITS = 32
@@ -22,6 +24,7 @@ class KernelCost:
         density: Fraction of non-zero weights, in [0, 1].
         bit_width: Bits per weight; 32 for a kernel left in float.
         is_quantized: False for a kernel left in float.
+        num_scales: Number of float32 scales; 0 for a kernel left in float.
     """
 
     num_weights: int
@@ -29,6 +32,7 @@ class KernelCost:
     density: Any
     bit_width: Any
     is_quantized: bool = True
+    num_scales: int = 1
 
 
 def sparsity(costs: Sequence[KernelCost]) -> Any:
@@ -95,6 +99,95 @@ def relative_bops(costs: Sequence[KernelCost]) -> Any:
     """
     bits = [cost.density * cost.bit_width for cost in costs]
     return _mean(bits, [cost.num_macs or 0 for cost in costs]) / FLOAT_BITS
+
+
+def density(costs: Sequence[KernelCost]) -> Any:
+    """Returns the fraction of non-zeros, `1 - sparsity(costs)`.
+
+    Args:
+        costs: One entry per kernel; those left in float are ignored.
+    """
+    return 1.0 - sparsity(costs)
+
+
+def bits_per_weight(costs: Sequence[KernelCost]) -> Any:
+    """Returns the mean of density times bits over all quantized weights.
+
+    What the values take if zeros are free and their places known. A 4-bit
+    kernel with 75 % zeros has 1 bit per weight.
+
+    Args:
+        costs: One entry per kernel; those left in float are ignored.
+
+    Example:
+
+    >>> bits_per_weight([KernelCost(100, 0, 0.5, 8), KernelCost(300, 0, 1, 4)])
+    4.0
+    """
+    used = [cost for cost in costs if cost.is_quantized]
+    if not used:
+        return float(FLOAT_BITS)
+    return _mean(
+        [cost.density * cost.bit_width for cost in used],
+        [cost.num_weights for cost in used],
+    )
+
+
+def size_bytes(costs: Sequence[KernelCost]) -> Any:
+    """Returns the estimated bytes of all kernels, coded without loss.
+
+    A quantized weight takes the entropy of being zero or not, plus
+    `log2(2 ** bit_width - 2)` bits if it is not; at most the bits of equally
+    likely levels. This bounds the entropy of the codes from above. Arm's Vela
+    compiler, whose weight streams need no sparse format, is within 3 % of it:
+    2.35 bits per weight where it says 2.32 (8 bits, 80 % zeros). A scale, and
+    a weight left in float, takes 4 bytes.
+
+    The gradient of a kernel's logarithm is that of `density * bit_width`:
+    the entropy itself rewards the first zeros of a dense kernel with more
+    bits, and would keep it dense.
+
+    Args:
+        costs: One entry per kernel, those left in float included.
+
+    Returns:
+        A number or scalar tensor, not rounded.
+
+    Example:
+
+    >>> float(size_bytes([KernelCost(800, 0, 0.5, 2)])) == 100 * 1.5 + 4
+    True
+    """
+    return sum(_kernel_size_bytes(cost) for cost in costs)
+
+
+# What a budget of that name limits. Each falls when zeros or bits are saved.
+MEASURES = {
+    "relative_bops": relative_bops,
+    "sparsity": density,
+    "bits_per_weight": bits_per_weight,
+    "size_bytes": size_bytes,
+}
+
+
+def _kernel_size_bytes(cost: KernelCost) -> Any:
+    if not cost.is_quantized:
+        return cost.num_weights * FLOAT_BITS / 8
+    bit_width = ops.convert_to_tensor(cost.bit_width, dtype="float32")
+    trained = ops.convert_to_tensor(cost.density, dtype="float32")
+    trained = ops.maximum(trained, 1e-7)
+    num_nonzero_levels = ops.power(2.0, bit_width) - 2.0
+    # Above it a zero is rarer than each other level, and marking zeros is
+    # dearer than to code all levels alike.
+    rare = num_nonzero_levels / (num_nonzero_levels + 1.0)
+    density = ops.minimum(trained, rare)
+    bits = (
+        density * ops.log2(num_nonzero_levels / density)
+        - (1.0 - density) * ops.log2(1.0 - density)
+    )  # fmt: skip
+    trained = trained * bit_width
+    bits = ops.stop_gradient(bits / trained) * trained
+    return cost.num_weights * bits / 8 + 4 * cost.num_scales
 
 
 def _mean(values: Sequence[Any], sizes: Sequence[int]) -> Any:

@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 from keras import ops
 
+from codeq_keras.activation import ActivationQuantizer, ActivationRange
+from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.architecture import (
     check_quantizable,
     copy_model,
@@ -18,6 +20,7 @@ from codeq_keras.config import (
     config_for,
 )
 from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.logit import advance_logits
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
@@ -34,10 +37,12 @@ class HasQuantizers(Protocol):
     Attributes:
         kernels: The kernels of a model.
         quantizers: One per kernel; None where it was left in float.
+        schedule: Counts the training steps.
     """
 
     kernels: Sequence[Kernel]
     quantizers: Sequence[DeadZoneQuantizer | None]
+    schedule: TrainingSchedule
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -53,6 +58,8 @@ class QuantizedModel(keras.Model):
         latent_model: The float architecture with the latent weights.
         kernels: All kernels found, see `codeq_keras.kernels.Kernel`.
         quantizers: One per kernel; None where it was left in float.
+        activation_quantizers: The `ActivationQuantizer`s of the model; empty
+            without `activation_bit_width`.
         regularizer: The `CompressionRegularizer`.
         schedule: Counts the training steps and anneals the logits.
 
@@ -83,6 +90,13 @@ class QuantizedModel(keras.Model):
         self.kernels = tuple(find_kernels(latent_model))
         check_overrides(self.overrides, [k.path for k in self.kernels])
         self.quantizers = [self._make_quantizer(k) for k in self.kernels]
+        self.activation_graph: ActivationGraph | None = None
+        self.activation_quantizers: list[ActivationQuantizer] = []
+        if self.config.activation_bit_width is not None:
+            self.activation_graph = ActivationGraph(latent_model)
+            self.activation_quantizers = list(
+                self.activation_graph.quantizers.values()
+            )
         self.built = True
 
     def _make_quantizer(self, kernel: Any) -> DeadZoneQuantizer | None:
@@ -115,7 +129,7 @@ class QuantizedModel(keras.Model):
             state_mapping=self._substituted_state(), collect_losses=True
         ) as scope:
             before = dict(scope.state_mapping)
-            outputs = self.latent_model(inputs, training=training, **kwargs)
+            outputs = self._run(inputs, training=training, **kwargs)
         self._keep_updates(scope, before)
         if training:
             penalty = self.regularizer.penalty(
@@ -124,6 +138,17 @@ class QuantizedModel(keras.Model):
             if penalty is not None:
                 self.add_loss(penalty)
         return outputs
+
+    def _run(self, inputs: Any, training: bool | None, **kwargs: Any) -> Any:
+        if self.activation_graph is None:
+            return self.latent_model(inputs, training=training, **kwargs)
+        given = [key for key, value in kwargs.items() if value is not None]
+        if given:
+            raise ValueError(
+                "With `activation_bit_width` a model is called on its inputs "
+                f"and `training` only. Received: {given}."
+            )
+        return self.activation_graph(inputs, training=training)
 
     def fit(
         self,
@@ -141,12 +166,10 @@ class QuantizedModel(keras.Model):
                 "`callbacks` must be a list of callbacks. Received: a "
                 "CallbackList. Pass `callbacks.callbacks`."
             )
-        schedule = ScheduleCallback(self.schedule)
+        schedule = ScheduleCallback(self.schedule, self._restart)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
-        for _, quantizer in self._quantized():
-            quantizer.restart()
         try:
-            return super().fit(
+            history = super().fit(
                 x,
                 y,
                 batch_size=batch_size,
@@ -160,6 +183,14 @@ class QuantizedModel(keras.Model):
             if self.regularizer.budget is not None:
                 self.regularizer.set_budget(None)
                 self.make_train_function(force=True)
+        for callback in callbacks:
+            if hasattr(callback, "on_fit_end"):
+                callback.on_fit_end()
+        return history
+
+    def _restart(self) -> None:
+        for _, quantizer in self._quantized():
+            quantizer.restart()
 
     def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
         pairs = zip(self.kernels, self.quantizers, strict=True)
@@ -168,8 +199,8 @@ class QuantizedModel(keras.Model):
     def _begin_training_step(self) -> None:
         rate, step = self.schedule.logit_rate(), self.schedule.step
         pairs = self._quantized()
-        for _, quantizer in pairs:
-            quantizer.advance(rate=rate, step=self.schedule.steps_done())
+        logits = [logit for _, q in pairs for logit in q.logits]
+        advance_logits(logits, rate=rate, step=self.schedule.steps_done())
         # One branch for all kernels: a branch for each would slow tracing.
         bounds = ops.cond(
             ops.equal(step % REFRESH_STEPS, 0),
@@ -183,16 +214,26 @@ class QuantizedModel(keras.Model):
     def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
         # All variables, not only the kernels: under JAX the values live in an
         # outer scope, which an inner one hides.
-        state = {id(v): (v, v) for v in self.latent_model.variables}
+        held = [*self.latent_model.variables, *self._range_variables()]
+        state = {id(v): (v, v) for v in held}
         for variable, quantizer in self._quantized():
             state[id(variable)] = (variable, quantizer(variable))
+        if self.activation_graph is not None:
+            for twin, original in self.activation_graph.twins:
+                state[id(twin)] = (twin, state[id(original)][1])
         return list(state.values())
+
+    def _range_variables(self) -> list[keras.Variable]:
+        return [v for q in self.activation_quantizers for v in q.variables]
 
     def _keep_updates(
         self, scope: keras.StatelessScope, before: Mapping[int, Any]
     ) -> None:
-        """Carries BatchNorm statistics, seeds and losses out of the scope."""
-        for variable in self.latent_model.non_trainable_variables:
+        """Carries statistics, ranges, seeds and losses out of the scope."""
+        for variable in (
+            *self.latent_model.non_trainable_variables,
+            *self._range_variables(),
+        ):
             value = scope.get_current_value(variable)
             if value is not before[id(variable)]:
                 variable.assign(value)
@@ -366,6 +407,40 @@ def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
         )
         if quantizer is not None
     }
+
+
+def activation_ranges(
+    qmodel: QuantizedModel,
+) -> dict[str, ActivationRange | None]:
+    """Returns the trained range of every activation.
+
+    Args:
+        qmodel: Model from `quantize_model`.
+
+    Returns:
+        Map from the path of what computes the activation, as in
+        `"block1/relu"`, or the name of the input, to its range; None where
+        no batch was seen. Empty without `activation_bit_width`.
+
+    Raises:
+        ValueError: If `qmodel` is not a quantized model.
+
+    Example:
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> config = CoDeQConfig(activation_bit_width=8)
+    >>> qmodel = codeq_keras.quantize_model(model, config)
+    >>> codeq_keras.activation_ranges(qmodel)
+    {'x': None, 'head': None}
+    """
+    check_quantized(qmodel)
+    graph = getattr(qmodel, "activation_graph", None)
+    if graph is None:
+        return {}
+    return {path: q.range for path, q in graph.quantizers.items()}
 
 
 def check_quantized(qmodel: Any) -> None:

@@ -13,9 +13,11 @@ from codeq_keras.level_grids import (
     CODES,
     EPSILON,
     LEVEL_GRIDS,
-    STRAIGHT_THROUGH,
     Grid,
-    width_from_logit,
+    block_magnitudes,
+    ratio_from_logit,
+    straight_through,
+    zero_threshold,
 )
 
 
@@ -153,7 +155,7 @@ def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (15).
       Differs from it in: nothing.
     """
-    return width_from_logit(dead_zone_logit, abs_bound)
+    return 2.0 * abs_bound * ratio_from_logit(dead_zone_logit)
 
 
 def fake_quantize(
@@ -163,6 +165,7 @@ def fake_quantize(
     dead_zone_logit: Any,
     bit_width: Any,
     level_grid: str = "dead_zone",
+    sparsity_block: int = 1,
 ) -> Any:
     """Prunes and rounds weights to the levels that will be deployed.
 
@@ -176,6 +179,11 @@ def fake_quantize(
       `abs_bound / 127`, so that a level is an int8 code times one scale.
     - `"uniform"`: multiples of `abs_bound / Q`, zero where `|w| <= d / 2`;
       the codes fit in `bit_width` bits.
+
+    With `sparsity_block` b > 1, each b neighbours on the last axis, the output
+    channels, are pruned together: where the root mean square of their
+    magnitudes is within `d / 2`. The others take their nearest level, zero
+    included. ARM's sparse kernels work on pairs of channels.
 
     On the last two grids 2 bits (`Q = 1`) use the mean magnitude of the
     weights outside the dead zone as their single level, and the result equals
@@ -198,6 +206,7 @@ def fake_quantize(
         bit_width: Integer, or a scalar tensor of `bit_width_from_logit`, in
             2..8; sign included.
         level_grid: `"dead_zone"`, `"uniform"` or `"paper"`.
+        sparsity_block: Integer >= 1, channels that are pruned together.
 
     Returns:
         Float tensor of the shape of `weights` with at most `2 * Q + 1`
@@ -225,7 +234,7 @@ def fake_quantize(
     """
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     weights = ops.convert_to_tensor(weights)
-    forward = STRAIGHT_THROUGH[level_grid]
+    forward = straight_through(level_grid, sparsity_block)
     return forward(
         # A custom gradient in TensorFlow takes tensors, not variables, which
         # `convert_to_tensor` hands through. The reshape copies nothing.
@@ -245,6 +254,7 @@ def quantize(
     dead_zone_logit: Any,
     bit_width: Any,
     level_grid: str = "dead_zone",
+    sparsity_block: int = 1,
 ) -> tuple[Any, Any]:
     """Maps weights to the integer codes and the scale that are deployed.
 
@@ -255,6 +265,7 @@ def quantize(
         bit_width: As in `fake_quantize`.
         level_grid: `"dead_zone"` (codes in [-127, 127], few distinct values)
             or `"uniform"` (codes in `[-Q, Q]`).
+        sparsity_block: As in `fake_quantize`.
 
     Returns:
         Tuple `(codes, scale)`. `codes`: float tensor of whole numbers with the
@@ -291,7 +302,7 @@ def quantize(
         grid.width,
         grid.max_code,
     )
-    codes, scale = CODES[level_grid](*arguments)
+    codes, scale = CODES[level_grid](*arguments, sparsity_block)
     return ops.stop_gradient(codes), ops.stop_gradient(scale)
 
 
@@ -321,13 +332,15 @@ def zero_fraction(
     dead_zone_logit: Any,
     bit_width: Any,
     level_grid: str = "dead_zone",
+    sparsity_block: int = 1,
     temperature: float = 0.05,
 ) -> Any:
     """Returns the fraction of weights mapped to zero, learnable by the logit.
 
     The value is the exact count; the gradient is that of the soft count
-    `mean(sigmoid((d / 2 - |w|) / (temperature * abs_bound)))`, and goes to
-    the logit only: into the weights it costs 1 to 2 points of accuracy.
+    `mean(sigmoid((d / 2 - |w|) / (temperature * abs_bound)))`, with the root
+    mean square of the block for `|w|` where there are blocks, and goes to the
+    logit only: into the weights it costs 1 to 2 points of accuracy.
 
     Args:
         weights: As in `fake_quantize`.
@@ -335,6 +348,7 @@ def zero_fraction(
         dead_zone_logit: As in `fake_quantize`.
         bit_width: As in `fake_quantize`.
         level_grid: As in `fake_quantize`.
+        sparsity_block: As in `fake_quantize`.
         temperature: Float > 0, width of the soft step as a fraction of
             `abs_bound`. Larger reaches more weights and is less exact.
 
@@ -352,18 +366,20 @@ def zero_fraction(
     """
     grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
     magnitudes = _magnitudes(weights)
-    threshold = grid.width / 2
-    soft = ops.mean(
-        ops.sigmoid((threshold - magnitudes) / (temperature * grid.abs_bound))
-    )
-    if level_grid == "uniform":
-        # Half a step around zero rounds to zero even without a dead zone. Not
-        # in the soft count: there it would hide the gradient of the logit.
-        half_step = grid.abs_bound / (2 * grid.max_code)
-        half_step = ops.where(grid.max_code > 1, half_step, 0.0)
-        threshold = ops.maximum(threshold, half_step)
-    hard = ops.mean(ops.cast(magnitudes <= threshold, soft.dtype))
-    return soft + ops.stop_gradient(hard - soft)
+    blocks = block_magnitudes(magnitudes, sparsity_block)
+    threshold = ops.stop_gradient(grid.width) / 2
+    # The soft count depends on the logit through `ratio` alone. Its slope is
+    # computed here, in closed form: nothing is left for a backward pass over
+    # the weights, and half as many operations to trace.
+    soft = ops.sigmoid((threshold - blocks) / (temperature * grid.abs_bound))
+    slope = ops.mean(soft - soft * soft) / temperature
+    # What rounds to zero without being pruned is not in the soft count: there
+    # it would hide the gradient of the logit.
+    rounded = magnitudes <= zero_threshold(grid, level_grid, sparsity_block)
+    is_zero = ops.logical_or(blocks <= threshold, rounded)
+    hard = ops.mean(ops.cast(is_zero, soft.dtype))
+    change = grid.ratio - ops.stop_gradient(grid.ratio)
+    return ops.stop_gradient(hard) + ops.stop_gradient(slope) * change
 
 
 def round_ste(x: Any) -> Any:

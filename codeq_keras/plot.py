@@ -58,7 +58,7 @@ def plot_report(
 def _title(report: "CompressionReport") -> str:
     title = (
         f"{report.sparsity:.1%} zeros, {report.mean_bit_width:.2f} bits per "
-        f"weight, {report.size_bytes:,} bytes packed"
+        f"weight, {report.size_bytes:,} bytes coded"
     )
     if report.relative_bops is not None:
         title += f", {report.relative_bops:.2%} relative BOPs"

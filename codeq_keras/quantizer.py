@@ -1,6 +1,7 @@
 """DeadZoneQuantizer: the two logits and the held bound of one kernel."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 
 from codeq_keras import ops
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.logit import Logit
+from codeq_keras.logit import Logit, PlainLogit, advance_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
     same one. `quantize_model` creates one per kernel; a training loop of your
     own calls `advance` once per step and `update_abs_bound` now and then.
 
+    On `level_grid="paper"` the logits are weights that the optimizer moves
+    (`PlainLogit`); on the others they move at a rate of their own (`Logit`).
+
     Args:
         config: `CoDeQConfig`, or None for its defaults.
         axis: Axes of the kernel with a bound of their own where
@@ -75,7 +79,8 @@ class DeadZoneQuantizer(keras.layers.Layer):
     Reference:
 
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Alg. 1. Differs from
-      it in: the bound is refreshed every few steps instead of every step.
+      it in: the bound is refreshed every few steps instead of every step; the
+      logits of the grids other than `"paper"`.
     """
 
     def __init__(
@@ -93,18 +98,19 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.axis = None
         else:
             self.axis = (-1,) if axis is None else tuple(axis)
-        self.dead_zone_logit = Logit(
+        logit = PlainLogit if self.config.level_grid == "paper" else Logit
+        self.dead_zone_logit = logit(
             self.config.initial_dead_zone_logit, name="dead_zone_logit"
         )
         self.bit_width_logit = None
         if self.config.bit_width == "learned":
-            self.bit_width_logit = Logit(
+            self.bit_width_logit = logit(
                 self.config.initial_bit_width_logit, name="bit_width_logit"
             )
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Creates the logits and the bound for a kernel of this shape."""
-        for logit in self._logits():
+        for logit in self.logits:
             logit.build()
         shape: tuple[int, ...] = ()
         if self.axis is not None:
@@ -119,9 +125,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def call(self, weights: Any) -> Any:
         """Returns the deployed values, differentiable."""
-        return ops.fake_quantize(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        return ops.fake_quantize(weights, **self._arguments())
 
     @property
     def bit_width(self) -> Any:
@@ -136,9 +140,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def zero_fraction(self, weights: Any) -> Any:
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
-        return ops.zero_fraction(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        return ops.zero_fraction(weights, **self._arguments())
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
@@ -152,13 +154,17 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def advance(self, *, rate: Any, step: Any) -> None:
         """Applies the optimizer's last moves to the logits, see `Logit`."""
-        for logit in self._logits():
-            logit.advance(rate=rate, step=step)
+        advance_logits(self.logits, rate=rate, step=step)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
-        for logit in self._logits():
+        for logit in self.logits:
             logit.restart()
+
+    @property
+    def num_scales(self) -> int:
+        """Number of bounds, each of which is deployed as a scale."""
+        return math.prod(self.abs_bound.shape)
 
     def quantized_weight(self, weights: Any) -> QuantizedWeight:
         """Returns the codes and scale of `weights` as NumPy arrays.
@@ -172,9 +178,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         Raises:
             ValueError: If `level_grid="paper"`, which has no codes.
         """
-        codes, scale = ops.quantize(
-            weights, **self._arguments(), level_grid=self.config.level_grid
-        )
+        codes, scale = ops.quantize(weights, **self._arguments())
         return QuantizedWeight(
             codes=keras.ops.convert_to_numpy(codes).astype("int8"),
             scale=keras.ops.convert_to_numpy(scale).astype("float32"),
@@ -199,7 +203,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
         )
         return cls(**config)
 
-    def _logits(self) -> list[Logit]:
+    @property
+    def logits(self) -> list[Logit | PlainLogit]:
+        """The logits that are trained: one or two."""
         logits = [self.dead_zone_logit, self.bit_width_logit]
         return [logit for logit in logits if logit is not None]
 
@@ -208,4 +214,6 @@ class DeadZoneQuantizer(keras.layers.Layer):
             "abs_bound": self.abs_bound,
             "dead_zone_logit": self.dead_zone_logit.tensor(),
             "bit_width": self.bit_width,
+            "level_grid": self.config.level_grid,
+            "sparsity_block": self.config.sparsity_block,
         }

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from codeq_keras import metrics
+from codeq_keras.costs import kernel_cost
 from codeq_keras.kernels import Kernel
 from codeq_keras.quantizer import DeadZoneQuantizer
 
@@ -32,12 +33,21 @@ class CompressionRegularizer(keras.layers.Layer):
         + density_penalty * sum(n * (1 - z)) / sum(n)
         + 100 * ln(current / target) ** 2       # where there is a budget
 
-    The first two are the paper's. They stall near 50 % sparsity because their
-    gradient vanishes with the logit; the third reaches any sparsity and
-    spares small layers. The last is switched on by `CompressionBudget`; its
-    target falls geometrically from the starting point over the first half of
-    the training. Nothing is added outside of training, so that `val_loss`
-    stays comparable.
+    The first two are the paper's, see below. They stall near 50 % sparsity
+    because their gradient vanishes with the logit; the third reaches any
+    sparsity and spares small layers. The last is switched on by
+    `CompressionBudget`; its target falls geometrically from the starting
+    point over the first half of the training. Nothing is added outside of
+    training, so that `val_loss` stays comparable.
+
+    To train as published, put the first two on `level_grid="paper"`. Its
+    logits are plain weights, and under SGD the penalty shrinks them by the
+    factor `1 - 2 * penalty * learning_rate / (1 - momentum)` per step, until
+    the loss of the task pushes back. What prunes is the sum of these rates
+    over the training: at a sum below `ln(3 / 1)` the dead zone does not open.
+    Give the logits an optimizer of their own, as the paper does, by the path
+    of their variables; it also spares them from the weight decay of the
+    kernels. Under Adam the strength of the penalty has almost no effect.
 
     Args:
         dead_zone_penalty: Float >= 0, the paper's lambda_dz.
@@ -53,6 +63,28 @@ class CompressionRegularizer(keras.layers.Layer):
     >>> regularizer = CompressionRegularizer(density_penalty=0.1)
     >>> regularizer.density_penalty
     0.1
+
+    The paper's own training: 4 bits, lambda_dz = 0.01.
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> qmodel = codeq_keras.quantize_model(
+    ...     model,
+    ...     codeq_keras.CoDeQConfig(bit_width=4, level_grid="paper"),
+    ...     regularizer=CompressionRegularizer(dead_zone_penalty=0.01),
+    ... )
+    >>> logits = keras.optimizers.SGD(1e-3, momentum=0.9)
+    >>> weights = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4)
+    >>> qmodel.compile(
+    ...     keras.optimizers.MultiOptimizer(
+    ...         keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
+    ...     ),
+    ...     "mse",
+    ... )
+    >>> x, y = keras.ops.ones((100, 4)), keras.ops.ones((100, 3))
+    >>> history = qmodel.fit(x, y, batch_size=1, verbose=0)
+    >>> float(qmodel.quantizers[0].dead_zone_logit.value) < 3.0
+    True
 
     Reference:
 
@@ -101,9 +133,9 @@ class CompressionRegularizer(keras.layers.Layer):
         call `model.make_train_function(force=True)`.
 
         Args:
-            budget: `"relative_bops"`, `"density"` or None.
-            start: What the model has now, in (0, 1].
-            target: What it shall have, in (0, 1].
+            budget: A key of `codeq_keras.metrics.MEASURES`, or None.
+            start: The measure of the model now, > 0.
+            target: What it shall be, > 0.
         """
         self.budget = budget
         self.log_start.assign(ops.log(start))
@@ -133,17 +165,15 @@ class CompressionRegularizer(keras.layers.Layer):
             terms.append(self.bit_width_penalty * _sum_of_squares(logits))
         if self.density_penalty or self.budget:
             costs = [
-                _cost(kernel, quantizer)
-                for kernel, quantizer in zip(kernels, quantizers, strict=True)
+                kernel_cost(k, q, q and q.zero_fraction(k.variable))
+                for k, q in zip(kernels, quantizers, strict=True)
             ]
-            density = 1.0 - metrics.sparsity(costs)
             if self.density_penalty:
+                density = metrics.density(costs)
                 terms.append(self.density_penalty * density)
-            if self.budget == "density":
-                terms.append(self._budget_penalty(density, progress))
-            if self.budget == "relative_bops":
-                bops = metrics.relative_bops(costs)
-                terms.append(self._budget_penalty(bops, progress))
+            if self.budget:
+                current = metrics.MEASURES[self.budget](costs)
+                terms.append(self._budget_penalty(current, progress))
         return sum(terms) if terms else None
 
     def _budget_penalty(self, current: Any, progress: Any) -> Any:
@@ -169,19 +199,3 @@ class CompressionRegularizer(keras.layers.Layer):
 
 def _sum_of_squares(logits: Sequence[Any]) -> Any:
     return sum(logit.tensor() ** 2 for logit in logits)
-
-
-def _cost(
-    kernel: Kernel, quantizer: DeadZoneQuantizer | None
-) -> metrics.KernelCost:
-    density, bit_width = 1.0, metrics.FLOAT_BITS
-    if quantizer is not None:
-        density = 1.0 - quantizer.zero_fraction(kernel.variable)
-        bit_width = quantizer.bit_width
-    return metrics.KernelCost(
-        num_weights=kernel.num_weights,
-        num_macs=kernel.num_macs,
-        density=density,
-        bit_width=bit_width,
-        is_quantized=quantizer is not None,
-    )

@@ -8,8 +8,14 @@ import keras
 import numpy as np
 
 from codeq_keras import metrics
+from codeq_keras.costs import kernel_cost
 from codeq_keras.kernels import Kernel
-from codeq_keras.model import QuantizedModel, check_quantized
+from codeq_keras.model import (
+    HasQuantizers,
+    QuantizedModel,
+    activation_ranges,
+    check_quantized,
+)
 from codeq_keras.quantizer import DeadZoneQuantizer
 
 _FLOAT_BYTES = 4
@@ -30,7 +36,8 @@ class KernelReport:
         bit_width: Bits per weight.
         entropy_bits: Shannon entropy of the codes, in bits per weight: no
             lossless coder that treats weights alike needs less.
-        size_bytes: Bytes of the packed codes and the scales.
+        size_bytes: Estimated bytes of the coded weights and their scales, see
+            `codeq_keras.metrics.size_bytes`. At least `entropy_bits` a weight.
         levels: The distinct weight values, sorted (of the first channel where
             every channel has its own). Empty for a float kernel.
         histogram: Tuple `(counts, edges)` of the latent weights.
@@ -50,6 +57,51 @@ class KernelReport:
 
 
 @dataclasses.dataclass(frozen=True)
+class ActivationReport:
+    """How the activations of a model are quantized.
+
+    Attributes:
+        bit_width: Bits of an activation.
+        relative_bops: As in `CompressionReport`, with `bit_width` bits where
+            the input of a kernel is quantized in training, 32 elsewhere; None
+            where the multiply-accumulates of a kernel are not known.
+        num_quantized: Number of activations with a range, trained or fixed.
+        unseen: Paths of activations that have seen no batch yet. They are not
+            quantized.
+        inner: Paths of layers that compute with activations which cannot be
+            seen from outside. Those are in float in training; in a file they
+            get their ranges from a representative dataset.
+    """
+
+    bit_width: int
+    relative_bops: float | None
+    num_quantized: int
+    unseen: tuple[str, ...]
+    inner: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Returns a summary of a few lines."""
+        lines = [
+            f"activations    {self.bit_width} bits, {self.num_quantized} ranges"
+        ]
+        if self.relative_bops is not None:
+            lines[0] += (
+                f"; with them, relative BOPs are {self.relative_bops:.2%}"
+            )
+        if self.unseen:
+            lines.append(
+                "not quantized: no batch was seen in training by "
+                f"{', '.join(self.unseen)}"
+            )
+        if self.inner:
+            lines.append(
+                "in float inside (give `export` a representative dataset): "
+                f"{', '.join(self.inner)}"
+            )
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
 class CompressionReport:
     """What the compression of a model has reached.
 
@@ -60,20 +112,27 @@ class CompressionReport:
             [0, 1]; kernels left in float count in full. None where the
             multiply-accumulates of a kernel are not known.
         activation_bit_width: Bits of the activations in `relative_bops`.
-        size_bytes: Packed bytes of all kernels. Biases are not included.
+        bits_per_weight: Mean of density times bits per quantized weight.
+        size_bytes: Estimated bytes of all kernels, coded without loss: what
+            `CompressionBudget(size_bytes=...)` limits, close to the weight
+            streams of an Ethos-U. Biases and the rest of a file are not
+            included; dense files store a byte, or half of one, per weight.
         float_size_bytes: Bytes of all kernels in float32.
         entropy_size_bytes: Entropy bound of all kernels, in bytes.
         layers: One `KernelReport` per kernel, in the order of the layers.
+        activations: `ActivationReport`; None where they are left in float.
     """
 
     sparsity: float
     mean_bit_width: float
+    bits_per_weight: float
     relative_bops: float | None
     activation_bit_width: int
     size_bytes: int
     float_size_bytes: int
     entropy_size_bytes: int
     layers: tuple[KernelReport, ...]
+    activations: ActivationReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
@@ -124,10 +183,13 @@ class CompressionReport:
             "",
             f"sparsity       {self.sparsity:.1%}",
             f"mean bit width {self.mean_bit_width:.2f}",
+            f"bits per weight {self.bits_per_weight:.2f} without the zeros",
             f"relative BOPs  {bops}",
-            f"kernel bytes   {self.size_bytes:,} packed, {ratio:.1f}x smaller "
+            f"kernel bytes   {self.size_bytes:,} coded, {ratio:.1f}x smaller "
             f"than float32 (entropy bound {self.entropy_size_bytes:,})",
         ]
+        if self.activations is not None:
+            lines.append(str(self.activations))
         return "\n".join(lines)
 
 
@@ -167,26 +229,56 @@ def report(qmodel: QuantizedModel) -> CompressionReport:
     return CompressionReport(
         sparsity=summary["sparsity"],
         mean_bit_width=summary["mean_bit_width"],
+        bits_per_weight=summary["bits_per_weight"],
         relative_bops=summary.get("relative_bops"),
         activation_bit_width=metrics.FLOAT_BITS,
-        size_bytes=sum(k.size_bytes for k in kernels),
+        size_bytes=round(summary["size_bytes"]),
         float_size_bytes=sum(_FLOAT_BYTES * k.num_weights for k in kernels),
         entropy_size_bytes=round(
             sum(k.entropy_bits * k.num_weights for k in kernels) / 8
         ),
         layers=kernels,
+        activations=_activation_report(qmodel),
     )
 
 
-def summarize(qmodel: QuantizedModel) -> dict[str, float]:
-    """Returns the three headline numbers of `report`, which cost little.
+def _activation_report(qmodel: QuantizedModel) -> ActivationReport | None:
+    # A model of TFMOT has none: there, TFMOT quantizes the activations.
+    graph = getattr(qmodel, "activation_graph", None)
+    if graph is None:
+        return None
+    bit_width = int(qmodel.config.activation_bit_width or metrics.FLOAT_BITS)
+    ranges = activation_ranges(qmodel)
+    unseen = tuple(path for path, held in ranges.items() if held is None)
+    # A kernel without a call of its own is inside of a layer.
+    visible = {id(variable) for variable in graph.visible_variables()}
+    costs = []
+    for kernel, cost in zip(qmodel.kernels, kernel_costs(qmodel), strict=True):
+        if id(kernel.variable) in visible:
+            # Bits of weights times bits of activations, over 32.
+            share = bit_width / metrics.FLOAT_BITS
+            cost = dataclasses.replace(cost, bit_width=cost.bit_width * share)
+        costs.append(cost)
+    is_known = all(cost.num_macs is not None for cost in costs)
+    return ActivationReport(
+        bit_width=bit_width,
+        relative_bops=float(metrics.relative_bops(costs)) if is_known else None,
+        num_quantized=len(ranges) - len(unseen),
+        unseen=unseen,
+        inner=graph.placement.inner,
+    )
+
+
+def summarize(qmodel: HasQuantizers) -> dict[str, float]:
+    """Returns the headline numbers of `report`, which cost little.
 
     Args:
         qmodel: Model from `quantize_model`.
 
     Returns:
-        `{"sparsity", "mean_bit_width", "relative_bops"}`; the last is missing
-        where the multiply-accumulates of a kernel are not known.
+        `{"sparsity", "mean_bit_width", "bits_per_weight", "size_bytes",
+        "relative_bops"}`; the last is missing where the multiply-accumulates
+        of a kernel are not known.
 
     Example:
 
@@ -195,37 +287,40 @@ def summarize(qmodel: QuantizedModel) -> dict[str, float]:
     >>> summarize(codeq_keras.quantize_model(model))["mean_bit_width"]
     4.0
     """
-    costs = [
-        _cost(kernel, quantizer)
-        for kernel, quantizer in zip(
-            qmodel.kernels, qmodel.quantizers, strict=True
-        )
-    ]
+    costs = kernel_costs(qmodel)
     result = {
         "sparsity": float(metrics.sparsity(costs)),
         "mean_bit_width": float(metrics.mean_bit_width(costs)),
+        "bits_per_weight": float(metrics.bits_per_weight(costs)),
+        "size_bytes": float(metrics.size_bytes(costs)),
     }
     if all(cost.num_macs is not None for cost in costs):
         result["relative_bops"] = float(metrics.relative_bops(costs))
     return result
 
 
-def _cost(
+def kernel_costs(qmodel: HasQuantizers) -> list[metrics.KernelCost]:
+    """Returns what every kernel costs as it would be deployed now.
+
+    Args:
+        qmodel: Model from `quantize_model`.
+    """
+    return [
+        _deployed_cost(kernel, quantizer)
+        for kernel, quantizer in zip(
+            qmodel.kernels, qmodel.quantizers, strict=True
+        )
+    ]
+
+
+def _deployed_cost(
     kernel: Kernel, quantizer: DeadZoneQuantizer | None
 ) -> metrics.KernelCost:
-    density, bit_width = 1.0, metrics.FLOAT_BITS
-    if quantizer is not None:
-        deployed = quantizer(kernel.variable)
-        zeros = keras.ops.count_nonzero(deployed == 0)
-        density = 1.0 - int(zeros) / kernel.num_weights
-        bit_width = int(quantizer.bit_width)
-    return metrics.KernelCost(
-        num_weights=kernel.num_weights,
-        num_macs=kernel.num_macs,
-        density=density,
-        bit_width=bit_width,
-        is_quantized=quantizer is not None,
-    )
+    if quantizer is None:
+        return kernel_cost(kernel, None, 0.0)
+    zeros = keras.ops.count_nonzero(quantizer(kernel.variable) == 0)
+    cost = kernel_cost(kernel, quantizer, int(zeros) / kernel.num_weights)
+    return dataclasses.replace(cost, bit_width=int(cost.bit_width))
 
 
 def _kernel_report(
@@ -251,8 +346,7 @@ def _kernel_report(
             **common,
         )
     deployed = keras.ops.convert_to_numpy(quantizer(kernel.variable))
-    num_scales = int(np.prod(quantizer.abs_bound.shape))
-    bit_width = int(quantizer.bit_width)
+    cost = _deployed_cost(kernel, quantizer)
     # Codes where there are any: per-channel scales make values incomparable.
     symbols = deployed
     if quantizer.config.level_grid != "paper":
@@ -260,9 +354,9 @@ def _kernel_report(
     return KernelReport(
         is_quantized=True,
         sparsity=float(np.mean(deployed == 0)),
-        bit_width=bit_width,
+        bit_width=cost.bit_width,
         entropy_bits=_entropy_bits(symbols),
-        size_bytes=-(-latent.size * bit_width // 8) + _FLOAT_BYTES * num_scales,
+        size_bytes=round(float(metrics.size_bytes([cost]))),
         levels=_levels(deployed, quantizer),
         **common,
     )

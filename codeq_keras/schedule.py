@@ -1,6 +1,7 @@
 """TrainingSchedule: tells a model how far its training has come."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +14,10 @@ _LOGIT_TRAVEL = 16.0
 # The rate never falls below this fraction of its peak: weights that still move
 # change the number of zeros, and the budget has to follow.
 _LAST_RATE = 0.03
+
+# Taken for the length of one epoch over a dataset that does not tell it. The
+# logits of a longer one go on at their last rate.
+_ASSUMED_STEPS = 600
 
 # Logit rate where the length of the training is not known, as in a training
 # loop of one's own.
@@ -92,13 +97,23 @@ class TrainingSchedule(keras.layers.Layer):
 class ScheduleCallback(keras.callbacks.Callback):
     """Sets the length of the training; `QuantizedModel.fit` adds it.
 
+    A training that was interrupted, whose state was restored and that goes on
+    at a later epoch, by `initial_epoch` or `BackupAndRestore`, goes on with
+    its schedule, too.
+
     Args:
         schedule: The schedule of the model.
+        restart: Called where a new training begins.
     """
 
-    def __init__(self, schedule: TrainingSchedule) -> None:
+    def __init__(
+        self,
+        schedule: TrainingSchedule,
+        restart: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         self.schedule = schedule
+        self.restart = restart
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the previous training."""
@@ -108,15 +123,26 @@ class ScheduleCallback(keras.callbacks.Callback):
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Starts the schedule, at the epoch that `fit` begins with."""
-        if self._num_epochs == 0:
-            self._num_epochs = self.params["epochs"] - epoch
-            steps = self.params["steps"]
-            self.schedule.start(steps and steps * self._num_epochs)
+        if self._num_epochs > 0:
+            return
+        self._num_epochs = self.params["epochs"] - epoch
+        steps = self.params["steps"]
+        if steps is None and self._num_epochs == 1:
+            steps = _ASSUMED_STEPS
+        left = steps and steps * self._num_epochs
+        done = int(self.schedule.steps_done())
+        if epoch > 0 and 0 < done < int(self.schedule.num_steps):
+            if left is not None:
+                self.schedule.extend(done + left)
+        else:
+            self.restart()
+            self.schedule.start(left)
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Learns the length of a dataset that does not tell it."""
         if int(self.schedule.num_steps) == 0:
-            steps = int(self.schedule.step) - int(self.schedule.first_step)
-            self.schedule.extend(steps * self._num_epochs)
+            self.schedule.extend(
+                int(self.schedule.steps_done()) * self._num_epochs
+            )

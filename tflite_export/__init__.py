@@ -2,11 +2,16 @@
 
 Modules: `export` and `delivery` (the order of the steps), `preflight` (before
 training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
-`matching` and `exact_weights` (the trained integers), `storage`, `packing` and
-`sparse_encoding` (their bytes), `graph` and `flatbuffer` (the file format),
-`interpreter` and `sandbox` (LiteRT), `verify`, `inspect` and `targets`.
+`exact_conversion` with `rewrites`, `matching`, `exact_weights` and
+`float_codes` (the trained integers), `storage`, `packing` and
+`sparse_encoding` (their bytes), `sparse_inference` and `symmetric_padding`
+(graphs for sparse kernels), `graph` and `flatbuffer` (the file format),
+`interpreter`, `sandbox` and `arm` (LiteRT here and on an emulated phone),
+`verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
 """
 
+from tflite_export.benchmark import benchmark
+from tflite_export.benchmark_report import BenchmarkReport, BenchmarkRow
 from tflite_export.delivery import ExportResult
 from tflite_export.export import export
 from tflite_export.inspect import Inspection, TensorRow, inspect
@@ -15,6 +20,8 @@ from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.verify import OutputComparison, VerificationReport, verify
 
 __all__ = [
+    "BenchmarkReport",
+    "BenchmarkRow",
     "CheckReport",
     "ExportResult",
     "Finding",
@@ -22,6 +29,7 @@ __all__ = [
     "OutputComparison",
     "TensorRow",
     "VerificationReport",
+    "benchmark",
     "check",
     "check_file",
     "export",

@@ -1,4 +1,7 @@
-"""The command line: `python -m tflite_export export|inspect|verify|check`."""
+"""The command line: `python -m tflite_export COMMAND ...`.
+
+The commands are export, inspect, verify, check and benchmark.
+"""
 
 import argparse
 import dataclasses
@@ -12,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from tflite_export import tables
+from tflite_export.benchmark import DEFAULT_TARGETS, benchmark
 from tflite_export.export import export
 from tflite_export.inspect import inspect
 from tflite_export.model_file import load_keras_model, load_samples
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     with _progress("Loading the model"):
         model = load_keras_model(options.model)
-        samples = load_samples(options.samples)
+        samples = options.samples and load_samples(options.samples)
     with _progress("Converting the model and running the file"):
         result = export(
             model,
@@ -102,6 +106,22 @@ def _check(options: argparse.Namespace) -> int:
     return EXIT_OK if report.is_ok else EXIT_NO
 
 
+def _benchmark(options: argparse.Namespace) -> int:
+    samples = None if options.samples is None else load_samples(options.samples)
+    with _progress("Measuring"):
+        report = benchmark(
+            *options.files,
+            targets=options.target or DEFAULT_TARGETS,
+            samples=samples,
+            num_threads=options.threads,
+            benchmark_model=options.benchmark_model,
+        )
+        if options.plot is not None:
+            report.plot(options.plot)
+    _show(options, report.to_dict(), lambda: tables.benchmark_tables(report))
+    return EXIT_OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tflite-export",
@@ -113,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _add(commands, "export", _export, "write a .tflite file")
     command.add_argument("model", help="quantized model, a .keras file")
     command.add_argument("file", help="the .tflite file to write")
-    _add_samples(command)
+    _add_samples(command, is_required=False)
     _add_target(command)
     command.add_argument(
         "--weight-storage",
@@ -130,11 +150,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("file", help="the .tflite file")
     command.add_argument("model", help="the quantized model, a .keras file")
-    _add_samples(command)
+    _add_samples(command, is_required=True)
     command = _add(commands, "check", _check, "say what would run on a target")
     command.add_argument("file", help="a .keras model or a .tflite file")
     _add_target(command)
+    _add_benchmark(commands)
     return parser
+
+
+def _add_benchmark(commands: Any) -> None:
+    command = _add(
+        commands, "benchmark", _benchmark, "measure .tflite files side by side"
+    )
+    command.add_argument(
+        "files", nargs="+", help="the files; ratios are to the first one"
+    )
+    command.add_argument(
+        "--target",
+        action="append",
+        choices=TARGETS,
+        metavar="TARGET",
+        help="a device to measure on, repeatable (default: "
+        f"{', '.join(DEFAULT_TARGETS)})",
+    )
+    _add_samples(command, is_required=False)
+    command.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads here and on a phone (default: %(default)s)",
+    )
+    command.add_argument(
+        "--benchmark-model",
+        help="LiteRT's benchmark_model for an attached phone (default: the "
+        "one in /data/local/tmp of the phone)",
+    )
+    command.add_argument("--plot", help="a PNG file to write as well")
 
 
 def _add(
@@ -153,10 +204,12 @@ def _add(
     return command
 
 
-def _add_samples(command: argparse.ArgumentParser) -> None:
+def _add_samples(
+    command: argparse.ArgumentParser, *, is_required: bool = True
+) -> None:
     command.add_argument(
         "--samples",
-        required=True,
+        required=is_required,
         help="inputs as in training: a .npy file of shape (n, ...), or a "
         ".npz file of arrays by input name",
     )
@@ -168,8 +221,8 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         default="litert",
         choices=TARGETS,
         metavar="TARGET",
-        help="the device: litert, tflm, edgetpu, ethos-u or a size such as "
-        "ethos-u55-128 (default: %(default)s)",
+        help="the device: litert, litert-sparse, tflm, edgetpu, ethos-u or a "
+        "size such as ethos-u55-128 (default: %(default)s)",
     )
 
 

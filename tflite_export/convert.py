@@ -1,4 +1,4 @@
-"""Stripped Keras model -> full-integer int8 flatbuffer.
+"""Stripped Keras model -> full-integer int8 flatbuffer, or a float32 one.
 
 The only file that imports TensorFlow. The converter runs in a child process:
 its log stays out of the terminal, and where it crashes (rolled recurrent
@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,34 @@ def convert(
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
+    predict = _inference(model)
+    return _convert_function(predict, inputs, _variables(model), samples)
+
+
+def convert_float(
+    model: "keras.Model",
+    inputs: "list[ModelInput]",
+    samples: list[np.ndarray],
+) -> bytes:
+    """Converts a model to a `.tflite` file that computes in float32.
+
+    Args:
+        model: A Keras model without quantizers, on the TensorFlow backend.
+        inputs: Its inputs; their names become the names in the file.
+        samples: One array of shape `(n, ...)` for each input; only the shapes
+            matter.
+
+    Returns:
+        The bytes of the file, with a batch of 1.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        _export_saved_model(model, inputs, samples, Path(folder))
-        return _convert_in_child(folder)
+        _save_function(
+            _inference(model), inputs, _variables(model), samples, Path(folder)
+        )
+        return _convert_in_child(folder, "float32")
 
 
 def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
@@ -71,35 +96,108 @@ def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
     Raises:
         RuntimeError: If the converter fails or crashes.
     """
+    return _convert_function(_inference(model), inputs, model.weights, None)
+
+
+def convert_ranged(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None = None,
+) -> bytes:
+    """Converts a function that fake-quantizes its activations.
+
+    Args:
+        predict: Takes one tensor per input; returns a structure of tensors.
+            Its Python code is traced as it is.
+        inputs: Its inputs; without samples, a size that is left open becomes 1.
+        weights: The `tf.Variable`s it reads.
+        samples: None, which leaves activations without a range in float; or
+            one array of shape `(n, ...)` for each input, on which the ranges
+            that the function does not bring are measured.
+
+    Returns:
+        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
+
+    Raises:
+        RuntimeError: If the converter fails or crashes.
+    """
     import tensorflow as tf
 
+    traced = tf.autograph.experimental.do_not_convert(predict)
+    return _convert_function(traced, inputs, weights, samples)
+
+
+def _convert_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None,
+) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        _save_function(predict, inputs, weights, samples, Path(folder))
+        if samples is not None:
+            _save_samples(inputs, samples, Path(folder))
+        return _convert_in_child(folder, "int8")
+
+
+def _inference(model: Any) -> Callable[..., Any]:
+    """The model as a function of one tensor per input."""
     from tflite_export.representative import pack_inputs
 
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
+
+    return predict
+
+
+def _variables(model: "keras.Model") -> list[Any]:
+    """TensorFlow's variables: those of Keras only wrap them."""
+    return [variable.value for variable in model.variables]
+
+
+def _save_function(
+    predict: Callable[..., Any],
+    inputs: "list[ModelInput]",
+    weights: Sequence[Any],
+    samples: list[np.ndarray] | None,
+    folder: Path,
+) -> None:
+    """Saves a function with the shapes of the samples and a batch of 1.
+
+    `Model.export` would trace the model twice, the second time with the sizes
+    that it leaves open, for which recurrent layers cannot be unrolled.
+    """
+    import tensorflow as tf
+
+    shapes = [tuple(n or 1 for n in spec.shape) for spec in inputs]
+    if samples is not None:
+        shapes = [array.shape[1:] for array in samples]
     specs = [
-        tf.TensorSpec((1, *(n or 1 for n in spec.shape)), spec.dtype, spec.name)
-        for spec in inputs
+        tf.TensorSpec((1, *shape), spec.dtype, spec.name)
+        for spec, shape in zip(inputs, shapes, strict=True)
     ]
 
     @tf.function(input_signature=specs)
-    def predict(*values: Any) -> dict[str, Any]:
-        outputs = model(pack_inputs(model, values), training=False)
+    def outputs_by_name(*values: Any) -> dict[str, Any]:
+        outputs = predict(*values)
+        if isinstance(outputs, dict):
+            return outputs
         flat = tf.nest.flatten(outputs)
         return {f"output_{index}": value for index, value in enumerate(flat)}
 
     module = tf.Module()
-    module.weights = list(model.weights)
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(
-            module, str(Path(folder, _SAVED_MODEL)), signatures=predict
-        )
-        return _convert_in_child(folder)
+    module.weights = list(weights)
+    tf.saved_model.save(
+        module, str(folder / _SAVED_MODEL), signatures=outputs_by_name
+    )
 
 
-def _convert_in_child(folder: str) -> bytes:
+def _convert_in_child(folder: str, dtype: str) -> bytes:
     # `-P`: without it this folder would be searched first, and the standard
     # library would find our `inspect.py`.
     child = subprocess.run(
-        [sys.executable, "-P", __file__, folder],
+        [sys.executable, "-P", __file__, folder, dtype],
         capture_output=True,
         text=True,
         errors="replace",
@@ -113,29 +211,9 @@ def _convert_in_child(folder: str) -> bytes:
     return result.read_bytes()
 
 
-def _export_saved_model(
-    model: "keras.Model",
-    inputs: "list[ModelInput]",
-    samples: list[np.ndarray],
-    folder: Path,
+def _save_samples(
+    inputs: "list[ModelInput]", samples: list[np.ndarray], folder: Path
 ) -> None:
-    import keras
-
-    from tflite_export.representative import pack_inputs
-
-    # The file has no size left open; the samples say what the model does not.
-    specs = [
-        keras.InputSpec(
-            shape=(1, *array.shape[1:]), dtype=spec.dtype, name=spec.name
-        )
-        for spec, array in zip(inputs, samples, strict=True)
-    ]
-    model.export(
-        folder / _SAVED_MODEL,
-        format="tf_saved_model",
-        input_signature=[pack_inputs(model, specs)],
-        verbose=False,
-    )
     names = [spec.name for spec in inputs]
     (folder / _NAMES).write_text(json.dumps(names))
     for index, array in enumerate(samples):
@@ -179,13 +257,21 @@ def _representative_dataset(
     return dataset
 
 
-def _convert_saved_model(folder: Path) -> None:
+def _convert_saved_model(folder: Path, dtype: str) -> None:
     """Runs in the child process."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder / _SAVED_MODEL)
     )
+    if dtype == "int8":
+        _ask_for_int8(converter, folder)
+    (folder / _RESULT).write_bytes(converter.convert())
+
+
+def _ask_for_int8(converter: Any, folder: Path) -> None:
+    import tensorflow as tf
+
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     # A model that fake-quantizes itself brings its ranges, and no samples.
     if (folder / _NAMES).exists():
@@ -195,8 +281,7 @@ def _convert_saved_model(folder: Path) -> None:
         ]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    (folder / _RESULT).write_bytes(converter.convert())
 
 
 if __name__ == "__main__":
-    _convert_saved_model(Path(sys.argv[1]))
+    _convert_saved_model(Path(sys.argv[1]), sys.argv[2])

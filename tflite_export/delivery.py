@@ -1,9 +1,8 @@
 """The last steps of an export: storage, proof, the target's own files."""
 
 import dataclasses
-import gzip
+import functools
 import importlib.metadata
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,20 +11,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export import arm
 from tflite_export.exact_weights import TrainedWeight, WrittenWeights
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.interpreter import run
-from tflite_export.storage import entropy_bytes, store_weights
-from tflite_export.targets import accelerator, edgetpu, ethos_u, tflm
+from tflite_export.inspect import entropy_text
+from tflite_export.interpreter import Run, run
+from tflite_export.sizes import measure_sizes
+from tflite_export.storage import store_weights
+from tflite_export.targets import (
+    accelerator,
+    edgetpu,
+    ethos_u,
+    litert_sparse,
+    tflm,
+)
 from tflite_export.targets.tflm_source import header, source
 from tflite_export.verify import METADATA_NAME, VerificationReport
 from tflite_export.weight_sites import float_operators
 
-# Of what the sizes in the summary are; higher levels take a minute on 30 MB.
-GZIP_LEVEL = 6
-ZSTD_LEVEL = 9
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
+
+DeviceReport = ethos_u.EthosUReport | tflm.TflmReport | litert_sparse.ArmReport
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +47,10 @@ class ExportResult:
             in float, scales that had to be estimated, how weights are stored.
         gzip_size_bytes: Size after gzip, as an update over the air has it.
         zstd_size_bytes: Size after zstd; None without `zstandard`.
-        entropy_bytes: Bytes that an ideal entropy coder would need for the
-            weights alone; None if unknown.
+        weight_bytes: Bytes of the weights alone, as they are stored; None if
+            unknown.
+        entropy_bytes: Bytes that an ideal entropy coder would need for them;
+            None if unknown.
         other_files: What was written beside it: the compiled file of an
             Ethos-U, the C++ source for a microcontroller.
         device: What the target's tool measured; None if it has none.
@@ -61,9 +70,10 @@ class ExportResult:
     notes: tuple[str, ...]
     gzip_size_bytes: int | None = None
     zstd_size_bytes: int | None = None
+    weight_bytes: int | None = None
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
-    device: ethos_u.EthosUReport | tflm.TflmReport | None = None
+    device: DeviceReport | None = None
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
@@ -72,8 +82,9 @@ class ExportResult:
             sizes += f", {self.gzip_size_bytes:,} with gzip"
         if self.zstd_size_bytes is not None:
             sizes += f", {self.zstd_size_bytes:,} with zstd"
-        if self.entropy_bytes is not None:
-            sizes += f" (entropy of the weights: {self.entropy_bytes:,.0f})"
+        if self.weight_bytes is not None and self.entropy_bytes is not None:
+            bound = entropy_text(self.weight_bytes, self.entropy_bytes)
+            sizes += f"; weights: {bound}"
         device = [] if self.device is None else [str(self.device)]
         others = [f"also written: {path}" for path in self.other_files]
         notes = [f"note: {note}" for note in self.notes]
@@ -88,6 +99,7 @@ class ExportResult:
             "size_bytes": self.size_bytes,
             "gzip_size_bytes": self.gzip_size_bytes,
             "zstd_size_bytes": self.zstd_size_bytes,
+            "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
             "verification": dataclasses.asdict(self.verification),
             "other_files": [str(path) for path in self.other_files],
@@ -99,11 +111,12 @@ class ExportResult:
 class Proof(NamedTuple):
     """How a file is compared with its model.
 
-    `compare` takes the bytes of a file; `inputs` gives the samples in the
-    types of a file's inputs, by tensor index.
+    `compare` takes the bytes of a file, what runs it (None for this machine)
+    and how many samples are enough (None for all); `inputs` gives the samples
+    in the types of a file's inputs, by tensor index.
     """
 
-    compare: Callable[[bytes], VerificationReport]
+    compare: Callable[[bytes, Run | None, int | None], VerificationReport]
     inputs: Callable[[Flatbuffer], dict[int, np.ndarray]]
 
 
@@ -112,7 +125,7 @@ class _Package(NamedTuple):
 
     data: bytes
     others: Mapping[str, bytes]
-    device: ethos_u.EthosUReport | tflm.TflmReport | None
+    device: DeviceReport | None
     notes: tuple[str, ...]
 
 
@@ -144,37 +157,46 @@ def deliver(
         RuntimeError: If a code in the file is not the trained one.
         ValueError: If the target cannot run the file.
     """
-    bound = entropy_bytes(file)
     notes = list(written.notes)
+    file.shorten_names()
+    dense = file.to_bytes()
     if target == "litert":
-        dense = file.to_bytes()
         notes += store_weights(file, weight_storage)
         _require_same_outputs(dense, file, proof)
+    if target == litert_sparse.TARGET:
+        notes += litert_sparse.store(file)
     record = _record(trained, written.silent_channels)
-    file.set_metadata(METADATA_NAME, json.dumps(record).encode())
+    text = json.dumps(record, separators=(",", ":"))
+    file.set_metadata(METADATA_NAME, text.encode())
     data = file.to_bytes()
-    report = proof.compare(data)
+    report = proof.compare(data, None, None)
     if not report.codes_equal:
         raise RuntimeError(
             "Expected the trained integers in the file. Received: others in "
             f"{list(report.unequal)}; the file was not written. This is a "
             "fault of the exporter: please report the model."
         )
-    package = _package(file, data, path, proof, target, weight_storage)
+    if target == litert_sparse.TARGET:
+        package = _phone_package(file, data, dense, proof, report)
+    else:
+        package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
     _write_atomically({path: package.data, **others})
-    notes += [
-        f"{name} computes in float32 (operators: {count})."
-        for name, count in float_operators(file).items()
-    ]
+    if target != litert_sparse.TARGET:
+        notes += [
+            f"{name} computes in float32 (operators: {count})."
+            for name, count in float_operators(file).items()
+        ]
+    sizes = measure_sizes(package.data)
     return ExportResult(
         path=path,
-        size_bytes=len(package.data),
+        size_bytes=sizes.file_bytes,
         verification=report,
         notes=(*notes, *package.notes),
-        gzip_size_bytes=len(gzip.compress(package.data, GZIP_LEVEL, mtime=0)),
-        zstd_size_bytes=_zstd_size(package.data),
-        entropy_bytes=round(bound, 1),
+        gzip_size_bytes=sizes.gzip_bytes,
+        zstd_size_bytes=sizes.zstd_bytes,
+        weight_bytes=sizes.weight_bytes,
+        entropy_bytes=round(sizes.entropy_bytes, 1),
         other_files=tuple(others),
         device=package.device,
     )
@@ -226,6 +248,49 @@ def _package(
             )
         return _Package(data, {}, None, tuple(map(str, check.findings)))
     return _Package(data, {}, None, ())
+
+
+def _phone_package(
+    file: Flatbuffer,
+    data: bytes,
+    dense: bytes,
+    proof: Proof,
+    report: VerificationReport,
+) -> _Package:
+    """Compares the outputs on ARM as well, where other kernels compute them.
+
+    Args:
+        file: The file.
+        data: Its bytes.
+        dense: The same file before its weights became sparse.
+        proof: How it is compared with the model.
+        report: The comparison on this machine.
+
+    Raises:
+        ValueError: If one of them is not the model's, or not faster.
+    """
+    litert_sparse.require_equal(
+        report, "this machine", tolerance=litert_sparse.MAX_ROUNDING
+    )
+    tolerance = litert_sparse.arm_tolerance(report)
+    reason = arm.missing()
+    if reason is not None:
+        return _Package(data, {}, None, (f"Not verified on ARM: {reason}",))
+    differences = {}
+    for cpu in arm.CPUS:
+        run_on = functools.partial(arm.run, cpu=cpu)
+        report = proof.compare(data, run_on, MAX_DEVICE_SAMPLES)
+        litert_sparse.require_equal(report, cpu, tolerance=tolerance)
+        differences[cpu] = report.max_output_lsb
+    inputs = proof.inputs(file)
+    device = litert_sparse.ArmReport(
+        differences,
+        report.num_samples,
+        arm.count_instructions(data, inputs),
+        arm.count_instructions(dense, inputs),
+    )
+    litert_sparse.require_faster(device)
+    return _Package(data, {}, device, ())
 
 
 def _microcontroller_package(
@@ -290,14 +355,6 @@ def _record(
             for path, weight in trained.items()
         ],
     }
-
-
-def _zstd_size(data: bytes) -> int | None:
-    if importlib.util.find_spec("zstandard") is None:
-        return None
-    import zstandard
-
-    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))
 
 
 def _write_atomically(contents: Mapping[Path, bytes]) -> None:

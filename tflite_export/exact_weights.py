@@ -13,8 +13,11 @@ import numpy as np
 from tflite_export import matching
 from tflite_export.flatbuffer import Constant, Flatbuffer, InputSite, Tensor
 from tflite_export.matching import Match, Slot
+from tflite_export.weight_scales import SCALE_ROUNDING, new_scales
 from tflite_export.weight_sites import (
+    EMBEDDING_OPERATORS,
     WeightSite,
+    embedding_sites,
     float_operators,
     weight_sites,
 )
@@ -22,8 +25,6 @@ from tflite_export.weight_sites import (
 MAX_BIAS = 2**31 - 1
 # Above this a slot is a kernel that was changed, below it another constant.
 RESEMBLANCE = 0.9
-# float32 rounding of `127 * (scale / 127)` along the converter's way.
-SCALE_ROUNDING = 2e-6
 
 
 class TrainedWeight(Protocol):
@@ -40,6 +41,19 @@ class TrainedWeight(Protocol):
     @property
     def bit_width(self) -> int:
         """Bits of a code, sign included."""
+
+
+class FoldedInputGainError(ValueError):
+    """A BatchNormalization was folded into the input channels of kernels.
+
+    Args:
+        message: For the user, with all problems of the model.
+        paths: The kernels for which it is the problem.
+    """
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 class WrittenWeights(NamedTuple):
@@ -76,18 +90,19 @@ def write_exact_weights(
         ValueError: If a trained weight is not in the file, or is there in a
             form that its codes cannot express.
     """
-    sites = weight_sites(flatbuffer)
+    sites = [*weight_sites(flatbuffer), *embedding_sites(flatbuffer)]
     matches = matching.match_slots([s.slot for s in sites], kernels)
-    _require_all_found(flatbuffer, sites, matches, trained)
+    require_all_found(flatbuffer, sites, matches, trained)
     writes: dict[InputSite, Constant] = {}
     notes = []
     silent: Counter[str] = Counter()
     for site, match in zip(sites, matches, strict=True):
         if match is None or match.path not in trained:
-            notes.append(_untrained_note(site, match))
+            notes += _untrained_notes(site, match)
             continue
-        scales, estimated = _new_scales(site, match, trained[match.path])
-        constants = [Constant(_new_codes(site, match), scales, _axis(site))]
+        codes = _new_codes(site, match)
+        scales, estimated = new_scales(site, codes, trained[match.path].scale)
+        constants = [Constant(codes, scales, _axis(site))]
         places = [site.site]
         if site.bias is not None:
             bias_site, bias = site.bias
@@ -102,13 +117,23 @@ def write_exact_weights(
             )
         silent[match.path] = max(silent[match.path], match.num_silent_rows)
     flatbuffer.replace_inputs(writes)
+    _requantize_lookups(flatbuffer, writes)
     silent_channels = {path: n for path, n in silent.items() if n}
-    notes.extend(
+    notes.extend(silent_channel_notes(silent_channels))
+    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def silent_channel_notes(silent_channels: Mapping[str, int]) -> list[str]:
+    """Returns a note for each path with channels that a gain of zero removed.
+
+    Args:
+        silent_channels: The number of channels by path.
+    """
+    return [
         f"{path!r}: {count} channels have a folded gain of zero (gamma of the "
         "BatchNormalization); the file holds zeros there."
         for path, count in silent_channels.items()
-    )
-    return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+    ]
 
 
 def unequal_weights(
@@ -129,9 +154,14 @@ def unequal_weights(
         Paths in the order of `trained`; empty if every code is in the file,
         and no operator reads a changed copy of them.
     """
-    sites = weight_sites(flatbuffer)
-    slots = [site.slot for site in sites]
-    matches = matching.match_slots(slots, kernels)
+    sites = [*weight_sites(flatbuffer), *embedding_sites(flatbuffer)]
+    whole = [site.slot for site in sites]
+    found = matching.match_windows(whole, kernels)
+    matches = [match for _, match in found]
+    slots = [
+        matching.windowed(slot, window)
+        for slot, (window, _) in zip(whole, found, strict=True)
+    ]
     equal: set[str] = set()
     unequal: set[str] = set()
     for slot, match in zip(slots, matches, strict=True):
@@ -178,34 +208,19 @@ def _new_codes(site: WeightSite, match: Match) -> np.ndarray:
     return matching.from_rows(rows, site.slot.axis, site.slot.codes.shape)
 
 
-def _new_scales(
-    site: WeightSite, match: Match, weight: TrainedWeight
-) -> tuple[np.ndarray, int]:
-    """The scales that keep `scale * integer`, and how many are estimates."""
-    held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
-        np.float64
-    )
-    codes = matching.as_rows(_new_codes(site, match), site.slot.axis)
-    old: np.ndarray = site.tensor.scales.astype(np.float64)
-    if np.array_equal(held, codes):
-        return _snap(old, weight), 0
-    if old.size == 1 and len(held) > 1:
-        factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
-        if np.abs(held - factor * codes).max() <= matching.TOLERANCE:
-            # One factor fits all channels: the tensor keeps a single scale.
-            return _snap(old * factor if codes.any() else old, weight), 0
-    old = np.broadcast_to(old, len(held))
-    peaks = np.abs(held).max(axis=1)
-    is_full = peaks == matching.MAX_CODE
-    largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
-    gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
-    has_codes = gains > 0
-    # The converter gives a channel of zeros a tiny scale and so a bias of 1e9,
-    # which overflows in int4 kernels. Any scale is right there.
-    usual = np.median((old * gains)[has_codes]) if has_codes.any() else None
-    free = np.max(weight.scale) if usual is None else usual
-    new = np.where(has_codes, old * gains, free)
-    return _snap(new, weight), int(np.sum(has_codes & ~is_full))
+def _requantize_lookups(
+    flatbuffer: Flatbuffer, writes: Mapping[InputSite, Constant]
+) -> None:
+    """Lets what a GATHER looks up reach its readers in their own scale.
+
+    The operator copies integers, so that its output has the table's scale.
+    """
+    operators = {(o.subgraph, o.index): o for o in flatbuffer.operators}
+    # From the last, since each one moves those behind it.
+    for site in sorted(writes, reverse=True):
+        operator = operators[site.subgraph, site.operator]
+        if operator.name == "GATHER":
+            flatbuffer.requantize_output(operator, writes[site].scales)
 
 
 def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
@@ -219,30 +234,6 @@ def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
     ):
         return constants
     return [c._replace(scales=c.scales[:1]) for c in constants]
-
-
-def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The gain of each channel for which `round(gain * codes)` is `held`.
-
-    Each weight bounds it by `(|held| ± 1/2) / |codes|`: the middle of what all
-    allow is closer than least squares, whose rounding errors repeat with the
-    few values that codes have.
-    """
-    is_used = codes != 0
-    size = np.where(is_used, np.abs(codes.astype(np.float64)), 1.0)
-    low = np.where(is_used, (np.abs(held) - 0.5) / size, -np.inf).max(axis=1)
-    high = np.where(is_used, (np.abs(held) + 0.5) / size, np.inf).min(axis=1)
-    is_known = np.isfinite(low) & held.any(axis=1)
-    return np.where(is_known, (low + np.where(is_known, high, 0)) / 2, 0.0)
-
-
-def _snap(scales: np.ndarray, weight: TrainedWeight) -> np.ndarray:
-    """Takes the trained scale itself where only rounding keeps us from it."""
-    trained = np.unique(np.asarray(weight.scale, np.float64))
-    index = np.abs(scales[:, None] - trained).argmin(axis=1)
-    nearest = trained[index]
-    is_same = np.abs(scales - nearest) <= SCALE_ROUNDING * nearest
-    return np.where(is_same, nearest, scales).astype(np.float32)
 
 
 def _new_bias(
@@ -265,32 +256,41 @@ def _new_bias(
     )
 
 
-def _untrained_note(site: WeightSite, match: Match | None) -> str:
+def _untrained_notes(site: WeightSite, match: Match | None) -> list[str]:
     if match is not None:
-        return (
+        return [
             f"{match.path!r} was not quantized in training: the file holds the "
             "converter's own int8 rounding of it."
-        )
-    return (
+        ]
+    if site.operator.name in EMBEDDING_OPERATORS:
+        return []  # A bias or an index table, as in any model.
+    return [
         f"{site.operator.name} reads the constant {site.tensor.name!r}, which "
         "is no weight of the model; the converter's rounding is kept."
-    )
+    ]
 
 
-def _require_all_found(
+def require_all_found(
     flatbuffer: Flatbuffer,
     sites: Sequence[WeightSite],
     matches: Sequence[Match | None],
     trained: Mapping[str, TrainedWeight],
 ) -> None:
-    """Raises an error that names every kernel the codes cannot replace."""
+    """Raises an error that names every kernel the codes cannot replace.
+
+    Args:
+        flatbuffer: The converted file.
+        sites: The places of it that may hold kernels.
+        matches: What each of them holds.
+        trained: The trained weights by path.
+    """
     unmatched = [
         site.slot
         for site, match in zip(sites, matches, strict=True)
         if match is None
     ]
     found = {match.path for match in matches if match is not None}
-    problems = []
+    problems, folded = [], []
     for path, weight in trained.items():
         changed = [s for s in unmatched if s.codes.size == weight.codes.size]
         if path in found and not any(
@@ -301,17 +301,25 @@ def _require_all_found(
             continue
         if path not in found and _is_merged(path, weight, sites, matches):
             continue
-        problems.append(_reason(path, weight, changed))
+        has_gain = any(
+            matching.holds_input_gain(s, weight.codes) for s in changed
+        )
+        if has_gain:
+            folded.append(path)
+        problems.append(_reason(path, weight, has_gain))
     if not problems:
         return
     floats = float_operators(flatbuffer)
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
-    raise ValueError(
+    message = (
         "Every trained weight must be in the file as its trained integers. "
         "Received a model for which this is impossible:\n"
         + "\n".join(f"- {problem}" for problem in problems)
         + hint
     )
+    if folded:
+        raise FoldedInputGainError(message, folded)
+    raise ValueError(message)
 
 
 def _is_merged(
@@ -329,9 +337,15 @@ def _is_merged(
     return False
 
 
-def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
+def _reason(path: str, weight: TrainedWeight, has_input_gain: bool) -> str:
     layer = path.rpartition("/")[0] or path
-    if not any(matching.holds_input_gain(s, weight.codes) for s in changed):
+    if path.endswith("embeddings") and np.size(weight.scale) > 1:
+        return (
+            f"{path!r}: a table has one scale in a file (its scale has the "
+            f"shape {np.shape(weight.scale)}). Quantize layer {layer!r} with "
+            "`axis=None`."
+        )
+    if not has_input_gain:
         return (
             f"{path!r}: no operator holds it. The converter left the layer in "
             "float, replaced it or merged it with something else. Leave layer "
@@ -348,8 +362,9 @@ def _reason(path: str, weight: TrainedWeight, changed: Sequence[Slot]) -> str:
         )
     return (
         f"{path!r}: the BatchNormalization in front of layer {layer!r} was "
-        "folded into the input channels of its kernel. Put an activation "
-        f"between the two (BatchNormalization -> ReLU -> {layer}), or move the "
-        "BatchNormalization directly behind the linear layer before it, or "
-        "remove it."
+        "folded into the input channels of its kernel. Use keras.layers.Dense "
+        f"or EinsumDense for {layer!r}, which the export can rewrite, or put "
+        f"an activation between the two (BatchNormalization -> ReLU -> "
+        f"{layer}), or move the BatchNormalization directly behind the linear "
+        "layer before it."
     )

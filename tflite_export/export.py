@@ -10,19 +10,30 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import qat
-from tflite_export.convert import convert, convert_qat
+from tflite_export.convert import convert_qat, convert_ranged
 from tflite_export.delivery import ExportResult, Proof, deliver
+from tflite_export.exact_conversion import (
+    convert_exactly,
+    convert_for_sparse_kernels,
+)
 from tflite_export.exact_weights import TrainedWeight, write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.float_codes import write_float_codes
 from tflite_export.interpreter import quantized_inputs
+from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
     ModelInput,
     model_inputs,
+    random_samples,
     sample_arrays,
 )
+from tflite_export.sparse_inference import topology_findings
 from tflite_export.storage import require_storage_for
-from tflite_export.targets import require_target
+from tflite_export.targets import litert_sparse, require_target
 from tflite_export.verify import compare, ordered_weights
+
+# Of a model whose ranges need no samples.
+NUM_RANDOM_SAMPLES = 16
 
 
 def export(
@@ -41,6 +52,11 @@ def export(
     written exactly is an error. Inputs and outputs are int8 (integer inputs
     stay int32), the batch is 1.
 
+    What the converter would spoil is rewritten in a copy to compute the same,
+    and noted: recurrent layers are unrolled over the time steps of the
+    samples, a Dense behind a BatchNormalization becomes a 1x1 convolution, and
+    LayerNormalization and GroupNormalization do without a negation.
+
     Args:
         model: Trained model from `codeq_keras.quantize_model`, under the
             TensorFlow backend; or a `tf_keras` model of TensorFlow Model
@@ -49,6 +65,10 @@ def export(
             failed export leaves an older file as it was.
         target: The device:
             - `"litert"`: phones and single-board computers;
+            - `"litert-sparse"`: their ARM CPUs, in float32 with the sparse
+              kernels of XNNPACK, which are faster than int8 from about 80 %
+              zeros in 1x1 convolutions on; for networks such as MobileNet,
+              see `check`. Inputs and outputs are float32;
             - `"tflm"`: microcontrollers; C++ source and header are written
               beside the file;
             - `"ethos-u"` (a U55 with 128 MACs), or a size such as
@@ -61,8 +81,11 @@ def export(
             (for `"tflm"`) take that form wherever it runs right.
         representative_dataset: Inputs as in training, on which the ranges of
             the activations are measured; the first 256 samples are used. A
-            `tf_keras` model has trained its ranges: it needs none, and
-            compares its outputs on them. One of
+            model with `activation_bit_width`, and a `tf_keras` model, have
+            trained their ranges, and `"litert-sparse"` has none: they need no
+            samples, and compare their outputs on them. Ranges inside of layers
+            such as attention are not trained: they are measured if there are
+            samples, and stay in float otherwise. One of
             - an array of shape `(n, ...)`;
             - for several inputs, a list of arrays in the order of
               `model.inputs`, or a dict of arrays by input name;
@@ -105,6 +128,16 @@ def export(
         )
     trained = codeq_keras.quantized_weights(model)
     stripped = codeq_keras.strip_quantizers(model)
+    if has_trained_ranges(model) and target != litert_sparse.TARGET:
+        return _export_ranged(
+            model,
+            stripped,
+            trained,
+            path,
+            samples=representative_dataset,
+            target=target,
+            weight_storage=weight_storage,
+        )
     return export_stripped(
         stripped,
         trained,
@@ -141,7 +174,8 @@ def export_stripped(
         `ExportResult`.
     """
     inputs = model_inputs(stripped)
-    if representative_dataset is None:
+    is_float = target == litert_sparse.TARGET
+    if representative_dataset is None and not is_float:
         shapes = [("n", *spec.shape) for spec in inputs]
         raise ValueError(
             "`representative_dataset` must hold inputs as in training: the "
@@ -149,16 +183,32 @@ def export_stripped(
             f"Pass about 100 samples, for instance {_shapes_text(shapes)}."
         )
     _require_finite(stripped)
-    samples = sample_arrays(
-        representative_dataset, inputs, argument="representative_dataset"
+    samples = (
+        random_samples(inputs, NUM_RANDOM_SAMPLES)
+        if representative_dataset is None
+        else sample_arrays(
+            representative_dataset, inputs, argument="representative_dataset"
+        )
     )
-    file = Flatbuffer(convert(stripped, inputs, samples))
-    written = write_exact_weights(
-        file, trained, ordered_weights(stripped, trained)
-    )
+    if is_float:
+        file, notes = convert_for_sparse_kernels(stripped, inputs, samples)
+        litert_sparse.require(topology_findings(file))
+        kernels = ordered_weights(stripped, trained)
+        written = write_float_codes(file, trained, kernels)
+        written.notes.extend(notes)
+        if representative_dataset is None:
+            written.notes.append(_random_note(samples))
+    else:
+        file, written = convert_exactly(stripped, trained, inputs, samples)
     proof = Proof(
-        lambda data: compare(
-            data, stripped, trained, inputs, samples, reference=reference
+        lambda data, run_on, limit: compare(
+            data,
+            stripped,
+            trained,
+            inputs,
+            [array[:limit] for array in samples],
+            reference=reference,
+            run_on=run_on,
         ),
         _run_inputs(inputs, samples),
     )
@@ -173,27 +223,95 @@ def export_stripped(
     )
 
 
+def _export_ranged(
+    model: "codeq_keras.QuantizedModel",
+    stripped: keras.Model,
+    trained: Mapping[str, TrainedWeight],
+    path: Path,
+    *,
+    samples: Any,
+    target: str,
+    weight_storage: str,
+) -> ExportResult:
+    """Does the work of `export` for a model that trained its ranges."""
+    _require_finite(stripped)
+    inputs = model_inputs(stripped)
+    arrays = None
+    if samples is not None:
+        arrays = sample_arrays(
+            samples, inputs, argument="representative_dataset"
+        )
+    ranged = RangedModel(model, stripped)
+    if arrays is None:
+        ranged.require_ranges_for_kernels()
+    file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, arrays))
+    written = write_exact_weights(
+        file, trained, ordered_weights(stripped, trained)
+    )
+    written.notes.extend(ranged.notes(has_samples=arrays is not None))
+    if arrays is None:
+        arrays = qat.random_inputs(file, inputs)
+        written.notes.append(_random_note(arrays))
+    proof = Proof(
+        lambda data, run_on, limit: compare(
+            data,
+            stripped,
+            trained,
+            inputs,
+            [array[:limit] for array in arrays],
+            reference=model,
+            run_on=run_on,
+        ),
+        _run_inputs(inputs, arrays),
+    )
+    return deliver(
+        file,
+        written,
+        trained,
+        path,
+        proof,
+        target=target,
+        weight_storage=weight_storage,
+    )
+
+
+def _random_note(arrays: list[np.ndarray]) -> str:
+    return (
+        f"The outputs were compared on {len(arrays[0])} random inputs. "
+        "Give `representative_dataset` to compare on real ones."
+    )
+
+
 def _export_qat(
     model: Any, path: Path, *, samples: Any, target: str, weight_storage: str
 ) -> ExportResult:
     """Does the work of `export` for a model of TFMOT."""
+    if target == litert_sparse.TARGET:
+        raise ValueError(
+            f"`target={target!r}` must get a model that computes in float. "
+            "Received: a model of TFMOT, whose activations are quantized. "
+            "Use `target='litert'`, or train with `codeq_keras.quantize_model`."
+        )
     trained, kernels = qat.weights(model)
     inputs = model_inputs(model)
     file = Flatbuffer(convert_qat(model, inputs))
     written = write_exact_weights(file, trained, kernels)
     if samples is None:
         arrays = qat.random_inputs(file, inputs)
-        written.notes.append(
-            f"The outputs were compared on {len(arrays[0])} random inputs. "
-            "Give `representative_dataset` to compare on real ones."
-        )
+        written.notes.append(_random_note(arrays))
     else:
         arrays = sample_arrays(
             samples, inputs, argument="representative_dataset"
         )
     proof = Proof(
-        lambda data: compare(
-            data, model, trained, inputs, arrays, kernels=kernels
+        lambda data, run_on, limit: compare(
+            data,
+            model,
+            trained,
+            inputs,
+            [array[:limit] for array in arrays],
+            kernels=kernels,
+            run_on=run_on,
         ),
         _run_inputs(inputs, arrays),
     )

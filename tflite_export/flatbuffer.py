@@ -1,14 +1,14 @@
 """Reads and writes `.tflite` files: operators, tensors, buffers, metadata.
 
-With `flatbuffer_tensors.py` and `flatbuffer_consistency.py`, the only file that
-touches the TFLite schema. It decides nothing: which tensors to rewrite, and to
+With its neighbours `flatbuffer_*.py`, the only file that touches the TFLite
+schema. It decides nothing: which tensors to rewrite, and to
 what, is the business of `exact_weights.py`.
 """
 
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import flatbuffers
 import numpy as np
@@ -23,6 +23,12 @@ from tflite_export.flatbuffer_consistency import (
     require_consistent,
 )
 from tflite_export.flatbuffer_guard import require_safe_offsets
+from tflite_export.flatbuffer_operators import (
+    OPERATOR_VERSIONS,
+    new_operator,
+    read_options,
+    write_option,
+)
 from tflite_export.flatbuffer_tensors import (
     as_array,
     dtype_name,
@@ -41,12 +47,26 @@ BUFFER_ALIGNMENT = 16
 _NO_SCALES: np.ndarray = np.zeros(0, np.float32)
 
 
-class _AlignedBuilder(flatbuffers.Builder):
-    """A builder that starts every byte vector on `BUFFER_ALIGNMENT`."""
+class _Builder(flatbuffers.Builder):
+    """A builder that starts every byte vector on `BUFFER_ALIGNMENT`.
+
+    Equal vectors are written once: the zero points of weights, eight bytes of
+    zeros for each channel, are a fifth of the file of a small network.
+    """
+
+    def __init__(self, initial_size: int) -> None:
+        super().__init__(initial_size)
+        self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = (x.dtype.str, x.tobytes())
+        if key not in self._written:
+            self._written[key] = self._create(x)
+        return self._written[key]
+
+    def _create(self, x: np.ndarray) -> int:
         if x.dtype != np.uint8:
-            return super().CreateNumpyVector(x)
+            return int(super().CreateNumpyVector(x))
         self.StartVector(1, x.size, BUFFER_ALIGNMENT)
         start: int = self.Head() - x.size
         self.head = start
@@ -89,7 +109,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
 
     def to_bytes(self) -> bytes:
         """Returns the file; reading and writing it again changes no byte."""
-        builder = _AlignedBuilder(1024)
+        builder = _Builder(1024)
         builder.Finish(self._model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
 
@@ -177,6 +197,22 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         record.buffer = self._add_buffer(np.frombuffer(data, np.uint8))
         self._model.metadata = [*kept, record]
 
+    def shorten_names(self) -> None:
+        """Leaves of each name the part that names a layer.
+
+        The converter joins the names of all that it fused with semicolons; in
+        a small network they are a tenth of the file. The names of inputs and
+        outputs stay, and names stay unique.
+        """
+        for subgraph in self._model.subgraphs:
+            kept = {*indices(subgraph.inputs), *indices(subgraph.outputs)}
+            tensors = list(enumerate(subgraph.tensors or ()))
+            taken = {tensors[index][1].name for index in kept}
+            for index, tensor in tensors:
+                if index not in kept and tensor.name:
+                    tensor.name = _unique(_layer_part(tensor.name), taken)
+                    taken.add(tensor.name)
+
     def replace_inputs(self, writes: Mapping[InputSite, Constant]) -> None:
         """Gives operators new constants, and leaves all others as they were.
 
@@ -222,18 +258,104 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         raw = np.frombuffer(sparse.values.tobytes(), np.uint8)
         stored.buffer = self._add_buffer(raw)
         stored.sparsity = packed_sparsity(sparse)
-        dense = graph.tensors[index]
-        if self._num_uses(dense.buffer) == 1:
-            self._model.buffers[dense.buffer].data = None
-        # Buffer 0 is empty: the tensor is computed now.
-        dense.buffer = 0
-        operator = schema.OperatorT()
-        operator.opcodeIndex = self._operator_code("DENSIFY")
-        operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
-        operator.outputs = np.array([index], np.int32)
-        operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
-        operator.builtinOptions = schema.DensifyOptionsT()
-        graph.operators.insert(0, operator)
+        self._become_computed(graph.tensors[index])
+        self._insert(subgraph, 0, "DENSIFY", [len(graph.tensors) - 1], index)
+
+    def dequantize(self, subgraph: int, index: int, codes: Constant) -> int:
+        """Stores a float constant as integers; a DEQUANTIZE makes it float.
+
+        Args:
+            subgraph: The subgraph of the tensor.
+            index: The constant; its readers stay as they are.
+            codes: The integers, int8, with the scales of the real values.
+
+        Returns:
+            The index of the tensor that holds the integers.
+        """
+        stored = self._copy_tensor(subgraph, index)
+        tensors = self._model.subgraphs[subgraph].tensors
+        real, tensor = tensors[index], tensors[stored]
+        tensor.name, tensor.type = b"codes_%d" % index, schema.TensorType.INT8
+        self._write_tensor(subgraph, stored, codes)
+        self._become_computed(real)
+        self._insert(subgraph, 0, "DEQUANTIZE", [stored], index)
+        return stored
+
+    def insert_pad(
+        self, operator: Operator, margins: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Pads what an operator reads with zeros, and makes it VALID.
+
+        Args:
+            operator: The operator; its index grows by one.
+            margins: Zeros before and after, for each axis of its first input.
+        """
+        subgraph, source = operator.subgraph, operator.inputs[0]
+        tensors = self._model.subgraphs[subgraph].tensors
+        padded = self._copy_tensor(subgraph, source)
+        grown = np.array(tensors[source].shape, np.int32) + np.sum(margins, 1)
+        tensors[padded].shape = grown.astype(np.int32)
+        tensors[padded].shapeSignature = None
+        amounts = schema.TensorT()
+        amounts.name, amounts.type = b"margins", schema.TensorType.INT32
+        amounts.shape = np.array(np.shape(margins), np.int32)
+        raw = np.array(margins, np.int32).tobytes()
+        amounts.buffer = self._add_buffer(np.frombuffer(raw, np.uint8))
+        tensors.append(amounts)
+        held = self._model.subgraphs[subgraph].operators[operator.index]
+        write_option(held, "padding", "VALID")
+        site = InputSite(subgraph, operator.index, 0)
+        self._set_read_index(site, padded)
+        inputs = [source, len(tensors) - 1]
+        self._insert(subgraph, operator.index, "PAD", inputs, padded)
+
+    def drop_scales(self, tensors: Collection[tuple[int, int]]) -> None:
+        """Removes the scales of tensors that hold packed bytes.
+
+        Args:
+            tensors: The tensors, by subgraph and index.
+        """
+        for subgraph, index in tensors:
+            self._model.subgraphs[subgraph].tensors[index].quantization = None
+
+    def fold(
+        self, name: str, values: Mapping[tuple[int, int], np.ndarray]
+    ) -> None:
+        """Removes operators, and makes constants of what they computed.
+
+        Args:
+            name: The operator, such as `"TFLM_DECODE"`.
+            values: Its outputs, by subgraph and tensor index, in the type of
+                the tensor.
+        """
+        for (subgraph, index), array in values.items():
+            raw = np.frombuffer(array.tobytes(), np.uint8)
+            tensor = self._model.subgraphs[subgraph].tensors[index]
+            tensor.buffer = self._add_buffer(raw)
+        for operator in reversed(self.operators):
+            if operator.name == name:
+                graph = self._model.subgraphs[operator.subgraph]
+                del graph.operators[operator.index]
+
+    def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
+        """Gives an int8 output a scale; a QUANTIZE behind restores the old one.
+
+        The operators behind it move by one place.
+
+        Args:
+            operator: An operator with one output.
+            scales: The new scale, shape `(1,)`; its zero point is 0.
+        """
+        graph = self._model.subgraphs[operator.subgraph]
+        old = operator.outputs[0]
+        new = self._copy_tensor(operator.subgraph, old)
+        quantization = schema.QuantizationParametersT()
+        quantization.scale = scales.astype(np.float32)
+        quantization.zeroPoint = np.zeros(1, np.int64)
+        graph.tensors[new].quantization = quantization
+        graph.operators[operator.index].outputs = np.array([new], np.int32)
+        position = operator.index + 1
+        self._insert(operator.subgraph, position, "QUANTIZE", [new], old)
 
     def _operator(self, subgraph: int, index: int) -> Operator:
         operator = self._model.subgraphs[subgraph].operators[index]
@@ -247,16 +369,39 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             indices(operator.inputs),
             indices(operator.outputs),
             is_custom,
+            read_options(operator),
         )
 
+    def _insert(
+        self,
+        subgraph: int,
+        position: int,
+        name: str,
+        inputs: list[int],
+        output: int,
+    ) -> None:
+        """Adds an operator in front of the one at that position."""
+        operator = new_operator(name, self._operator_code(name), inputs, output)
+        self._model.subgraphs[subgraph].operators.insert(position, operator)
+
+    def _become_computed(self, tensor: schema.TensorT) -> None:
+        """Takes away the values of a constant, which an operator computes."""
+        if self._num_uses(tensor.buffer) == 1:
+            self._model.buffers[tensor.buffer].data = None
+        # Buffer 0 is empty by convention.
+        tensor.buffer = 0
+
     def _operator_code(self, name: str) -> int:
-        """The index of version 1 of an operator, which is added if missing."""
+        """The index of an operator's code, which is added if missing."""
         builtin = getattr(schema.BuiltinOperator, name)
+        version = OPERATOR_VERSIONS[name]
         for index, code in enumerate(self._model.operatorCodes):
-            if (code.builtinCode, code.version) == (builtin, 1):
+            # A newer version knows all that an older one does.
+            if builtin_code(code) == builtin and code.version >= version:
                 return index
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = version
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1
 
@@ -301,8 +446,13 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             self._model.buffers[tensor.buffer].data = raw
         else:
             tensor.buffer = self._add_buffer(raw)
+        if constant.data.shape != tuple(tensor.shape):
+            tensor.shape = np.array(constant.data.shape, np.int32)
+            tensor.shapeSignature = None
+        if not constant.scales.size:
+            return
         quantization = schema.QuantizationParametersT()
-        vars(quantization).update(vars(tensor.quantization))
+        vars(quantization).update(vars(tensor.quantization or quantization))
         quantization.scale = constant.scales.astype(np.float32)
         quantization.zeroPoint = np.zeros(constant.scales.size, np.int64)
         quantization.quantizedDimension = constant.axis
@@ -320,6 +470,23 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         buffer.data = raw
         self._model.buffers.append(buffer)
         return len(self._model.buffers) - 1
+
+
+def _layer_part(name: bytes) -> bytes:
+    parts = name.split(b";")
+    # A fused normalization comes first, though the layer is the other's.
+    named = [
+        p for p in parts if b"/batchnorm/" not in p and b"Squeeze" not in p
+    ]
+    return (named or parts)[0]
+
+
+def _unique(name: bytes, taken: set[bytes]) -> bytes:
+    candidates = (
+        name,
+        *(b"%s_%d" % (name, i) for i in range(2, len(taken) + 3)),
+    )
+    return next(c for c in candidates if c not in taken)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

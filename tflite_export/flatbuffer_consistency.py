@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.flatbuffer_tensors import indices
 
+SCHEMA_VERSION = 3
 # Constants may be read by several tensors, but not by thousands.
 MAX_SHARING = 32
 _OPERATOR_NAMES = {
@@ -21,11 +22,17 @@ _OPERATOR_NAMES = {
 # How many inputs are read without asking whether they are there.
 _NUM_INPUTS = {
     "BATCH_MATMUL": 2,
+    "ADD": 2,
     "CONV_2D": 2,
     "DENSIFY": 1,
+    "DEPTH_TO_SPACE": 1,
+    "DEQUANTIZE": 1,
     "DEPTHWISE_CONV_2D": 2,
     "FULLY_CONNECTED": 2,
     "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "RESIZE_BILINEAR": 2,
     "SOFTMAX": 1,
     "TRANSPOSE_CONV": 3,
 }
@@ -33,6 +40,13 @@ _NUM_INPUTS = {
 
 def require_consistent(model: Any, data: bytes) -> None:
     """Raises an error unless all indices are those of something.
+
+    Together with `flatbuffer_guard` and `sparse_encoding.validate_sparse` this
+    makes the checks of LiteRT's own verifier (`lite/core/tools/verifier.cc`),
+    but for these: which operators and versions exist depends on the runtime,
+    so `targets` say it; texts in string tensors are never read here; and
+    constants whose bytes do not fit their shape have no values here
+    (`Tensor.data` is None) and are refused by the runtime.
 
     Args:
         model: The unpacked model.
@@ -42,6 +56,8 @@ def require_consistent(model: Any, data: bytes) -> None:
         ValueError: What leads nowhere, or that constants are shared so often
             that reading them all would fill the memory.
     """
+    if model.version != SCHEMA_VERSION:
+        raise damaged(f"version {model.version} of the format")
     if not model.subgraphs or not model.buffers:
         raise damaged("no graph or no buffers")
     num_bytes = 0
@@ -50,6 +66,7 @@ def require_consistent(model: Any, data: bytes) -> None:
             _require_index(tensor.buffer, len(model.buffers), "buffer")
             num_bytes += raw_bytes(model, tensor, data).size
         _require_operators(model, graph)
+        _require_order(model, graph, data)
         for side in (graph.inputs, graph.outputs):
             for index in indices(side):
                 _require_index(index, len(graph.tensors or ()), "tensor")
@@ -117,6 +134,38 @@ def _require_operators(model: Any, graph: Any) -> None:
                 _require_index(index, num_tensors, "tensor")
         for index in indices(operator.outputs):
             _require_index(index, num_tensors, "tensor")
+
+
+def _require_order(model: Any, graph: Any, data: bytes) -> None:
+    """Each tensor is there before it is read, and is computed once."""
+    tensors = list(graph.tensors or ())
+    fixed = set(indices(graph.inputs))
+    for index, tensor in enumerate(tensors):
+        # A constant may have no values: the shape of a scalar.
+        is_constant = (
+            model.buffers[tensor.buffer].data is not None
+            or raw_bytes(model, tensor, data).size
+        )
+        if tensor.isVariable or is_constant or 0 in indices(tensor.shape):
+            fixed.add(index)
+    computed: set[int] = set()
+    for position, operator in enumerate(graph.operators or ()):
+        name = operator_name(model.operatorCodes[operator.opcodeIndex])
+        # Operators of other makers have working memory among their inputs.
+        read = () if name == "CUSTOM" else indices(operator.inputs)
+        for index in read:
+            if index >= 0 and index not in fixed and index not in computed:
+                raise damaged(
+                    f"operator {position} that reads tensor {index} before it "
+                    "is computed"
+                )
+        for index in indices(operator.outputs):
+            if index in fixed or index in computed:
+                raise damaged(
+                    f"operator {position} that writes tensor {index}, which is "
+                    "an input, a constant or computed already"
+                )
+            computed.add(index)
 
 
 def _require_signature(model: Any, signature: Any) -> None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 # A model of 50,000 operators is below; above, Python would need minutes.
 MAX_TABLES = 200_000
-# Names and shapes may be shared, but not so often that they fill the memory.
+# Names, shapes and scales may be shared, but not so often that they fill the
+# memory: they may unfold to twice the file, and a bit more.
 SHARED_BYTES = 2**20
 _MAX_DEPTH = 16
 
@@ -133,7 +134,7 @@ class _Walk:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._num_tables = MAX_TABLES
-        self._num_bytes = len(data) + SHARED_BYTES
+        self._num_bytes = 2 * len(data) + SHARED_BYTES
 
     def table(self, position: int, name: str, depth: int) -> None:
         self._num_tables -= 1

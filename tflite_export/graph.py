@@ -1,7 +1,8 @@
 """The records of what a file holds: tensors, operators, constants."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class Tensor:
 class Operator:
     """One operator; `inputs` are tensor indices, -1 where one is left out.
 
-    Custom operators have the name that their maker gave them.
+    Custom operators have the name that their maker gave them. `options` are
+    the numbers and names that the schema has for it: `strideW`, `padding`, ...
     """
 
     subgraph: int
@@ -43,6 +45,9 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     is_custom: bool = False
+    options: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
 
 class InputSite(NamedTuple):

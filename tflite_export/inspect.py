@@ -10,7 +10,9 @@ import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import Tensor
+from tflite_export.lut_encoding import DECODE
 from tflite_export.sparse_encoding import validate_sparse
+from tflite_export.weight_sites import decoded_constants
 
 MAX_NAME = 48
 
@@ -30,8 +32,10 @@ class TensorRow:
             likewise.
         size_bytes: Bytes in the file, the indices of sparse tensors included.
         layout: `"dense"`, or how the sparse tensor is stored: `"csr"`, or the
-            block, such as `"1x16"`.
-        index_bytes: How many of the bytes are segments and indices.
+            block, such as `"1x16"`; `"lut"` for the look-up tables of
+            microcontrollers.
+        index_bytes: How many of the bytes are segments and indices of a
+            sparse tensor.
     """
 
     name: str
@@ -58,6 +62,11 @@ class TensorRow:
         size = math.prod(self.shape)
         return None if self.num_zeros is None else self.num_zeros / max(size, 1)
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it has two axes or more, and is no list of paddings."""
+        return len(self.shape) >= 2 and self.dtype not in ("int32", "int64")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the row as plain values, for JSON."""
         return dataclasses.asdict(self) | {
@@ -80,11 +89,36 @@ class Inspection:
     size_bytes: int
     tensors: tuple[TensorRow, ...]
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, with the indices and tables of their form."""
+        return sum(row.size_bytes for row in self._weights())
+
+    @property
+    def entropy_bytes(self) -> float:
+        """Bytes that an ideal entropy coder would need for the weights.
+
+        The sum of `n * H(values) / 8` over the tensors. Such a coder knows how
+        often each value occurs in a tensor, and nothing of their order.
+        """
+        return sum(row.entropy_bytes or 0.0 for row in self._weights())
+
+    def _weights(self) -> list[TensorRow]:
+        return [row for row in self.tensors if row.is_weight]
+
+    @property
+    def title(self) -> str:
+        """The size, and how far the weights are from their entropy bound."""
+        bound = entropy_text(self.weight_bytes, self.entropy_bytes)
+        return f"{self.path}: {self.size_bytes:,} bytes; weights: {bound}"
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
         return {
             "path": str(self.path),
             "size_bytes": self.size_bytes,
+            "weight_bytes": self.weight_bytes,
+            "entropy_bytes": self.entropy_bytes,
             "tensors": [row.to_dict() for row in self.tensors],
         }
 
@@ -96,7 +130,7 @@ class Inspection:
         )
         return "\n".join(
             [
-                f"{self.path}: {self.size_bytes:,} bytes",
+                self.title,
                 header,
                 *(_line(row) for row in self.tensors),
             ]
@@ -116,19 +150,31 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         ValueError: If the file is not a `.tflite` file, or is damaged.
     """
     data = Path(path).read_bytes()
+    return Inspection(Path(path), len(data), tensor_rows(data))
+
+
+def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
+    """Does the work of `inspect` for the bytes of a file."""
     file = Flatbuffer(data)
     readers: dict[tuple[int, int], str] = {}
+    decoded = decoded_constants(file)
+    packed = set()
     for operator in file.operators:
         for index in operator.inputs:
             readers.setdefault((operator.subgraph, index), operator.name)
-    rows = [
-        _row(tensor, readers.get((subgraph, tensor.index), ""))
-        for subgraph in range(file.num_subgraphs)
-        for tensor in file.tensors(subgraph)
-        if tensor.size_bytes
-    ]
+        if operator.name == DECODE:
+            packed |= {(operator.subgraph, i) for i in operator.inputs}
+    rows = []
+    for subgraph in range(file.num_subgraphs):
+        for tensor in file.tensors(subgraph):
+            key = (subgraph, tensor.index)
+            constant = decoded.get(key, tensor)
+            if constant.size_bytes and key not in packed:
+                row = _row(constant, readers.get(key, ""))
+                layout = "lut" if key in decoded else row.layout
+                rows.append(dataclasses.replace(row, layout=layout))
     rows.sort(key=lambda row: (-row.size_bytes, row.name))
-    return Inspection(Path(path), len(data), tuple(rows))
+    return tuple(rows)
 
 
 def entropy_bits(values: np.ndarray) -> float:
@@ -140,6 +186,22 @@ def entropy_bits(values: np.ndarray) -> float:
     1.5
     """
     return _entropy(np.unique(values, return_counts=True)[1])
+
+
+def entropy_text(stored: int, bound: float) -> str:
+    """Says how far the bytes of weights are from their entropy bound.
+
+    Args:
+        stored: Bytes that the weights take.
+        bound: Bytes that an ideal entropy coder would need.
+
+    Example:
+
+    >>> entropy_text(500, 400.0)
+    '500 bytes, 1.25x their entropy bound of 400'
+    """
+    ratio = f"{stored / bound:.2f}x their" if bound else "the"
+    return f"{stored:,} bytes, {ratio} entropy bound of {bound:,.0f}"
 
 
 def _entropy(counts: np.ndarray) -> float:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,8 +17,21 @@ MAX_INPUT_VALUES = 2**26
 _SCRIPT = Path(__file__).with_name("litert_child.py")
 
 
+class Run(Protocol):
+    """`run`, or what does the same on another CPU: `tflite_export.arm.run`."""
+
+    def __call__(
+        self, data: bytes, inputs: dict[int, np.ndarray], /
+    ) -> dict[int, np.ndarray]:
+        """Returns the outputs by tensor index, as `run` does."""
+
+
 def predict(
-    flatbuffer: bytes, samples: Sequence[np.ndarray], names: Sequence[str]
+    flatbuffer: bytes,
+    samples: Sequence[np.ndarray],
+    names: Sequence[str],
+    *,
+    run_on: Run | None = None,
 ) -> list[np.ndarray]:
     """Returns what the file computes, with the default delegate (XNNPACK).
 
@@ -27,6 +41,7 @@ def predict(
             quantized to the input's type.
         names: The name of each input. If the file does not know them, the
             arrays are taken in the order of the file's inputs.
+        run_on: What runs the file; None for this machine.
 
     Returns:
         One float32 array of shape `(n, ...)` for each output, dequantized.
@@ -36,7 +51,7 @@ def predict(
     """
     file = Flatbuffer(flatbuffer)
     inputs = quantized_inputs(file, samples, names)
-    outputs = run(flatbuffer, inputs)
+    outputs = (run_on or run)(flatbuffer, inputs)
     return [
         dequantize(outputs[tensor.index], tensor)
         for tensor in file.outputs().values()
@@ -67,6 +82,7 @@ def run(
     inputs: dict[int, np.ndarray],
     *,
     reference_kernels: bool = False,
+    tensors: Sequence[int] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> dict[int, np.ndarray]:
     """Returns the file's outputs as they are, by tensor index.
@@ -76,17 +92,25 @@ def run(
         inputs: An array of shape `(n, ...)`, in the type of the file's input,
             by tensor index.
         reference_kernels: Use LiteRT's reference kernels, not the fast ones.
+        tensors: None for the outputs, or which tensors of the main graph to
+            return. The fast kernels do not compute all of those in between.
         time_limit_s: Seconds after which the attempt is given up.
 
     Raises:
         ValueError: If LiteRT cannot run the file.
     """
-    indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
+    indices = tensors
+    if indices is None:
+        indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
     outputs, _ = run_script(
         _SCRIPT,
         flatbuffer,
         {str(index): values for index, values in inputs.items()},
-        {"outputs": indices, "reference_kernels": reference_kernels},
+        {
+            "outputs": list(indices),
+            "reference_kernels": reference_kernels,
+            "keep_all_tensors": tensors is not None,
+        },
         time_limit_s=time_limit_s,
     )
     return {int(name): values for name, values in outputs.items()}
@@ -116,6 +140,36 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
                 f"and shape {tensor.shape}."
             )
         inputs[index] = np.zeros(shape, np.dtype(tensor.dtype))
+    return inputs
+
+
+def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
+    """Returns samples of random numbers, always the same ones.
+
+    Args:
+        file: The file, of any origin; its batch is 1.
+        num_samples: How many.
+
+    Returns:
+        An array of shape `(n, ...)` by tensor index: small integers over their
+        whole range, floats of a normal distribution; wider integers are
+        tokens, and 0 is in every vocabulary.
+
+    Raises:
+        ValueError: As in `zero_inputs`.
+    """
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for index, zeros in zero_inputs(file).items():
+        shape = (num_samples, *zeros.shape[1:])
+        if zeros.dtype.kind == "f":
+            values = rng.normal(size=shape)
+        elif zeros.dtype.kind in "iu" and zeros.dtype.itemsize <= 2:
+            limits = np.iinfo(zeros.dtype)
+            values = rng.integers(limits.min, limits.max, shape, endpoint=True)
+        else:
+            values = np.zeros(shape)
+        inputs[index] = values.astype(zeros.dtype)
     return inputs
 
 

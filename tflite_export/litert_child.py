@@ -22,6 +22,7 @@ def main(folder: Path) -> None:
         model_path=str(folder / "model.tflite"),
         experimental_op_resolver_type=resolver,
         num_threads=1,
+        experimental_preserve_all_tensors=request["keep_all_tensors"],
     )
     interpreter.allocate_tensors()
     inputs = np.load(folder / "inputs.npz")

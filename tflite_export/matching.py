@@ -37,8 +37,8 @@ _MAX_DOUBLES = 2**20
 
 
 class Slot(NamedTuple):
-    """A weight tensor of the file: its operator, its int8 values, and the axis
-    of its output channels (`None`: the tensor has only one scale)."""
+    """A weight tensor of the file: its operator, its integers without the zero
+    point, and the axis of its output channels (`None`: it has one scale)."""
 
     operator: str
     codes: np.ndarray
@@ -143,6 +143,74 @@ def match_slots(
     return matches
 
 
+# The part of a tensor that holds a kernel; `()` is all of it.
+Window = tuple[slice, ...]
+
+
+def match_windows(
+    slots: Sequence[Slot], kernels: Mapping[str, np.ndarray]
+) -> list[tuple[Window, Match | None]]:
+    """Finds kernels also where they lie in a larger one that is else zero.
+
+    That is what an exact repair of the padding makes of depthwise kernels.
+
+    Args:
+        slots: As in `match_slots`.
+        kernels: As in `match_slots`.
+
+    Returns:
+        For each slot the window, and what it holds.
+
+    Example:
+
+    >>> codes = np.array([[3], [-2]], np.int8).reshape(1, 2, 1, 1)
+    >>> larger = np.pad(codes, ((0, 0), (1, 0), (1, 1), (0, 0)))
+    >>> slot = Slot("DEPTHWISE_CONV_2D", larger, 3)
+    >>> (window, match), = match_windows([slot], {"kernel": codes[0]})
+    >>> larger[window].ravel(), match.path
+    (array([ 3, -2], dtype=int8), 'kernel')
+    """
+    found: list[tuple[Window, Match | None]] = []
+    for slot, match in zip(slots, match_slots(slots, kernels), strict=True):
+        windows = [] if match is not None else _windows(slot, kernels)
+        found.append(((), match))
+        for window in windows:
+            part = match_slots([windowed(slot, window)], kernels)[0]
+            if part is not None:
+                found[-1] = (window, part)
+                break
+    return found
+
+
+def windowed(slot: Slot, window: Window) -> Slot:
+    """Returns the part of a slot that holds a kernel."""
+    return slot._replace(codes=slot.codes[window])
+
+
+def _windows(slot: Slot, kernels: Mapping[str, np.ndarray]) -> list[Window]:
+    """The smaller parts outside of which the slot is zero."""
+    if slot.operator != "DEPTHWISE_CONV_2D":
+        return []
+    _, height, width, channels = slot.codes.shape
+    sizes = {
+        kernel.shape[:2]
+        for kernel in kernels.values()
+        if kernel.ndim == 4 and kernel.shape[2] * kernel.shape[3] == channels
+    }
+    num_nonzeros = np.count_nonzero(slot.codes)
+    windows = [
+        (slice(None), slice(top, top + rows), slice(left, left + columns))
+        for rows, columns in sorted(sizes)
+        for top in range(height - rows + 1)
+        for left in range(width - columns + 1)
+    ]
+    return [
+        window
+        for window in windows
+        if np.count_nonzero(slot.codes[window]) == num_nonzeros
+    ]
+
+
 def _candidates(slot: Slot, kernels: Mapping[str, np.ndarray]) -> list[Match]:
     """The kernels that fit best, in the order of the model."""
     fits = [fit_kernel(slot, path, kernel) for path, kernel in kernels.items()]
@@ -233,7 +301,7 @@ def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
     That is what a BatchNormalization in front of a Dense layer leaves: no scale
     of the output channels can undo it, so the trained codes are lost.
     """
-    if slot.codes.size != kernel.size:
+    if slot.codes.size != kernel.size or slot.axis is None:
         return False
     t: np.ndarray = as_rows(slot.codes, slot.axis).astype(np.float64)
     for order in layouts(slot, kernel.shape):

@@ -1,8 +1,12 @@
 """Loads the models and samples that the command line is given."""
 
+import contextlib
 import os
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,10 +14,17 @@ import numpy as np
 # Keras stores weights uncompressed; what unfolds this much is an attack.
 MAX_EXPANSION = 20
 SMALL_BYTES = 64 * 2**20
+# A model in memory, with its optimizer and copies while it is built, is a few
+# times its file; one whose configuration claims more is an attack.
+MEMORY_FACTOR = 16
+SPARE_MEMORY_BYTES = 2 * 2**30
 
 
 def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a `.keras` file, quantized or not.
+
+    On Linux, loading may take 2 GiB and 16 times the file of memory: a layer
+    of the configuration may claim any size.
 
     Args:
         path: The file. Code in it is not run (Keras's safe mode).
@@ -22,7 +33,7 @@ def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
         The model.
 
     Raises:
-        ValueError: If the file is none, or is damaged.
+        ValueError: If the file is none, is damaged, or claims too much memory.
 
     Example:
 
@@ -37,19 +48,11 @@ def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
     """
     path = Path(path)
     _require_keras_file(path)
+    limit = MEMORY_FACTOR * path.stat().st_size + SPARE_MEMORY_BYTES
     try:
-        return keras.saving.load_model(path, compile=False)
-    # Keras raises whatever its parts raise on damaged contents.
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        TypeError,
-        KeyError,
-        OSError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-    ) as error:
+        with _memory_limit(limit):
+            return keras.saving.load_model(path, compile=False)
+    except _loading_errors() as error:
         raise ValueError(
             f"Expected a .keras file that Keras {keras.__version__} can load, "
             "and whose own classes are imported. "
@@ -86,6 +89,47 @@ def load_samples(
             "Samples must be an array in a .npy file, or arrays by input name "
             f"in a .npz file. Received: {str(path)!r}, {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _memory_limit(num_bytes: int) -> Iterator[None]:
+    """Lets the process take so much more address space, where it can."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():  # macOS, Windows
+        yield
+        return
+    import resource
+
+    held = int(statm.read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = held + num_bytes
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _loading_errors() -> tuple[type[Exception], ...]:
+    """Keras raises whatever its parts raise on damaged contents."""
+    errors = (
+        zipfile.BadZipFile,
+        MemoryError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OSError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+    )
+    # Where it gets no memory, TensorFlow raises an error that is none of them.
+    tensorflow: Any = sys.modules.get("tensorflow")
+    return (
+        errors if tensorflow is None else (*errors, tensorflow.errors.OpError)
+    )
 
 
 def _require_keras_file(path: Path) -> None:

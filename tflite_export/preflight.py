@@ -9,17 +9,21 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import targets
-from tflite_export.convert import convert
-from tflite_export.exact_weights import write_exact_weights
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.representative import ModelInput, model_inputs
-from tflite_export.targets import edgetpu, ethos_u, litert, tflm
+from tflite_export.exact_conversion import (
+    convert_exactly,
+    convert_for_sparse_kernels,
+)
+from tflite_export.representative import model_inputs, random_samples
+from tflite_export.targets import (
+    edgetpu,
+    ethos_u,
+    litert,
+    litert_sparse,
+    tflm,
+)
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.verify import ordered_weights
 
 NUM_SAMPLES = 8
-# For sizes that a model leaves open.
-_OPEN_SIZE = 16
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -53,9 +57,12 @@ def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
     stripped = codeq_keras.strip_quantizers(model)
     _unsettle_batch_norms(stripped)
     inputs = model_inputs(stripped)
+    samples = random_samples(inputs, NUM_SAMPLES)
     try:
-        file = Flatbuffer(convert(stripped, inputs, _random_samples(inputs)))
-        write_exact_weights(file, trained, ordered_weights(stripped, trained))
+        if target == litert_sparse.TARGET:
+            file, _ = convert_for_sparse_kernels(stripped, inputs, samples)
+            return litert_sparse.check_model_file(file.to_bytes())
+        file, _ = convert_exactly(stripped, trained, inputs, samples)
     except (ValueError, RuntimeError) as error:
         finding = Finding("export", str(error), "")
         return CheckReport(target, {}, (finding,), {})
@@ -89,6 +96,7 @@ def check_bytes(data: bytes, *, target: str) -> CheckReport:
         return ethos_u.check_file(data, target=target, accelerator=size)
     by_name: dict[str, Any] = {
         "litert": litert.check_file,
+        "litert-sparse": litert_sparse.check_file,
         "tflm": tflm.check_file,
         "edgetpu": edgetpu.check_file,
     }
@@ -102,15 +110,3 @@ def _unsettle_batch_norms(stripped: keras.Model) -> None:
     for variable in stripped.weights:
         if variable.name in _STATISTICS:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-
-
-def _random_samples(inputs: list[ModelInput]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    samples: list[np.ndarray] = []
-    for spec in inputs:
-        shape = (NUM_SAMPLES, *(size or _OPEN_SIZE for size in spec.shape))
-        # Integers are tokens: 0 is in every vocabulary.
-        is_float = spec.dtype.startswith(("float", "bfloat"))
-        values = rng.normal(size=shape) if is_float else np.zeros(shape)
-        samples.append(values.astype(spec.dtype))
-    return samples

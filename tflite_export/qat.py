@@ -76,11 +76,11 @@ def random_inputs(
     arrays = []
     for name, spec in zip(names, inputs, strict=True):
         tensor = tensors[name]
-        integers = rng.integers(
-            -128, 128, (_NUM_RANDOM_INPUTS, *tensor.shape[1:])
-        )
-        values = integers - tensor.zero_points
+        shape = (_NUM_RANDOM_INPUTS, *tensor.shape[1:])
         if tensor.scales.size:
-            values = values * tensor.scales[0]
+            integers = rng.integers(-128, 128, shape)
+            values = (integers - tensor.zero_points) * tensor.scales[0]
+        else:
+            values = np.zeros(shape)  # Tokens: 0 is in every vocabulary.
         arrays.append(values.astype(spec.dtype))
     return arrays

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+# For sizes that a model leaves open.
+_OPEN_SIZE = 16
 # Enough for the ranges of activations; more only makes the export slower.
 MAX_SAMPLES = 256
 
@@ -71,6 +73,26 @@ def _input_of_subclass(model: keras.Model) -> ModelInput:
             "from `keras.Input`, and quantize that."
         )
     return ModelInput("input_0", tuple(shape[1:]), "float32")
+
+
+def random_samples(
+    inputs: Sequence[ModelInput], num_samples: int
+) -> list[np.ndarray]:
+    """Returns normally distributed inputs, the same ones each time.
+
+    Args:
+        inputs: The inputs of the model; integer ones get zeros, which every
+            vocabulary has.
+        num_samples: Size of the first axis.
+    """
+    rng = np.random.default_rng(0)
+    samples: list[np.ndarray] = []
+    for spec in inputs:
+        shape = (num_samples, *(size or _OPEN_SIZE for size in spec.shape))
+        is_float = spec.dtype.startswith(("float", "bfloat"))
+        values = rng.normal(size=shape) if is_float else np.zeros(shape)
+        samples.append(values.astype(spec.dtype))
+    return samples
 
 
 def sample_arrays(

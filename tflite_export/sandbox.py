@@ -30,6 +30,7 @@ def run_script(
     request: Mapping[str, Any],
     *,
     time_limit_s: float = TIME_LIMIT_S,
+    emulator: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], str]:
     """Runs a script that reads a file and arrays and writes arrays.
 
@@ -42,6 +43,8 @@ def run_script(
         arrays: The inputs by name.
         request: What else it needs, as JSON.
         time_limit_s: Seconds after which it is ended.
+        emulator: The words of a command that runs the script, in place of this
+            Python.
 
     Returns:
         The outputs by name, and what it printed.
@@ -52,10 +55,11 @@ def run_script(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.tflite").write_bytes(file)
         np.savez(Path(folder, "inputs.npz"), **arrays)  # type: ignore[arg-type]
-        limits = {"memory_limit_bytes": MEMORY_LIMIT_BYTES + 8 * len(file)}
+        num_bytes = len(file) + sum(array.nbytes for array in arrays.values())
+        limits = {"memory_limit_bytes": MEMORY_LIMIT_BYTES + 8 * num_bytes}
         text = json.dumps({**request, **limits})
         Path(folder, "request.json").write_text(text)
-        log = _run([str(script), folder], time_limit_s)
+        log = _run([str(script), folder, *emulator], time_limit_s)
         result = Path(folder, "outputs.npz")
         if not result.exists():
             raise _failure("no output")

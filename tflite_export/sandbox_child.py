@@ -1,6 +1,7 @@
 """Limits its own memory and then runs another script; see `sandbox.py`."""
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -20,5 +21,8 @@ def limit_memory(limit_bytes: int) -> None:
 if __name__ == "__main__":
     request = json.loads(Path(sys.argv[2], "request.json").read_text())
     limit_memory(request["memory_limit_bytes"])
-    script = sys.argv.pop(1)
+    script, folder, *emulator = sys.argv[1:]
+    if emulator:
+        os.execv(emulator[0], [*emulator, script, folder])
+    sys.argv[:] = [script, folder]
     runpy.run_path(script, run_name="__main__")

@@ -223,10 +223,14 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
 def validate_sparse(tensor: SparseTensor) -> None:
     """Raises an error unless the arrays describe exactly one dense tensor.
 
-    The checks are those of LiteRT's own verifier, which its loader does not
-    run: with arrays that break one, it reads outside of them. Beyond those,
-    segments start at 0, each segment's indices increase, and each axis has at
-    most one block axis.
+    The checks are all those of LiteRT's own verifier (`lite/core/tools/
+    verifier.cc`), which its loader does not run: with arrays that break one,
+    it reads outside of them. Stricter than it, segments start at 0, each
+    segment's indices increase, block axes are dense, name an axis of the
+    tensor (it also lets them name one another) and divide its size (it rounds
+    down), and each axis has at most one. It looks for the size of a block at
+    the block's place in storage, not by the order of traversal; both agree on
+    every layout that LiteRT's kernels read.
 
     Args:
         tensor: The tensor to be checked.

@@ -18,7 +18,6 @@ import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.graph import Constant, Tensor
-from tflite_export.inspect import entropy_bits
 from tflite_export.sparse_encoding import SparseTensor, smallest_encoding
 from tflite_export.weight_sites import WeightSite, weight_sites
 
@@ -63,7 +62,9 @@ what it compresses itself.
             f"`weight_storage` must be one of {list(STORAGES)}. Received: "
             f"{weight_storage!r}."
         )
-    if weight_storage in ("auto", "int8"):
+    if weight_storage == "auto":
+        return
+    if weight_storage == "int8" and target != "litert-sparse":
         return
     allowed = "'auto' or 'int8'"
     if weight_storage == "lut":
@@ -73,6 +74,10 @@ what it compresses itself.
         advice = "Use `target='tflm'`, or 'auto'."
     elif target == "litert":
         return
+    elif target == "litert-sparse":
+        allowed = "'auto'"
+        effect = "Its sparse kernels decide the form of each tensor."
+        advice = "`target='litert'` takes the others."
     elif target == "tflm":
         allowed = "'auto', 'int8' or 'lut'"
         effect = (
@@ -210,19 +215,6 @@ def _sparse(name: str, codes: np.ndarray, *, smaller_only: bool) -> Choice:
         "when the file is loaded",
         sparse,
     )
-
-
-def entropy_bytes(file: Flatbuffer) -> float:
-    """Returns the bytes an ideal entropy coder would need for the weights.
-
-    Args:
-        file: The file; each tensor is counted once.
-    """
-    tensors = {
-        (site.site.subgraph, site.tensor.index): site.slot.codes
-        for site in weight_sites(file)
-    }
-    return sum(c.size * entropy_bits(c) / 8 for c in tensors.values())
 
 
 def _shared_with_others(sites: list[WeightSite]) -> dict[int, str]:

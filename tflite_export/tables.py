@@ -7,8 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tflite_export.benchmark_report import BenchmarkReport
 from tflite_export.export import ExportResult
-from tflite_export.inspect import Inspection, TensorRow
+from tflite_export.inspect import Inspection, TensorRow, entropy_text
 from tflite_export.targets.findings import CheckReport
 from tflite_export.verify import VerificationReport
 
@@ -18,7 +19,7 @@ _NUMBERS = ("bytes", "zeros", "values", "entropy")
 def inspection_table(inspection: Inspection) -> Any:
     """Returns the constants of a file as a table."""
     table = _table(
-        f"{inspection.path}: {inspection.size_bytes:,} bytes",
+        inspection.title,
         ("operator", "type", "shape", "layout", *_NUMBERS, "name"),
     )
     for row in inspection.tensors:
@@ -59,14 +60,37 @@ def export_summary(result: ExportResult) -> Any:
     ):
         if size is not None:
             table.add_row(name, f"{size:,}")
-    if result.entropy_bytes is not None:
-        table.add_row("entropy of weights", f"{result.entropy_bytes:,.0f}")
+    if result.weight_bytes is not None and result.entropy_bytes is not None:
+        text = entropy_text(result.weight_bytes, result.entropy_bytes)
+        table.add_row("weights", text)
     lines = [] if result.device is None else [str(result.device)]
     lines += [f"also written: {path}" for path in result.other_files]
     lines += [f"note: {note}" for note in result.notes]
     return Group(
         table, verification_table(result.verification), *map(Text, lines)
     )
+
+
+def benchmark_tables(report: BenchmarkReport) -> Any:
+    """Returns the sizes and what each device measured as tables."""
+    machine = [f"{name}: {value}" for name, value in report.machine.items()]
+    tables = []
+    for section in report.sections():
+        table = Table(
+            title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD
+        )
+        for position, column in enumerate(section.columns):
+            table.add_column(
+                column,
+                justify="right" if position else "left",
+                overflow="fold",
+                no_wrap=position > 0,
+            )
+        for row in section.rows:
+            table.add_row(*map(Text, row))
+        tables.append(table)
+    reasons = [Text(line, style="yellow") for line in report.not_run()]
+    return Group(*map(Text, machine), *tables, *reasons)
 
 
 def check_table(report: CheckReport) -> Any:

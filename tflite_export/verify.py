@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 import codeq_keras
-from tflite_export import exact_weights, interpreter, qat
+from tflite_export import exact_weights, interpreter, parting, qat
 from tflite_export.flatbuffer import Flatbuffer, Tensor
+from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
     ModelInput,
     model_inputs,
@@ -22,6 +23,12 @@ from tflite_export.representative import (
 
 METADATA_NAME = "codeq_keras"
 _BATCH_SIZE = 32
+# Float32 rounding of a difference of 255 steps.
+_STEP_ROUNDING = 1e-3
+# What a model and its file reach where they compute the same: the rest are
+# ties that float and fixed-point arithmetic round to different sides.
+MIN_TOP1_AGREEMENT = 0.995
+MIN_WITHIN_ONE_LSB = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +41,18 @@ class OutputComparison:
         p99_lsb: 99th percentile of the differences, in LSB.
         top1_agreement: Fraction in [0, 1] of samples (of positions, for maps)
             with the same largest class; None for outputs of one value.
+        within_one_lsb: Fraction in [0, 1] of the values that differ by one
+            step at most.
+        relative_to_range: Whether the output is in float, which has no steps:
+            then the differences are in units of the model's output range.
     """
 
     name: str
     max_lsb: float
     p99_lsb: float
     top1_agreement: float | None
+    within_one_lsb: float = 1.0
+    relative_to_range: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +65,9 @@ class VerificationReport:
         unequal: Paths of the weight tensors whose integers differ.
         outputs: One `OutputComparison` for each output.
         num_samples: Samples that the file was run on.
+        first_difference: Where the file first computes something else than
+            the model, as the path of a layer, if their outputs part. None if
+            they do not, or if the activations are not quantized in training.
 
     Example:
 
@@ -68,6 +84,7 @@ class VerificationReport:
     unequal: tuple[str, ...]
     outputs: tuple[OutputComparison, ...]
     num_samples: int
+    first_difference: str | None = None
 
     @property
     def max_output_lsb(self) -> float:
@@ -78,6 +95,11 @@ class VerificationReport:
     def p99_output_lsb(self) -> float:
         """99th percentile of the differences, of the worst output."""
         return max(output.p99_lsb for output in self.outputs)
+
+    @property
+    def within_one_lsb(self) -> float:
+        """Fraction of values within one step, of the worst output."""
+        return min(output.within_one_lsb for output in self.outputs)
 
     @property
     def top1_agreement(self) -> float | None:
@@ -99,14 +121,21 @@ class VerificationReport:
         if self.unequal:
             lines.append(f"DIFFERENT: {', '.join(self.unequal)}")
         for output in self.outputs:
+            form, unit = (
+                (".1e", "of the output range")
+                if output.relative_to_range
+                else (".2f", "LSB")
+            )
             line = (
                 f"{output.name} on {self.num_samples} samples: "
-                f"max {output.max_lsb:.2f} LSB, "
-                f"99 % below {output.p99_lsb:.2f} LSB"
+                f"max {output.max_lsb:{form}} {unit}, "
+                f"99 % below {output.p99_lsb:{form}} {unit}"
             )
             if output.top1_agreement is not None:
                 line += f", top-1 agreement {output.top1_agreement:.3f}"
             lines.append(line)
+        if self.first_difference is not None:
+            lines.append(f"they part first at {self.first_difference!r}")
         return "\n".join(lines)
 
 
@@ -161,6 +190,7 @@ def compare(
     *,
     kernels: Mapping[str, np.ndarray] | None = None,
     reference: keras.Model | None = None,
+    run_on: interpreter.Run | None = None,
 ) -> VerificationReport:
     """Compares the bytes of a file with a stripped model and its integers.
 
@@ -173,6 +203,7 @@ def compare(
         kernels: All weights as `ordered_weights` has them; None to read them
             from `stripped`.
         reference: Model whose outputs count; None for `stripped`.
+        run_on: What runs the file; None for this machine.
 
     Returns:
         `VerificationReport`.
@@ -188,20 +219,37 @@ def compare(
     _require_same_shapes("inputs", file.inputs(), samples)
     _require_same_shapes("outputs", file.outputs(), expected)
     names = [spec.name for spec in inputs]
-    actual = interpreter.predict(data, samples, names)
+    actual = interpreter.predict(data, samples, names, run_on=run_on)
     outputs = tuple(
-        _compare_output(name, tensor.scales, a, e)
+        _compare_output(name, tensor, a, e)
         for (name, tensor), a, e in zip(
             file.outputs().items(), actual, expected, strict=True
         )
     )
-    return VerificationReport(
+    report = VerificationReport(
         codes_equal=not unequal,
         num_tensors=len(trained),
         unequal=tuple(unequal),
         outputs=outputs,
         num_samples=len(samples[0]),
     )
+    if reference is None or not (_parts(report) and _is_ranged(reference)):
+        return report
+    site = parting.first_difference(
+        file, RangedModel(reference, stripped), inputs, samples
+    )
+    return dataclasses.replace(report, first_difference=site)
+
+
+def _parts(report: VerificationReport) -> bool:
+    agreement = report.top1_agreement
+    is_other_class = agreement is not None and agreement < MIN_TOP1_AGREEMENT
+    return is_other_class or report.within_one_lsb < MIN_WITHIN_ONE_LSB
+
+
+def _is_ranged(model: Any) -> bool:
+    is_keras = isinstance(model, codeq_keras.QuantizedModel)
+    return is_keras and has_trained_ranges(model)
 
 
 def ordered_weights(
@@ -263,10 +311,14 @@ def _predict(
 
 
 def _compare_output(
-    name: str, scales: np.ndarray, actual: np.ndarray, expected: np.ndarray
+    name: str, tensor: Tensor, actual: np.ndarray, expected: np.ndarray
 ) -> OutputComparison:
-    # A float or integer output has no step; the difference itself is reported.
-    step = float(scales[0]) if scales.size else 1.0
+    # An integer output without a scale counts: its step is 1.
+    step = float(tensor.scales[0]) if tensor.scales.size else 1.0
+    is_float = tensor.dtype == "float32"
+    if is_float:
+        # A constant output has no range; its size stands for it.
+        step = float(np.ptp(expected) or np.abs(expected).max() or 1.0)
     difference = np.abs(actual - expected) / step
     agreement = None
     if expected.ndim >= 2 and expected.shape[-1] >= 2:
@@ -277,6 +329,8 @@ def _compare_output(
         max_lsb=float(difference.max()),
         p99_lsb=float(np.percentile(difference, 99)),
         top1_agreement=agreement,
+        within_one_lsb=float(np.mean(difference <= 1 + _STEP_ROUNDING)),
+        relative_to_range=is_float,
     )
 
 

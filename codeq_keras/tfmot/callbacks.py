@@ -91,9 +91,11 @@ class CompressionBudget(CompressionLogger):
         relative_bops: Bit operations relative to the dense float32 model, in
             (0, 1), with 32-bit activations as in the paper.
         sparsity: Fraction of zeros among the quantized weights, in (0, 1).
+        bits_per_weight: As in `codeq_keras.CompressionBudget`.
+        size_bytes: As in `codeq_keras.CompressionBudget`.
 
     Raises:
-        ValueError: If not exactly one budget in (0, 1) is given; at the
+        ValueError: If not exactly one budget in its range is given; at the
             beginning of `fit`, if no kernel is quantized by CoDeQ or an input
             size that `relative_bops` needs is not fixed.
 
@@ -105,7 +107,7 @@ class CompressionBudget(CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: A budget must be in (0, 1). Received: sparsity=1.5
+    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5
     """
 
     def __init__(
@@ -113,8 +115,15 @@ class CompressionBudget(CompressionLogger):
         *,
         relative_bops: float | None = None,
         sparsity: float | None = None,
+        bits_per_weight: float | None = None,
+        size_bytes: float | None = None,
     ) -> None:
-        self._budget = {"relative_bops": relative_bops, "sparsity": sparsity}
+        self._budget = {
+            "relative_bops": relative_bops,
+            "sparsity": sparsity,
+            "bits_per_weight": bits_per_weight,
+            "size_bytes": size_bytes,
+        }
         super().__init__()
         self._is_training = False
         self._is_validating = False

@@ -83,6 +83,7 @@ class KernelState:
             dead_zone_logit=quantizer.dead_zone_logit.tensor(),
             bit_width=quantizer.bit_width,
             level_grid=quantizer.config.level_grid,
+            sparsity_block=quantizer.config.sparsity_block,
         )
         values, bound = ops.dequantize(codes, scale), _MAX_CODE * scale
         if not self.per_channel:

@@ -10,6 +10,7 @@ from codeq_keras.kernels import KERNEL_NAME, Kernel, num_positions, output_axes
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.report import CompressionReport
+from codeq_keras.schedule import TrainingSchedule
 from codeq_keras.tfmot.quantizer import KernelState, kernel_states
 
 
@@ -73,6 +74,11 @@ class QuantizedView:
                 )
             )
             self.quantizers.append(state.quantizer if state else None)
+
+    @property
+    def schedule(self) -> TrainingSchedule:
+        """The schedule of one kernel, whose length all have."""
+        return self.states[0].schedule
 
 
 def report(model: tf_keras.Model) -> CompressionReport:

@@ -177,9 +177,11 @@ class ImageBatches(keras.utils.PyDataset):
         self._order = self._shuffled()
 
     def __len__(self) -> int:
+        """Number of batches."""
         return math.ceil(len(self.source) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images of shape `(n, size, size, 3)` in [-1, 1], and labels."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         start = index * self.batch_size
         chosen = self._order[start : start + self.batch_size]

@@ -37,3 +37,8 @@ def test_config_round_trips_through_keras_serialization():
     serialized = keras.saving.serialize_keras_object(config)
 
     assert keras.saving.deserialize_keras_object(serialized) == config
+
+
+def test_sparsity_block_is_one_of_those_that_kernels_use():
+    with pytest.raises(ValueError, match="Received: sparsity_block=3"):
+        CoDeQConfig(sparsity_block=3)

@@ -106,6 +106,14 @@ LAYERS = {
         (7, 8, 8, 5),
         [("kernel", 7 * 3 * 3 * 5 * 4 * (6 * 6), (3,))],
     ),
+    "ConvLSTM": (
+        lambda: layers.ConvLSTM2D(3, 3),
+        (7, 8, 8, 5),
+        [
+            ("kernel", 7 * 3 * 3 * 5 * 4 * 3 * (6 * 6), (3,)),
+            ("recurrent_kernel", 7 * 3 * 3 * 3 * 4 * 3 * (6 * 6), (3,)),
+        ],
+    ),
     "Embedding": (
         lambda: layers.Embedding(9, 4),
         (7,),

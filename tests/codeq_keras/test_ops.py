@@ -359,3 +359,103 @@ def test_bit_width_from_logit_rounds_and_passes_the_gradient():
 def test_bad_argument_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+BLOCK = {"abs_bound": 1.0, "dead_zone_logit": 0.6, "bit_width": 3}
+
+
+def _block_rms(weights, block):
+    # One row per output channel block; the last may be cut off.
+    out = np.empty_like(weights)
+    for start in range(0, weights.shape[-1], block):
+        part = weights[..., start : start + block]
+        rms = np.sqrt(np.mean(part**2, axis=-1, keepdims=True))
+        out[..., start : start + block] = rms
+    return out
+
+
+@pytest.mark.parametrize("level_grid", ["dead_zone", "uniform"])
+@pytest.mark.parametrize("block", [2, 4])
+def test_blocks_of_output_channels_are_pruned_together(rng, level_grid, block):
+    weights = rng.normal(scale=0.5, size=(3, 5, 6)).astype("float32")
+    codes, scale = ops.quantize(
+        weights, **BLOCK, level_grid=level_grid, sparsity_block=block
+    )
+    codes = keras.ops.convert_to_numpy(codes)
+    threshold = float(ops.dead_zone_width(0.6, abs_bound=1.0)) / 2
+    pruned = _block_rms(weights, block) <= threshold
+
+    assert 0.2 < pruned.mean() < 0.8
+    np.testing.assert_array_equal(codes[pruned], 0)
+    # A kept weight takes its nearest level: no level is closer to it.
+    levels = np.unique(codes) * float(scale)
+    kept = np.clip(weights[~pruned], -1.0, 1.0)
+    nearest = np.abs(kept[:, np.newaxis] - levels).min(axis=1)
+    error = np.abs(kept - codes[~pruned] * float(scale))
+    # The paper's levels are snapped by up to half of 1 / 127 after the
+    # decision for one of them.
+    tolerance = 1 / 127 if level_grid == "dead_zone" else 1e-6
+    np.testing.assert_allclose(error, nearest, atol=tolerance)
+
+
+@pytest.mark.parametrize("level_grid", ["dead_zone", "uniform"])
+@pytest.mark.parametrize("bit_width", [2, 3, 8])
+def test_zero_fraction_counts_the_zeros_of_blocks(rng, level_grid, bit_width):
+    weights = rng.normal(scale=0.5, size=(8, 7)).astype("float32")
+    arguments = {
+        **BLOCK,
+        "bit_width": bit_width,
+        "level_grid": level_grid,
+        "sparsity_block": 2,
+    }
+    codes, scale = ops.quantize(weights, **arguments)
+    quantized = ops.fake_quantize(weights, **arguments)
+
+    zeros = float(keras.ops.mean(keras.ops.cast(codes == 0, "float32")))
+    assert float(ops.zero_fraction(weights, **arguments)) == pytest.approx(
+        zeros
+    )
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(quantized),
+        keras.ops.convert_to_numpy(codes * scale),
+    )
+
+
+def test_gradient_of_blocks_is_that_of_the_level_each_weight_got(rng):
+    weights = rng.normal(scale=0.5, size=(6, 8)).astype("float32")
+    upstream = rng.normal(size=weights.shape).astype("float32")
+    logit, max_code = 0.6, 3
+
+    def loss(w, theta):
+        quantized = ops.fake_quantize(
+            w,
+            abs_bound=1.0,
+            dead_zone_logit=theta,
+            bit_width=3,
+            sparsity_block=2,
+        )
+        return keras.ops.sum(quantized * upstream)
+
+    to_weights, to_logit = gradient(loss, weights, np.float32(logit))
+
+    # The closed form of `fake_quantize`, with the index after the decision
+    # for the block; in the last two, with d the width of the dead zone.
+    half = 1 - np.tanh(logit)  # d / 2
+    spacing = (1 - half) / (max_code - 0.5)
+    offset = half - spacing / 2
+    magnitudes = np.abs(weights)
+    position = np.maximum(magnitudes - offset, 0) / spacing
+    level = np.clip(np.round(position), 0, max_code)
+    level = np.maximum(level, magnitudes > (offset + spacing) / 2)
+    level = np.where(_block_rms(weights, 2) > half, level, 0)
+    sign = np.sign(weights)
+    to_spacing = np.sum(upstream * sign * (level - position))
+    to_offset = np.sum(upstream * sign * ((level > 0) - 1.0))
+    spacing_by_half = -1 / (max_code - 0.5)
+    offset_by_half = 1 - spacing_by_half / 2
+    expected = (to_spacing * spacing_by_half + to_offset * offset_by_half) * -(
+        1 - np.tanh(logit) ** 2
+    )
+    np.testing.assert_array_equal(to_weights, upstream)
+    # Sums of 48 float32 products against float64.
+    np.testing.assert_allclose(to_logit, expected, rtol=1e-4, atol=1e-5)

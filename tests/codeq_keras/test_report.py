@@ -40,8 +40,22 @@ def test_numbers_agree_with_the_codes(qmodel):
     _, counts = np.unique(weights["conv/kernel"].codes, return_counts=True)
     p = counts / counts.sum()
     assert conv.entropy_bits == pytest.approx(-sum(p * np.log2(p)))
-    assert conv.size_bytes == math.ceil(3 * 3 * 3 * 4 * 4 / 8) + 4
     assert len(conv.levels) == len(counts)
+
+
+@pytest.mark.parametrize("logit", [0.5, 3.0], ids=["sparse", "dense"])
+def test_size_is_the_entropy_of_equally_likely_levels(cnn, logit):
+    config = CoDeQConfig(bit_width=4, initial_dead_zone_logit=logit)
+
+    conv = codeq_keras.report(codeq_keras.quantize_model(cnn, config)).layers[0]
+
+    bits = math.log2(2**4 - 1)
+    z = conv.sparsity
+    if z > 1 / (2**4 - 1):
+        zero_or_not = -z * math.log2(z) - (1 - z) * math.log2(1 - z)
+        bits = zero_or_not + (1 - z) * math.log2(2**4 - 2)
+    assert conv.size_bytes == round(3 * 3 * 3 * 4 * bits / 8 + 4)
+    assert conv.entropy_bits < bits
 
 
 def test_kernel_left_in_float_is_in_the_report(qmodel):

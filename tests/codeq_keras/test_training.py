@@ -61,6 +61,53 @@ def test_budget_is_met_under_any_optimizer(wide_cnn, data, optimizer):
     assert history.history["relative_bops"][-1] == pytest.approx(0.05, abs=1e-3)
 
 
+LEARNED = codeq_keras.CoDeQConfig(bit_width="learned")
+UNIFORM = codeq_keras.CoDeQConfig(level_grid="uniform", axis=-1)
+TOLERANCES = {"sparsity": 5e-3, "bits_per_weight": 0.03, "size_bytes": 15.0}
+
+
+def cosine(peak):
+    return keras.optimizers.schedules.CosineDecay(peak, 4 * EPOCHS)
+
+
+@pytest.mark.parametrize(
+    ("budget", "config", "optimizer", "jit_compile"),
+    [
+        ({"sparsity": 0.9}, UNIFORM, ("Adam", cosine(3e-3), {}), True),
+        ({"bits_per_weight": 1.0}, LEARNED, ("Adam", 1e-3, {}), False),
+        (
+            {"bits_per_weight": 2.0},
+            codeq_keras.CoDeQConfig(bit_width=8),
+            ("AdamW", cosine(3e-3), {"weight_decay": 0.01}),
+            False,
+        ),
+        (
+            {"size_bytes": 1500},
+            codeq_keras.CoDeQConfig(),
+            ("SGD", 0.05, {"momentum": 0.9}),
+            True,
+        ),
+        ({"size_bytes": 1500}, LEARNED, ("Adam", 1e-3, {}), False),
+    ],
+    ids=["sparsity", "bits-learned", "bits-8", "size-4", "size-learned"],
+)
+def test_budget_is_met(wide_cnn, data, budget, config, optimizer, jit_compile):
+    name, rate, arguments = optimizer
+    history = compile_and_fit(
+        codeq_keras.quantize_model(wide_cnn, config),
+        data,
+        epochs=EPOCHS,
+        optimizer=getattr(keras.optimizers, name)(rate, **arguments),
+        jit_compile=jit_compile,
+        callbacks=[CompressionBudget(**budget)],
+    )
+
+    [(name, target)] = budget.items()
+    reached = history.history[name][-1]
+    # What a budget promises: 1 % of the bytes, the others absolute.
+    assert reached == pytest.approx(target, abs=TOLERANCES[name])
+
+
 def test_sparsity_budget_is_met_with_learned_bits(wide_cnn, data):
     qmodel = codeq_keras.quantize_model(
         wide_cnn,
@@ -81,6 +128,30 @@ def test_missed_budget_warns_with_the_value_reached(qmodel, data):
     with pytest.warns(UserWarning, match=r"was missed: sparsity is 0\.\d+"):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(sparsity=0.99)]
+        )
+
+
+def test_budget_that_cannot_be_met_says_why(wide_cnn, data):
+    qmodel = codeq_keras.quantize_model(wide_cnn, overrides={"dense": None})
+
+    reason = "would still be .*: kernels left in float"
+    with pytest.warns(UserWarning, match=reason):
+        compile_and_fit(
+            qmodel, data, callbacks=[CompressionBudget(size_bytes=200)]
+        )
+
+
+def test_restored_epoch_is_held_against_the_budget(qmodel, data):
+    stop = keras.callbacks.EarlyStopping(
+        "relative_bops", mode="max", patience=99, restore_best_weights=True
+    )
+
+    with pytest.warns(UserWarning, match="restored an earlier epoch"):
+        compile_and_fit(
+            qmodel,
+            data,
+            epochs=EPOCHS,
+            callbacks=[CompressionBudget(relative_bops=0.04), stop],
         )
 
 
@@ -138,6 +209,8 @@ def test_bops_budget_needs_a_fixed_input_size(data):
     ("arguments", "message"),
     [
         ({}, "Exactly one of"),
+        ({"bits_per_weight": 32}, r"must be in \(0, 32\)"),
+        ({"size_bytes": 0}, "Received: size_bytes=0"),
         ({"sparsity": 0.5, "relative_bops": 0.1}, "Exactly one of"),
         ({"sparsity": 1.0}, "Received: sparsity=1.0"),
         ({"relative_bops": 5}, "Received: relative_bops=5"),
@@ -254,6 +327,63 @@ def test_fit_sets_the_schedule_to_its_length(qmodel, data, initial_epoch):
 
     assert int(qmodel.schedule.num_steps) == 4 * (3 - initial_epoch)
     assert float(qmodel.schedule.progress()) == 1.0
+
+
+def test_resumed_training_goes_on_with_its_schedule(qmodel, data, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def train(model, *callbacks, initial_epoch=0):
+        model.compile("adam", loss="sparse_categorical_crossentropy")
+        model.fit(
+            *data,
+            batch_size=16,
+            epochs=5,
+            verbose=0,
+            initial_epoch=initial_epoch,
+            callbacks=list(callbacks),
+        )
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        train(qmodel, backup, Interrupt())
+    qmodel.save(tmp_path / "interrupted.keras")
+    loaded = keras.saving.load_model(tmp_path / "interrupted.keras")
+
+    train(loaded, initial_epoch=2)
+    fresh = codeq_keras.quantize_model(
+        codeq_keras.strip_quantizers(qmodel),
+    )
+    train(fresh, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+
+    for resumed in (loaded, fresh):
+        assert int(resumed.schedule.first_step) == 0
+        assert int(resumed.schedule.num_steps) == 4 * 5
+        assert int(resumed.schedule.step) == 4 * 5
+
+
+def test_budget_tightens_in_one_epoch_of_unknown_length(wide_cnn, data):
+    qmodel = codeq_keras.quantize_model(wide_cnn)
+    qmodel.compile(
+        "adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+
+    def batches():
+        for _ in range(400):
+            yield data[0][:16], data[1][:16]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras notes the end of a generator.
+        history = qmodel.fit(
+            batches(),
+            verbose=0,
+            callbacks=[CompressionBudget(relative_bops=0.05)],
+        )
+
+    assert history.history["relative_bops"][-1] == pytest.approx(0.05, abs=1e-3)
 
 
 def test_schedule_learns_the_length_of_an_unsized_dataset(qmodel, data):

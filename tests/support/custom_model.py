@@ -1,4 +1,4 @@
-"""A subclassed model with a custom layer, unknown to Keras's registry."""
+"""A subclassed model and custom layers, unknown to Keras's registry."""
 
 import keras
 
@@ -29,6 +29,25 @@ class ScaledDense(keras.layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
+class Affine(keras.layers.Layer):
+    """A Dense of the user's own, whose code no rewrite can change."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(shape, name="kernel")
+        self.bias = self.add_weight((self.units,), name="bias")
+
+    def call(self, inputs):
+        return inputs @ self.kernel + self.bias
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
 class SubclassedModel(keras.Model):
     """A convolution, BatchNorm, the custom layer and a list of layers."""
 
@@ -48,3 +67,25 @@ class SubclassedModel(keras.Model):
 
     def get_config(self):
         return keras.Layer.get_config(self)
+
+
+class TokenAndPosition(keras.layers.Layer):
+    """The first layer of a text Transformer: the sum of two Embeddings."""
+
+    def __init__(self, vocabulary, length, width, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = (vocabulary, length, width)
+        self.token = keras.layers.Embedding(vocabulary, width)
+        self.position = keras.layers.Embedding(length, width)
+
+    def build(self, input_shape):
+        self.token.build(input_shape)
+        self.position.build(input_shape)
+
+    def call(self, tokens):
+        positions = keras.ops.arange(tokens.shape[-1])
+        return self.token(tokens) + self.position(positions)
+
+    def get_config(self):
+        names = ("vocabulary", "length", "width")
+        return super().get_config() | dict(zip(names, self.sizes, strict=True))

@@ -1,5 +1,6 @@
 """The command line answers with tables, JSON and exit codes."""
 
+import io
 import json
 import zipfile
 
@@ -176,6 +177,54 @@ def test_zip_bomb_is_refused_before_it_is_unfolded(tmp_path, monkeypatch):
         archive.writestr("model.weights.h5", bytes(2**22))
 
     with pytest.raises(ValueError, match="bytes that claim to be 4,194,304"):
+        model_file.load_keras_model(path)
+
+
+def _rewritten(source, path, name, change):
+    """A copy of a .keras file with one entry changed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            new.writestr(entry, change(data) if entry == name else data)
+
+
+def test_layer_that_claims_gigabytes_is_refused(folder, tmp_path):
+    path = tmp_path / "model.keras"
+    # 6 inputs and 8 units become 6 and 10**9, which is 24 GB of weights.
+    _rewritten(
+        folder / "model.keras",
+        path,
+        "config.json",
+        lambda data: data.replace(b'"units": 8', b'"units": 1000000000'),
+    )
+
+    with pytest.raises(ValueError, match=r"Expected a \.keras file"):
+        model_file.load_keras_model(path)
+
+
+def test_weights_that_claim_gigabytes_are_refused(folder, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "model.keras"
+
+    def inflate(data):
+        buffer = io.BytesIO(data)
+        with h5py.File(buffer, "r+") as file:
+            names = []
+            file.visit(names.append)
+            name = next(
+                n
+                for n in names
+                if isinstance(file[n], h5py.Dataset) and file[n].ndim == 2
+            )
+            del file[name]
+            # Chunks that were never written take no bytes in the file.
+            file.create_dataset(name, (2**20, 2**14), "f4", chunks=(1, 64))
+        return buffer.getvalue()
+
+    _rewritten(folder / "model.keras", path, "model.weights.h5", inflate)
+
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match=r"Expected a \.keras file"):
         model_file.load_keras_model(path)
 
 

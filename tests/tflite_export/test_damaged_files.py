@@ -13,7 +13,7 @@ from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import model_inputs
 from tflite_export.sparse_encoding import encode_sparse
 from tflite_export.storage import store_weights
-from tflite_export.targets import edgetpu
+from tflite_export.targets import edgetpu, litert_sparse
 from tflite_export.verify import METADATA_NAME, compare
 from tflite_export.weight_sites import weight_sites
 
@@ -37,6 +37,7 @@ def _read(path, data):
     path.write_bytes(data)
     str(inspect(path))
     edgetpu.check_file(data)
+    litert_sparse.check_file(data)
     weight_sites(Flatbuffer(data))
 
 
@@ -114,6 +115,46 @@ def test_every_truncation_is_refused(data, tmp_path):
         path.write_bytes(data[:size])
         with pytest.raises(ValueError, match="Received: "):
             inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda model, graph: setattr(model, "version", 2),
+            "version 2 of the format",
+        ),
+        (
+            lambda model, graph: graph.operators.reverse(),
+            "before it is computed",
+        ),
+        (
+            lambda model, graph: graph.operators.append(graph.operators[0]),
+            "or computed already",
+        ),
+        (
+            lambda model, graph: setattr(
+                graph.operators[0], "outputs", graph.inputs
+            ),
+            "an input, a constant",
+        ),
+        (
+            lambda model, graph: setattr(
+                graph.operators[0], "outputs", graph.operators[0].inputs[1:2]
+            ),
+            "an input, a constant",
+        ),
+    ],
+    ids=["version", "order", "twice", "input", "constant"],
+)
+def test_what_the_verifier_of_litert_refuses_is_refused(
+    dense_only, change, text
+):
+    file = Flatbuffer(dense_only.result.path.read_bytes())
+    change(file._model, file._model.subgraphs[0])
+
+    with pytest.raises(ValueError, match=text):
+        Flatbuffer(file.to_bytes())
 
 
 def test_tables_that_unfold_into_gigabytes_are_refused(tmp_path):

@@ -5,12 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from custom_model import TokenAndPosition
 from keras import layers
 
-from tflite_export.exact_weights import write_exact_weights
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.verify import METADATA_NAME, ordered_weights
-from tflite_export.weight_sites import weight_sites
+from tflite_export.verify import METADATA_NAME
+from tflite_export.weight_sites import embedding_sites, weight_sites
 
 ZOO_KERNELS = [
     "conv/kernel",
@@ -175,26 +175,42 @@ def test_attention_and_conv1d_kernels_are_exact(
     assert exported.result.verification.num_tensors == 1 + 4 + 1 + 1
 
 
-def test_tokens_stay_int32_and_a_trained_embedding_is_refused(
+def test_tokens_stay_int32_and_embedding_tables_are_exact(
     grid, export_grid_model, weight, rng, tmp_path
 ):
     tokens = keras.Input((6,), dtype="int32", name="tokens")
-    x = layers.Embedding(20, 8, name="table")(tokens)
-    x = layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(x))
-    model = keras.Model(tokens, x)
+    layer = TokenAndPosition(20, 6, 8, name="text")
+    x = layers.Dense(8, activation="relu")(layers.Flatten()(layer(tokens)))
+    model = keras.Model(tokens, layers.Dense(3, name="head")(x))
     trained = grid(model, rng)
+    tables = {"GATHER": layer.token, "ADD": layer.position}
+    for table, scale in zip(tables.values(), (0.1, 0.03), strict=True):
+        # The largest code on one side only: the converter's zero point moves.
+        codes = rng.integers(-3, 8, table.embeddings.shape).astype(np.int8)
+        trained[table.path] = weight(codes, np.float32(scale))
+        table.embeddings.assign(codes * np.float32(scale))
     samples = rng.integers(0, 20, (16, 6))
 
     exported = export_grid_model(model, trained, tmp_path, samples)
 
     file = Flatbuffer(exported.result.path.read_bytes())
-    assert exported.result.verification.codes_equal
+    report = exported.result.verification
+    assert report.codes_equal
+    assert report.num_tensors == 4
     assert file.inputs()["tokens"].dtype == "int32"
-    # Its table is rounded like an activation, not like a weight.
-    codes = rng.integers(-7, 8, (20, 8)).astype(np.int8)
-    trained["table/embeddings"] = weight(codes, np.float32(0.1))
-    with pytest.raises(ValueError, match="'table/embeddings': no operator"):
-        write_exact_weights(file, trained, ordered_weights(model, trained))
+    held = {
+        site.operator.name: site.tensor
+        for site in embedding_sites(file)
+        if site.tensor.data.size in (20 * 8, 6 * 8)
+    }
+    for operator, table in tables.items():
+        codes, scale, _ = trained[table.path]
+        tensor = held[operator]
+        np.testing.assert_array_equal(tensor.data.reshape(codes.shape), codes)
+        assert tensor.zero_points.tolist() == [0]
+        assert tensor.scales == scale
+    # Half a step each for the sum, two layers and the output, amplified.
+    assert report.max_output_lsb < 4
 
 
 def test_several_inputs_and_outputs_are_matched_by_name(

@@ -1,6 +1,7 @@
 """The devices that a file can be made for, one file each.
 
-`litert`: phones and single-board computers, LiteRT with XNNPACK. `tflm`:
+`litert`: phones and single-board computers, LiteRT with XNNPACK.
+`litert_sparse`: their ARM CPUs, with XNNPACK's sparse float kernels. `tflm`:
 microcontrollers, LiteRT for Microcontrollers. `ethos_u`: Arm's microNPU,
 compiled by Vela. `edgetpu`: Coral's Edge TPU, by its documented rules.
 """
@@ -19,7 +20,8 @@ DEFAULT_ACCELERATORS = {
     "ethos-u65": "ethos-u65-256",
     "ethos-u85": "ethos-u85-256",
 }
-TARGETS = ("litert", "tflm", "edgetpu", *DEFAULT_ACCELERATORS, *ACCELERATORS)
+_DEVICES = ("litert", "litert-sparse", "tflm", "edgetpu")
+TARGETS = (*_DEVICES, *DEFAULT_ACCELERATORS, *ACCELERATORS)
 
 
 def require_target(target: str) -> None:
@@ -31,16 +33,16 @@ def require_target(target: str) -> None:
     >>> require_target("lite-rt")
     Traceback (most recent call last):
     ...
-    ValueError: `target` must be one of ['litert', 'tflm', 'edgetpu', \
-'ethos-u'] or a size such as 'ethos-u55-128'. Received: target='lite-rt'. Did \
-you mean 'litert'?
+    ValueError: `target` must be one of ['litert', 'litert-sparse', 'tflm', \
+'edgetpu', 'ethos-u'] or a size such as 'ethos-u55-128'. Received: \
+target='lite-rt'. Did you mean 'litert'?
     """
     if target in TARGETS:
         return
     closest = difflib.get_close_matches(str(target), TARGETS, n=1)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""
     raise ValueError(
-        f"`target` must be one of {list(TARGETS[:4])} or a size such as "
+        f"`target` must be one of {[*_DEVICES, 'ethos-u']} or a size such as "
         f"'ethos-u55-128'. Received: target={target!r}.{hint}"
     )
 

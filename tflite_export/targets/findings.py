@@ -97,9 +97,9 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
             reader = readers.get((subgraph, tensor.index), "constant")
             subject = f"{reader} {tensor.name!r}"
             if tensor.sparse is not None:
-                text = f"{target} reads a sparse tensor as a dense one."
+                text = f"{target} would read a sparse tensor as a dense one."
             elif tensor.dtype in ("int2", "int4"):
-                text = f"{target} does not run {tensor.dtype} weights."
+                text = f"{target} cannot run {tensor.dtype} weights."
             else:
                 continue
             remedy = "Export with `weight_storage='int8'`."

@@ -1,0 +1,217 @@
+"""ActivationQuantizer: the moving range of one activation, fake-quantized."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+ACTIVATION_BIT_WIDTHS = (8,)
+
+# How much of the range one batch replaces, once it has settled. Until then the
+# range is the mean over the batches so far.
+_RATE = 0.01
+
+# Below this width an activation is always zero, as behind a layer that was
+# pruned away. Every range fits it then, and a tiny scale crashes LiteRT.
+_MIN_WIDTH = 1e-6
+_ZERO_WIDTH = 1.0
+
+# A half, and float32 rounding of up to 255 steps, so that a tie is one. The
+# averages nearest to a tie are further off, for windows of up to 20x20.
+_TIE = 0.5 + 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationRange:
+    """The range of an activation as an int8 tensor of a file has it.
+
+    Real values are `scale * (code - zero_point)`, with codes in [-128, 127].
+
+    Attributes:
+        scale: Float > 0, the distance of two levels.
+        zero_point: Integer in [-128, 127], the code of the value 0.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The least value, <= 0."""
+        return self.scale * (-128 - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        """The largest value, >= 0."""
+        return self.scale * (127 - self.zero_point)
+
+
+def nudged_range(low: float, high: float) -> ActivationRange:
+    """Returns the int8 range nearest to `[low, high]`, as TFLite chooses it.
+
+    The range is widened to contain 0 and moved by up to half a step, so that
+    0, the value of padding and of pruned weights, is one of the levels.
+
+    Args:
+        low: The least value seen.
+        high: The largest value seen.
+
+    Example:
+
+    >>> nudged_range(-1.0, 1.55)
+    ActivationRange(scale=0.01, zero_point=-28)
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < _MIN_WIDTH:
+        high = low + _ZERO_WIDTH
+    scale = (high - low) / 255
+    zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
+    return ActivationRange(scale=scale, zero_point=int(zero_point))
+
+
+@keras.saving.register_keras_serializable(package="codeq_keras")
+class ActivationQuantizer(keras.layers.Layer):
+    """Rounds an activation to 8 bits, within a range it observes in training.
+
+    In training the layer first moves its range towards the least and the
+    largest value of the batch, by an exponential moving average that begins as
+    the plain mean over the first batches. Then it rounds to the 256 levels of
+    an int8 tensor:
+
+        scale = (high - low) / 255              # low <= 0 <= high
+        zero_point = round(-128 - low / scale)  # so that 0 is a level
+        codes = clip(round(x / scale) + zero_point, -128, 127)
+        outputs = scale * (codes - zero_point)
+
+    Outside of training the range is held. A layer that has seen no batch
+    returns its input. With `trainable=False` it observes nothing more.
+
+    The gradient passes unchanged where `low <= x <= high`, and is zero outside.
+
+    Args:
+        fixed_range: None to observe the range, or the tuple `(low, high)`
+            that TFLite prescribes for the output of an operator.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The input shape.
+
+    Example:
+
+    >>> quantizer = ActivationQuantizer()
+    >>> x = np.array([-1.0, 0.003, 1.55], "float32")
+    >>> bool(quantizer.has_range)
+    False
+    >>> quantizer(x, training=True).numpy().round(4).tolist()
+    [-1.0, 0.0, 1.55]
+    >>> quantizer.range.zero_point
+    -28
+
+    Reference:
+
+    - [Jacob et al., 2017](https://arxiv.org/abs/1712.05877), section 3.1.
+      Differs from it in: the first batches are averaged, so the layer need
+      not be delayed.
+    """
+
+    def __init__(
+        self,
+        *,
+        fixed_range: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Ranges are float32 under every policy, mixed precision included.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self.fixed_range = fixed_range and (
+            float(fixed_range[0]),
+            float(fixed_range[1]),
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the range, unless it is fixed."""
+        if self.fixed_range is None:
+            self.low = self._state("low")
+            self.high = self._state("high")
+            self.num_updates = self._state("num_updates")
+        self.built = True
+
+    def _state(self, name: str) -> keras.Variable:
+        return self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name=name
+        )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the rounded activation; observes it first in training."""
+        if self.fixed_range is not None:
+            return _fake_quantize(inputs, *self.fixed_range)
+        if training and self.trainable:
+            self._observe(ops.cast(ops.stop_gradient(inputs), "float32"))
+            return _fake_quantize(inputs, self.low, self.high)
+        # A scalar decides, so this costs nothing where XLA fuses it.
+        rounded = _fake_quantize(inputs, self.low, self.high)
+        return ops.where(self.num_updates > 0, rounded, inputs)
+
+    def round_average(self, inputs: Any) -> Any:
+        """Rounds averages of rounded values as TFLite's pooling does.
+
+        It averages the codes, and rounds ties away from code 0, not upwards.
+        Ties are frequent: half of the sums of two codes. The range is held,
+        and the gradient passes unchanged.
+
+        Args:
+            inputs: Averages of values that this quantizer rounded.
+        """
+        low = ops.convert_to_tensor(self.low, "float32")
+        scale = (ops.convert_to_tensor(self.high, "float32") - low) / 255
+        scale = ops.maximum(scale, _MIN_WIDTH / 255)
+        zero_point = ops.floor(-128 - low / scale + 0.5)
+        codes = ops.cast(inputs, "float32") / scale + zero_point
+        rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
+        values = ops.cast((rounded - zero_point) * scale, inputs.dtype)
+        values = ops.where(self.num_updates > 0, values, inputs)
+        return inputs + ops.stop_gradient(values - inputs)
+
+    def _observe(self, values: Any) -> None:
+        rate = ops.maximum(1.0 / (self.num_updates + 1.0), _RATE)
+        for held, seen in (
+            (self.low, ops.minimum(ops.min(values), 0.0)),
+            (self.high, ops.maximum(ops.max(values), 0.0)),
+        ):
+            held.assign(held + rate * (seen - held))
+        self.num_updates.assign(self.num_updates + 1.0)
+
+    @property
+    def has_range(self) -> bool:
+        """Whether a range is fixed or a batch was seen."""
+        if self.fixed_range is not None:
+            return True
+        return self.built and float(self.num_updates) > 0
+
+    @property
+    def range(self) -> ActivationRange | None:
+        """The held range as int8 has it; None if no batch was seen."""
+        if not self.has_range:
+            return None
+        if self.fixed_range is not None:
+            return nudged_range(*self.fixed_range)
+        return nudged_range(float(self.low), float(self.high))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config = {**super().get_config(), "fixed_range": self.fixed_range}
+        return config
+
+
+def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
+    low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
+    high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
+    high = ops.where(high - low < _MIN_WIDTH, low + _ZERO_WIDTH, high)
+    return keras.quantizers.fake_quant_with_min_max_vars(
+        inputs, low, high, num_bits=8
+    )

@@ -1,0 +1,171 @@
+"""Where activations are quantized, on a table of small graphs."""
+
+import keras
+import pytest
+from keras import layers, ops
+
+from codeq_keras.activation_graph import ActivationGraph
+from codeq_keras.placement import Site
+
+
+def image_model(body):
+    image = keras.Input((8, 8, 3), name="image")
+    return keras.Model(image, body(image))
+
+
+def conv_norm_relu(x, name, *, relu=True):
+    x = layers.Conv2D(3, 3, padding="same", name=name)(x)
+    x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def residual(image):
+    x = conv_norm_relu(image, "a")
+    y = conv_norm_relu(x, "b", relu=False)
+    return layers.ReLU(name="relu")(layers.Add(name="add")([x, y]))
+
+
+def pre_activation(image):
+    """The sum is read twice, so its BatchNorm is no part of a convolution."""
+    x = layers.Add(name="sum")([image, image])
+    y = layers.BatchNormalization(name="norm")(x)
+    y = layers.ReLU(name="relu")(y)
+    y = layers.Conv2D(3, 1, name="conv")(y)
+    return layers.Add(name="add")([x, y])
+
+
+def read_twice(image):
+    """The convolution itself is an output too, so nothing is fused to it."""
+    x = layers.Conv2D(3, 1, name="conv")(image)
+    y = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x))
+    return layers.Concatenate(name="concat")([x, y])
+
+
+def moving(image):
+    x = layers.ZeroPadding2D(name="pad")(image)
+    x = layers.Conv2D(3, 3, activation="relu", name="conv")(x)
+    x = layers.MaxPooling2D(name="pool")(x)
+    return layers.Dropout(0.5, name="drop")(layers.Flatten(name="flat")(x))
+
+
+def dropout_between(image):
+    x = layers.Conv2D(3, 3, name="conv")(image)
+    return layers.ReLU(name="relu")(layers.Dropout(0.5, name="drop")(x))
+
+
+def unfused(image):
+    x = layers.Conv2D(3, 3, activation="elu", name="elu")(image)
+    return layers.LeakyReLU(name="leaky")(layers.Conv2D(3, 1, name="conv")(x))
+
+
+def relu_behind_pooling(image):
+    x = layers.GlobalAveragePooling2D(name="mean")(image)
+    return layers.ReLU(name="relu")(x)
+
+
+def separable(image):
+    x = layers.SeparableConv2D(3, 3, activation="relu6", name="sep")(image)
+    return layers.Conv2D(3, 1, name="conv")(x)
+
+
+def operations(image):
+    x = layers.Conv2D(3, 1, name="conv")(image)
+    return ops.relu(x + 1.0)
+
+
+def nested(image):
+    """The convolution is in one model, the ReLU behind it in another."""
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 1, name="conv")], name="body"
+    )
+    x = layers.ReLU(name="relu")(inner(image, training=False))
+    return layers.ReLU(name="last")(inner(x))
+
+
+TABLE = {
+    residual: ["image", "a_relu", "b_norm", "relu"],
+    pre_activation: ["image", "sum", "relu", "conv", "add"],
+    read_twice: ["image", "conv", "relu", "concat"],
+    moving: ["image", "conv"],
+    dropout_between: ["image", "relu"],
+    unfused: ["image", "elu/linear", "elu", "conv", "leaky"],
+    relu_behind_pooling: ["image", "mean", "relu"],
+    separable: ["image", "sep/depthwise", "sep", "conv"],
+    nested: ["image", "relu", "last"],
+}
+
+
+@pytest.mark.parametrize("body", TABLE, ids=lambda body: body.__name__)
+def test_activations_are_quantized_where_tflite_does(body):
+    graph = ActivationGraph(image_model(body))
+
+    assert list(graph.quantizers) == TABLE[body]
+
+
+def test_operations_of_keras_ops_are_seen():
+    graph = ActivationGraph(image_model(operations))
+
+    # Operations have no names of one's own; the sum and the ReLU are one.
+    names = list(graph.quantizers)
+    assert names[:2] == ["image", "conv"]
+    assert len(names) == 3
+
+
+def test_range_of_softmax_sigmoid_and_tanh_is_the_one_tflite_prescribes():
+    x = keras.Input((4,), name="x")
+    outputs = [
+        layers.Dense(3, activation=name, name=name)(x)
+        for name in ("softmax", "sigmoid", "tanh")
+    ]
+    graph = ActivationGraph(keras.Model(x, outputs))
+
+    ranges = {p: q.range for p, q in graph.quantizers.items() if q.fixed_range}
+    assert {p: (r.scale, r.zero_point) for p, r in ranges.items()} == {
+        "softmax": (1 / 256, -128),
+        "sigmoid": (1 / 256, -128),
+        "tanh": (1 / 128, 0),
+    }
+    assert "softmax/linear" in graph.quantizers
+
+
+def test_average_pooling_rounds_to_the_scale_of_its_input():
+    def body(image):
+        return layers.AveragePooling2D(2, name="mean")(image)
+
+    graph = ActivationGraph(image_model(body))
+
+    source, pooled = graph.placement.sites
+    assert isinstance(pooled, Site)
+    assert (source.shared, pooled.shared) == (None, source.tensor.index)
+    assert list(graph.quantizers) == ["image"]
+
+
+def test_integer_inputs_are_not_quantized():
+    tokens = keras.Input((6,), dtype="int32", name="tokens")
+    x = layers.Embedding(10, 4, name="embedding")(tokens)
+    graph = ActivationGraph(
+        keras.Model(tokens, layers.Dense(2, name="head")(x))
+    )
+
+    assert list(graph.quantizers) == ["embedding", "head"]
+
+
+def test_layers_with_activations_inside_are_named():
+    x = keras.Input((4, 8), name="x")
+    y = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    y = layers.LayerNormalization(name="norm")(y)
+    y = layers.Dense(3, activation="selu", name="selu")(y)
+    graph = ActivationGraph(keras.Model(x, layers.LSTM(3, name="lstm")(y)))
+
+    assert graph.placement.inner == ("attention", "norm", "selu", "lstm")
+    assert list(graph.quantizers) == [
+        "x", "attention", "norm", "selu/linear", "selu", "lstm"
+    ]  # fmt: skip
+
+
+def test_calls_of_a_shared_layer_have_ranges_of_their_own():
+    dense = layers.Dense(4, name="dense")
+    x = keras.Input((4,), name="x")
+    graph = ActivationGraph(keras.Model(x, dense(dense(x))))
+
+    assert list(graph.quantizers) == ["x", "dense", "dense_1"]

@@ -1,0 +1,173 @@
+"""Models that the converter spoils are rewritten, and their files are exact."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.rewrites.normalization import (
+    CenteredGroupNormalization,
+    CenteredLayerNormalization,
+)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnHead(keras.Model):
+    """Creates its layers in code: no config of the model lists them."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(16, activation="relu")
+        self.bn = layers.BatchNormalization()
+        self.ln = layers.LayerNormalization()
+        self.classifier = layers.Dense(5)
+
+    def call(self, inputs, training=None):
+        x = self.bn(self.hidden(inputs), training=training)
+        return self.classifier(self.ln(x)) + self.classifier(x)
+
+    def get_config(self):
+        return keras.Layer.get_config(self)
+
+
+def _batch_norm_heads():
+    """Each way from a BatchNormalization into a Dense, side by side."""
+
+    def head(x, *members):
+        for member in members:
+            x = member(x)
+        return x
+
+    vector = keras.Input((8,), name="vector")
+    image = keras.Input((4, 4, 3), name="image")
+    sequence = keras.Input((6, 8), name="sequence")
+    bn, dense = layers.BatchNormalization, layers.Dense
+    hidden = dense(12, activation="relu")(vector)
+    steps = dense(12, activation="relu")(sequence)
+    outputs = [
+        head(hidden, bn(), dense(5)),
+        head(hidden, bn(), layers.Dropout(0.5), dense(5, activation="relu")),
+        head(hidden, bn(), layers.EinsumDense("ab,bc->ac", 5, bias_axes="c")),
+        head(
+            image,
+            layers.Conv2D(8, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            bn(),
+            layers.Flatten(),
+            dense(16, activation="relu"),
+            bn(),
+            dense(5, activation="softmax"),
+        ),
+        head(steps, bn(), dense(5)),
+        head(
+            steps,
+            bn(),
+            layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de"),
+        ),
+    ]
+    return keras.Model([vector, image, sequence], outputs)
+
+
+def _float_notes(result):
+    return [n for n in result.notes if "float32" in n]
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_batch_norm_before_dense_is_exact(
+    grid, export_grid_model, rng, tmp_path, kind
+):
+    samples = None
+    if kind == "functional":
+        model = _batch_norm_heads()
+    else:
+        model = OwnHead()
+        model(np.zeros((1, 8)))
+        samples = rng.normal(size=(16, 8))
+    trained = grid(model, rng)
+
+    result = export_grid_model(model, trained, tmp_path, samples).result
+
+    assert result.verification.codes_equal
+    assert result.verification.num_tensors == len(trained)
+    assert any("became 1x1 convolutions" in note for note in result.notes)
+    assert _float_notes(result) == []
+    # A few int8 layers in a row, half a step each, amplified by the gains.
+    assert result.verification.p99_output_lsb < 6
+
+
+def test_rolled_recurrent_layers_are_exact(
+    grid, export_grid_model, rng, tmp_path
+):
+    steps = keras.Input((4, 3))
+    members = [
+        layers.LSTM(6),
+        layers.GRU(4),
+        layers.SimpleRNN(5),
+        layers.RNN(layers.LSTMCell(3)),
+        layers.Bidirectional(layers.GRU(2)),
+    ]
+    x = layers.LSTM(3, return_sequences=True)(steps)
+    outputs = layers.Concatenate()([member(x) for member in members])
+    model = keras.Model(steps, layers.Dense(4)(outputs))
+    trained = grid(model, rng)
+
+    result = export_grid_model(model, trained, tmp_path).result
+
+    assert result.verification.codes_equal
+    assert result.verification.num_tensors == len(trained)
+    assert any("were unrolled" in note for note in result.notes)
+    assert _float_notes(result) == []
+    # Each step rounds its state once more.
+    assert result.verification.p99_output_lsb < 8
+    assert not any(member.unroll for member in members[:4])
+
+
+def test_layer_normalization_leaves_nothing_in_float(
+    grid, export_grid_model, rng, tmp_path
+):
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
+    x = layers.LayerNormalization(name="ln")(layers.Add()([x, inputs]))
+    x = layers.GroupNormalization(4)(layers.LayerNormalization(axis=(1, 2))(x))
+    outputs = layers.Dense(3)(x)
+    model = keras.Model(inputs, outputs)
+    trained = grid(model, rng)
+
+    result = export_grid_model(model, trained, tmp_path).result
+
+    assert result.verification.codes_equal
+    assert _float_notes(result) == []
+    names = {o.name for o in Flatbuffer(result.path.read_bytes()).operators}
+    assert not names & {"NEG", "DEQUANTIZE"}
+    assert any("without a negation" in note for note in result.notes)
+
+
+LAYER_NORM = (layers.LayerNormalization, CenteredLayerNormalization)
+GROUP_NORM = (layers.GroupNormalization, CenteredGroupNormalization)
+
+
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [
+        (LAYER_NORM, {"axis": -1}),
+        (LAYER_NORM, {"axis": 1}),
+        (LAYER_NORM, {"axis": (1, 2)}),
+        (LAYER_NORM, {"axis": [2], "scale": False}),
+        (GROUP_NORM, {"groups": 2}),
+        (GROUP_NORM, {"groups": -1, "center": False}),
+        (GROUP_NORM, {"groups": 2, "axis": 1}),
+    ],
+    ids=str,
+)
+def test_centered_normalization_computes_the_same(classes, options, rng):
+    x = rng.normal(2, 3, (2, 4, 6)).astype("float32")
+    expected, actual = (cls(epsilon=1e-2, **options) for cls in classes)
+    expected.build(x.shape)
+    actual.build(x.shape)
+    weights = [rng.normal(size=w.shape) for w in expected.weights]
+    expected.set_weights(weights)
+    actual.set_weights(weights)
+
+    # float32 rounding of values up to 10.
+    np.testing.assert_allclose(actual(x), expected(x), atol=1e-5)

@@ -1,0 +1,197 @@
+"""Export of models that trained their activation ranges: no samples needed."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.datasets import load_digits
+from training import compile_and_fit
+
+import codeq_keras
+import tflite_export
+from codeq_keras import CoDeQConfig
+from codeq_keras.activation import nudged_range
+from tflite_export.delivery import ExportResult
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.ranges import affine_coefficients
+from tflite_export.weight_sites import float_operators
+
+CONFIG = CoDeQConfig(bit_width=4, activation_bit_width=8)
+
+
+class Trained(NamedTuple):
+    qmodel: keras.Model
+    x: np.ndarray
+    result: ExportResult
+    file: Flatbuffer
+
+
+def train_and_export(model, x, y, folder, **options):
+    qmodel = codeq_keras.quantize_model(model, CONFIG)
+    compile_and_fit(qmodel, (x, y), epochs=4)
+    result = tflite_export.export(qmodel, folder / "model.tflite", **options)
+    file = Flatbuffer(result.path.read_bytes())
+    return Trained(qmodel, x, result, file)
+
+
+def every_pattern():
+    """Residual, depthwise, separable, nested, pre-activation and concat."""
+
+    def normalized(x, layer):
+        # The default momentum would need hundreds of steps.
+        norm = layers.BatchNormalization(momentum=0.5)
+        return layers.ReLU()(norm(layer(x)))
+
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Rescaling(2.0, offset=-1.0)(image)
+    x = normalized(x, layers.Conv2D(8, 3, padding="same"))
+    y = normalized(x, layers.DepthwiseConv2D(3, padding="same"))
+    y = layers.Conv2D(8, 1, use_bias=False)(y)
+    x = layers.Add()([x, layers.BatchNormalization(momentum=0.5)(y)])
+    # A sum that is read twice: its BatchNorm is in no convolution.
+    y = layers.BatchNormalization(momentum=0.5)(x)
+    y = layers.SeparableConv2D(8, 3, padding="same")(layers.ReLU()(y))
+    x = layers.AveragePooling2D(2)(layers.Add()([x, y]))
+    inner = keras.Sequential(
+        [
+            keras.Input((4, 4, 8)),
+            layers.Conv2D(8, 3, padding="same", activation="relu6"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.1),
+        ],
+        name="inner",
+    )
+    x = inner(x)
+    gate = layers.Dense(8, activation="sigmoid")(x)
+    x = layers.Concatenate()([layers.Multiply()([x, gate]), gate])
+    x = layers.BatchNormalization(momentum=0.5)(x)  # Straight into a Dense.
+    return keras.Model(image, layers.Dense(10, name="head")(x))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    return (data.images / 16).astype("float32")[..., None], data.target
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("ranges")
+    return train_and_export(every_pattern(), *digits, folder)
+
+
+def test_file_is_all_int8_and_exact_without_samples(trained):
+    assert float_operators(trained.file) == {}
+    assert trained.result.verification.codes_equal
+    operators = {operator.name for operator in trained.file.operators}
+    assert not operators & {"DEQUANTIZE", "MUL_FLOAT"}
+
+
+def test_file_has_the_trained_ranges(trained):
+    held = set()
+    for operator in trained.file.operators:
+        for index in operator.outputs:
+            tensor = trained.file.tensor(0, index)
+            held.add((tensor.scales[0], int(tensor.zero_points[0])))
+    for tensor in trained.file.inputs().values():
+        held.add((tensor.scales[0], int(tensor.zero_points[0])))
+
+    ranges = codeq_keras.activation_ranges(trained.qmodel)
+    for path, expected in ranges.items():
+        assert any(
+            # The converter computes the scale from the ends, in float32.
+            abs(scale - expected.scale) < 1e-5 * expected.scale
+            and zero_point == expected.zero_point
+            for scale, zero_point in held
+        ), path
+
+
+def test_file_and_model_agree_on_real_samples(trained):
+    report = tflite_export.verify(
+        trained.result.path, trained.qmodel, trained.x[:540]
+    )
+
+    assert report.codes_equal
+    assert report.top1_agreement >= 0.995
+    assert report.within_one_lsb >= 0.99
+    assert report.first_difference is None
+
+
+def test_random_inputs_are_a_note(trained):
+    assert any("random inputs" in note for note in trained.result.notes)
+
+
+def test_report_names_the_layer_where_the_file_parts(trained, tmp_path):
+    """The model's copy gets another bias in one layer behind the export."""
+    copy = codeq_keras.quantize_model(every_pattern(), CONFIG)
+    for target, source in zip(
+        copy.variables, trained.qmodel.variables, strict=True
+    ):
+        target.assign(source)
+    inner = copy.latent_model.get_layer("inner").layers[0]
+    inner.bias.assign(inner.bias + 1.0)
+
+    report = tflite_export.verify(trained.result.path, copy, trained.x[:32])
+
+    assert report.within_one_lsb < 0.99
+    assert report.first_difference == f"inner/{inner.name}"
+    assert f"part first at 'inner/{inner.name}'" in str(report)
+
+
+def attention_model():
+    x = keras.Input((8, 8), name="x")
+    y = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    y = layers.Flatten()(layers.Add()([x, y]))
+    return keras.Model(x, layers.Dense(10, name="head")(y))
+
+
+def test_ranges_inside_of_attention_are_measured_on_samples(digits, tmp_path):
+    x, y = digits[0][:256, ..., 0], digits[1][:256]
+    model = attention_model()
+
+    result = train_and_export(
+        model, x, y, tmp_path, representative_dataset=x[:64]
+    ).result
+
+    assert result.verification.codes_equal
+    assert not any("in float32" in note for note in result.notes)
+    assert any("measured on the representative" in n for n in result.notes)
+
+
+def test_kernels_inside_of_attention_need_samples(tmp_path):
+    qmodel = codeq_keras.quantize_model(attention_model(), CONFIG)
+    qmodel(np.ones((2, 8, 8), "float32"), training=True)
+
+    with pytest.raises(ValueError, match=r"weights inside of \['attention'\]"):
+        tflite_export.export(qmodel, tmp_path / "model.tflite")
+
+
+def test_without_a_trained_range_samples_are_needed(tmp_path):
+    qmodel = codeq_keras.quantize_model(attention_model(), CONFIG)
+
+    with pytest.raises(ValueError, match="`representative_dataset` must hold"):
+        tflite_export.export(qmodel, tmp_path / "model.tflite")
+
+
+def test_gain_and_offset_of_batch_norm_are_what_it_computes():
+    norm = layers.BatchNormalization(epsilon=0.1)
+    norm.build((None, 3))
+    values = np.random.default_rng(0)
+    for variable in norm.variables:
+        variable.assign(values.uniform(0.5, 1.5, variable.shape))
+    x = values.normal(size=(5, 3)).astype("float32")
+
+    gain, offset = affine_coefficients(norm)
+
+    # Two float32 operations in another order.
+    np.testing.assert_allclose(
+        gain * x + offset, norm(x, training=False), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_ranges_are_nudged_as_the_converter_does():
+    assert nudged_range(0.0, 2.55).zero_point == -128
+    assert nudged_range(-2.55, 0.0).zero_point == 127

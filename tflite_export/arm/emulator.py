@@ -1,0 +1,228 @@
+"""Runs files on the emulated CPU and counts the instructions of an inference.
+
+QEMU 7.2 has traps that this file avoids. It shows the guest the host's
+`/proc/cpuinfo`, which crashes LiteRT: a folder for each CPU holds one with ARM
+fields, whose part number must be the emulated CPU's, else XNNPACK takes
+kernels that it lacks. And `-cpu max` computes wrong int8 results, through SME:
+only CPUs that exist are offered.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tflite_export import sandbox
+from tflite_export.flatbuffer import Flatbuffer
+
+# Raised when what the folder holds changes.
+LAYOUT_VERSION = 1
+MANIFEST = "manifest.json"
+COUNTER = "instruction_counter.so"
+# The packages that the emulated Python must have as this one has them.
+WHEELS = ("ai-edge-litert", "numpy")
+# Counts repeat to 0.02 %; the median of a few is stable to the last digits.
+NUM_REPEATS = 5
+_RUN_SCRIPT = Path(sandbox.__file__).with_name("litert_child.py")
+_COUNT_SCRIPT = Path(__file__).with_name("counting_child.py")
+
+
+class Cpu(NamedTuple):
+    """What `/proc/cpuinfo` says of a CPU."""
+
+    part: str
+    features: str
+
+
+_BASE = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+CPU_INFO = {
+    # The slow cores of most phones; no dot product.
+    "cortex-a53": Cpu("0xd03", _BASE),
+    # A fast core, with the int8 dot product.
+    "cortex-a76": Cpu(
+        "0xd0b",
+        f"{_BASE} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp ssbs",
+    ),
+}
+CPUS = tuple(CPU_INFO)
+
+
+def root() -> Path:
+    """Returns the folder that holds the emulator and the AArch64 system.
+
+    `TFLITE_EXPORT_ARM_ROOT`, or a folder in the user's cache.
+    """
+    chosen = os.environ.get("TFLITE_EXPORT_ARM_ROOT")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / "tflite-export" / "arm64"
+
+
+def manifest() -> dict[str, str | int]:
+    """Returns what a folder made for this installation says of itself."""
+    versions = {name: importlib.metadata.version(name) for name in WHEELS}
+    return {"layout": LAYOUT_VERSION, **versions}
+
+
+def missing() -> str | None:
+    """Returns why files cannot be run on ARM here; None if they can.
+
+    The text names the remedy.
+    """
+    path = root() / MANIFEST
+    remedy = (
+        "Run `make arm`, or `python -m tflite_export.arm` from anywhere (about "
+        "100 MB to download)."
+    )
+    if not path.exists():
+        return f"AArch64 emulation is not set up in {str(root())!r}. {remedy}"
+    held, needed = json.loads(path.read_text()), manifest()
+    if held != needed:
+        return (
+            f"The AArch64 emulation in {str(root())!r} was set up for {held}, "
+            f"and {needed} is installed. {remedy}"
+        )
+    return None
+
+
+def run(
+    data: bytes,
+    inputs: Mapping[int, np.ndarray],
+    *,
+    cpu: str = "cortex-a53",
+) -> dict[int, np.ndarray]:
+    """Returns the file's outputs on an ARM CPU, with LiteRT's default kernels.
+
+    Args:
+        data: The bytes of the file; its batch is 1.
+        inputs: An array of shape `(n, ...)`, in the type of the file's input,
+            by tensor index.
+        cpu: One of `CPUS`.
+
+    Returns:
+        An array of shape `(n, ...)`, as it is in the file, by tensor index.
+
+    Raises:
+        ValueError: If LiteRT cannot run the file, or `cpu` is unknown.
+        RuntimeError: If the emulation is not set up, see `missing`.
+    """
+    _require_ready(cpu)
+    indices = [t.index for t in Flatbuffer(data).outputs().values()]
+    outputs, _ = sandbox.run_script(
+        _RUN_SCRIPT,
+        data,
+        {str(index): values for index, values in inputs.items()},
+        {"outputs": indices, "reference_kernels": False},
+        emulator=command(root(), cpu),
+    )
+    return {int(name): values for name, values in outputs.items()}
+
+
+def count_instructions(
+    data: bytes,
+    inputs: Mapping[int, np.ndarray],
+    *,
+    cpu: str = "cortex-a53",
+) -> int:
+    """Returns the instructions that one inference executes on one thread.
+
+    Instructions are not cycles: sparse kernels load more, dense ones multiply
+    more. Counts repeat to 0.02 %, which no time measured here does.
+
+    Args:
+        data: The bytes of the file; its batch is 1.
+        inputs: As in `run`; only the first sample is used.
+        cpu: One of `CPUS`.
+
+    Returns:
+        The median of a few inferences, less what the measurement itself costs.
+
+    Raises:
+        ValueError: If LiteRT cannot run the file, or `cpu` is unknown.
+        RuntimeError: If the emulation is not set up, see `missing`.
+    """
+    _require_ready(cpu)
+    _, log = sandbox.run_script(
+        _COUNT_SCRIPT,
+        data,
+        {str(index): values for index, values in inputs.items()},
+        {"num_repeats": NUM_REPEATS},
+        emulator=command(root(), cpu, plugin=COUNTER),
+    )
+    return instructions_between_marks(log, NUM_REPEATS)
+
+
+def instructions_between_marks(log: str, num_repeats: int) -> int:
+    """Returns the median of the inferences less that of the empty pairs.
+
+    Args:
+        log: What the counter wrote: pairs of marks with nothing between, then
+            as many pairs around an inference.
+        num_repeats: Pairs of each kind.
+
+    Example:
+
+    >>> marks = [0, 7, 10, 18, 20, 27] + [100, 607, 700, 1207, 1300, 1900]
+    >>> log = "".join(f"instructions {mark}\\n" for mark in marks)
+    >>> instructions_between_marks(log, 3)
+    500
+    """
+    marks = [int(m) for m in re.findall(r"^instructions (\d+)$", log, re.M)]
+    if len(marks) != 4 * num_repeats:
+        raise RuntimeError(
+            f"Expected {4 * num_repeats} marks of the instruction counter. "
+            f"Received: {len(marks)}. Set the emulation up again: remove "
+            f"{str(root())!r} and run `make arm`."
+        )
+    pairs = np.array(marks).reshape(2, num_repeats, 2)
+    empty, inference = np.diff(pairs)[..., 0].tolist()
+    return round(statistics.median(inference) - statistics.median(empty))
+
+
+def command(folder: Path, cpu: str, *, plugin: str | None = None) -> list[str]:
+    """Returns the words in front of a script and its arguments.
+
+    Args:
+        folder: The folder that `setup_root` made.
+        cpu: One of `CPUS`.
+        plugin: File name of a plugin in the folder.
+    """
+    system = folder / "root" / "usr"
+    guest = {
+        "PYTHONHOME": str(system),
+        "PYTHONPATH": str(folder / "site"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Else the order of sets, and so the count, would change.
+        "PYTHONHASHSEED": "0",
+    }
+    words = [
+        "/usr/bin/env",
+        f"LD_LIBRARY_PATH={folder / 'qemu' / 'lib'}",
+        str(folder / "qemu" / "qemu-aarch64"),
+        # The emulator's libraries are not the guest's.
+        *("-U", "LD_LIBRARY_PATH"),
+        *("-L", str(folder / "cpus" / cpu)),
+        *("-cpu", cpu),
+    ]
+    if plugin is not None:
+        words += ["-plugin", str(folder / plugin)]
+    for name, value in guest.items():
+        words += ["-E", f"{name}={value}"]
+    return [*words, str(system / "bin" / "python3"), "-P"]
+
+
+def _require_ready(cpu: str) -> None:
+    if cpu not in CPUS:
+        raise ValueError(
+            f"`cpu` must be one of {list(CPUS)}. Received: cpu={cpu!r}."
+        )
+    reason = missing()
+    if reason is not None:
+        raise RuntimeError(reason)

@@ -1,0 +1,91 @@
+"""From a stripped model to a file with the trained integers.
+
+The one way that `export` and `check` share: convert, write the codes, and
+rewrite the model where its file could not hold them.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tflite_export.convert import convert, convert_float
+from tflite_export.exact_weights import (
+    FoldedInputGainError,
+    TrainedWeight,
+    WrittenWeights,
+    write_exact_weights,
+)
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.representative import ModelInput
+from tflite_export.rewrites import keep_input_gains_apart, rewrite
+from tflite_export.symmetric_padding import pad_symmetrically
+from tflite_export.verify import ordered_weights
+
+
+def convert_exactly(
+    stripped: keras.Model,
+    trained: Mapping[str, TrainedWeight],
+    inputs: list[ModelInput],
+    samples: list[np.ndarray],
+) -> tuple[Flatbuffer, WrittenWeights]:
+    """Converts a model to an int8 file that holds the trained integers.
+
+    Whether the converter folds a BatchNormalization into a Dense layer depends
+    on the whole graph, so it is seen in the file, not predicted, and such a
+    model is converted again.
+
+    Args:
+        stripped: Model whose kernels are `codes * scale`; it is not changed.
+        trained: The trained weights by path.
+        inputs: Its inputs.
+        samples: One array of shape `(n, ...)` for each input.
+
+    Returns:
+        The file, and what was done to it; its notes name the rewrites.
+
+    Raises:
+        ValueError: If a trained weight cannot be in the file.
+        RuntimeError: If the converter fails.
+    """
+    kernels = ordered_weights(stripped, trained)
+    model, notes = rewrite(stripped)
+    folded: dict[str, np.ndarray] = {}
+    while True:
+        file = Flatbuffer(convert(model, inputs, samples))
+        try:
+            written = write_exact_weights(file, trained, kernels)
+        except FoldedInputGainError as error:
+            new = set(error.paths) - set(folded)
+            if not new:
+                raise
+            folded |= {p: trained[p].codes * trained[p].scale for p in new}
+            rewritten = keep_input_gains_apart(model, list(folded.values()))
+            if not rewritten.notes:
+                raise
+            model = rewritten.model
+            notes = [*notes, *rewritten.notes]
+        else:
+            return file, written._replace(notes=[*notes, *written.notes])
+
+
+def convert_for_sparse_kernels(
+    stripped: keras.Model,
+    inputs: list[ModelInput],
+    samples: list[np.ndarray],
+) -> tuple[Flatbuffer, list[str]]:
+    """Converts a model to a float32 file, padded as sparse kernels need it.
+
+    Args:
+        stripped: Model whose kernels are `codes * scale`; it is not changed.
+        inputs: Its inputs.
+        samples: One array of shape `(n, ...)` for each input.
+
+    Returns:
+        The file, in which no code is written yet, and notes on its paddings.
+
+    Raises:
+        RuntimeError: If the converter fails.
+    """
+    file = Flatbuffer(convert_float(stripped, inputs, samples))
+    return file, pad_symmetrically(file)

@@ -1,0 +1,71 @@
+"""One operator's options <-> the objects of the schema, and new operators.
+
+With `flatbuffer.py`, the only files that touch the TFLite schema.
+"""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+# Of the operators that the exporter adds: the first version that knows the
+# types it is given. DEQUANTIZE learned scales per channel late.
+OPERATOR_VERSIONS = {"DENSIFY": 1, "DEQUANTIZE": 5, "PAD": 1, "QUANTIZE": 2}
+_OPTIONS = {
+    "DENSIFY": "DensifyOptions",
+    "DEQUANTIZE": "DequantizeOptions",
+    "PAD": "PadOptions",
+    "QUANTIZE": "QuantizeOptions",
+}
+_ENUMERATIONS = {
+    "padding": schema.Padding,
+    "fusedActivationFunction": schema.ActivationFunctionType,
+}
+
+
+def read_options(operator: Any) -> dict[str, Any]:
+    """Returns the options by their names in the schema, enumerations by name.
+
+    Args:
+        operator: The operator of the schema.
+    """
+    options = {}
+    for name, value in vars(operator.builtinOptions or object).items():
+        if name in _ENUMERATIONS:
+            value = _member_names(_ENUMERATIONS[name]).get(value, str(value))
+        # Vectors (new shapes) stay out: records of operators are compared.
+        if isinstance(value, bool | int | float | str):
+            options[name] = value
+    return options
+
+
+def write_option(operator: Any, name: str, value: str) -> None:
+    """Sets an enumeration, such as the padding, by the name of its value."""
+    setattr(operator.builtinOptions, name, getattr(_ENUMERATIONS[name], value))
+
+
+def new_operator(name: str, code: int, inputs: list[int], output: int) -> Any:
+    """Returns an operator without settings.
+
+    Args:
+        name: One of `OPERATOR_VERSIONS`.
+        code: The index of its code in the file.
+        inputs: The tensors it reads.
+        output: The tensor it computes.
+    """
+    operator = schema.OperatorT()
+    operator.opcodeIndex = code
+    operator.inputs = np.array(inputs, np.int32)
+    operator.outputs = np.array([output], np.int32)
+    options = _OPTIONS[name]
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
+    operator.builtinOptions = getattr(schema, f"{options}T")()
+    return operator
+
+
+def _member_names(enumeration: type) -> dict[int, str]:
+    return {
+        value: name
+        for name, value in vars(enumeration).items()
+        if not name.startswith("_")
+    }
