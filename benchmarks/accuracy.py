@@ -125,7 +125,7 @@ def parse_args() -> argparse.Namespace:
         "--methods",
         nargs="+",
         choices=accuracy_methods.METHODS,
-        default=list(accuracy_methods.METHODS),
+        default=[m for m in accuracy_methods.METHODS if m != "tfmot_pqat"],
     )
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.05])
     parser.add_argument("--epochs", type=int, default=12)
@@ -238,6 +238,7 @@ class Training:
     epochs: int
     seed: int
     augment: bool
+    learning_rate: float = LEARNING_RATE
 
     @property
     def num_steps(self) -> int:
@@ -251,7 +252,7 @@ class Training:
     def fit(self, model: keras.Model, callbacks: Any = ()) -> None:
         """Compiles and trains a model with logits as its output."""
         rate = keras.optimizers.schedules.CosineDecay(
-            LEARNING_RATE, self.num_steps
+            self.learning_rate, self.num_steps
         )
         model.compile(
             keras.optimizers.AdamW(rate),

@@ -135,6 +135,21 @@ def prune_qat_layer_wise(
     )
 
 
+def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
+    """Trains with TFMOT itself. Needs TensorFlow."""
+    from baselines import tfmot_pqat as pqat
+
+    model, deployed = pqat.train(
+        net,
+        training.batches,
+        density=budget * _FLOAT_BITS / pqat.BIT_WIDTH,
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+    )
+    kernels = find_kernels(net)
+    return Outcome(model, kernels, deployed, [pqat.BIT_WIDTH] * len(kernels))
+
+
 def optimal_brain_compression(
     net: keras.Model, training: Any, budget: float
 ) -> Outcome:
@@ -229,6 +244,7 @@ METHODS = {
     "prune_layer_wise": Method(
         "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
     ),
+    "tfmot_pqat": Method("TFMOT PQAT, 8 bit", tfmot_pqat),
     "obc": Method(
         "OBC-style, after training, 4 bit",
         optimal_brain_compression,

@@ -1,0 +1,138 @@
+"""TFMOT's own pruning-preserving quantization-aware training (PQAT).
+
+The only baseline that needs TensorFlow, with `codeq-keras[tfmot]`. Its 8 bits
+are fixed, so a budget in BOPs is met by pruning alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow_model_optimization as tfmot
+import tf_keras
+
+from codeq_keras.kernels import find_kernels
+from codeq_keras.tfmot import to_tf_keras
+
+BIT_WIDTH = 8
+
+
+class _Batches(tf_keras.utils.Sequence):
+    """Batches of Keras 3 for tf_keras."""
+
+    def __init__(self, source: keras.utils.PyDataset) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source[index]
+
+    def on_epoch_end(self) -> None:
+        self.source.on_epoch_end()
+
+
+def train(
+    net: keras.Model,
+    batches: Callable[[], keras.utils.PyDataset],
+    *,
+    density: float,
+    epochs: int,
+    learning_rate: float,
+) -> tuple[tf_keras.Model, list[np.ndarray]]:
+    """Prunes for half of the epochs, then quantizes for the other half.
+
+    The schedules are TFMOT's: polynomial from 40 % of zeros, over the whole
+    first half; each half has a cosine of its own, with Adam, because tf_keras's
+    AdamW would decay what is pruned in the wrapper.
+
+    Args:
+        net: Functional Keras model. Not changed.
+        batches: Returns the training data.
+        density: Fraction of weights to keep in each prunable kernel. TFMOT
+            does not prune depthwise kernels.
+        epochs: Of both halves together, at least 2.
+        learning_rate: Where both cosines begin.
+
+    Returns:
+        The trained model, and the kernels of `net` as it deploys them.
+    """
+    model = to_tf_keras(net)
+    first = math.ceil(epochs / 2)
+    num_steps = first * len(batches())
+    # Every 100 steps, as by default, but at least eight times in all. The end
+    # must fall on one of these steps, or the final sparsity is never set.
+    frequency = max(1, min(100, num_steps // 8))
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        min(0.4, 1 - density),
+        1 - density,
+        begin_step=0,
+        end_step=(num_steps - 1) // frequency * frequency,
+        frequency=frequency,
+    )
+    pruned = tfmot.sparsity.keras.prune_low_magnitude(
+        model, pruning_schedule=schedule
+    )
+    _fit(
+        pruned,
+        batches(),
+        first,
+        learning_rate,
+        [tfmot.sparsity.keras.UpdatePruningStep()],
+    )
+    stripped = tfmot.sparsity.keras.strip_pruning(pruned)
+    kernels = find_kernels(net)
+    # TFMOT takes its masks from the zeros here, and does not store them.
+    masks = [
+        _kernel(stripped.get_layer(kernel.layer.name)) != 0
+        for kernel in kernels
+    ]
+    quantized = tfmot.quantization.keras.quantize_apply(
+        tfmot.quantization.keras.quantize_annotate_model(stripped),
+        tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme(),
+    )
+    _fit(quantized, batches(), epochs - first, learning_rate, [])
+    return quantized, [
+        _rounded(
+            mask * _kernel(quantized.get_layer(f"quant_{kernel.layer.name}")),
+            kernel.output_axes,
+        )
+        for kernel, mask in zip(kernels, masks, strict=True)
+    ]
+
+
+def _fit(
+    model: tf_keras.Model,
+    batches: keras.utils.PyDataset,
+    epochs: int,
+    learning_rate: float,
+    callbacks: list[Any],
+) -> None:
+    rate = tf_keras.optimizers.schedules.CosineDecay(
+        learning_rate, epochs * len(batches)
+    )
+    model.compile(
+        tf_keras.optimizers.Adam(rate),
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(_Batches(batches), epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+def _kernel(layer: tf_keras.layers.Layer) -> np.ndarray:
+    [kernel] = [
+        variable.numpy()
+        for variable in layer.weights
+        if variable.name.partition(":")[0].endswith("kernel")
+    ]
+    return kernel
+
+
+def _rounded(kernel: np.ndarray, output_axes: tuple[int, ...]) -> np.ndarray:
+    """A kernel on TFMOT's 8-bit grid, one scale per output channel."""
+    axes = tuple(i for i in range(kernel.ndim) if i not in output_axes)
+    bound = np.abs(kernel).max(axis=axes, keepdims=True)
+    scale = np.maximum(bound, 1e-12) / (2 ** (BIT_WIDTH - 1) - 1)
+    return scale * np.round(kernel / scale)
