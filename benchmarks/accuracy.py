@@ -9,8 +9,8 @@ that has a line is not repeated. No TensorFlow is needed with another backend.
 
 All methods start from the same float network, see the same data in the same
 number of epochs, with AdamW and a cosine. The seed decides the order of the
-data and, in DS-CNN, what is dropped. Choices were made on the validation
-split; the table and the plot show the test split.
+data and, in DS-CNN, what is dropped. Layer-wise pruning chooses its split on
+the validation split; the table and the plot show the test split.
 """
 
 import argparse

@@ -211,7 +211,7 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
 
 
 def bit_width_for(budget: float) -> int:
-    """Returns the bits with which a budget is met best; from the ablations."""
+    """Returns the bits for a budget: as a first study chose, not tuned here."""
     if budget >= 0.04:
         return 4
     return 3 if budget >= 0.02 else 2
