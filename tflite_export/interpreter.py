@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -79,11 +79,12 @@ def quantized_inputs(
 
 def run(
     flatbuffer: bytes,
-    inputs: dict[int, np.ndarray],
+    inputs: Mapping[int, np.ndarray],
     *,
     reference_kernels: bool = False,
     tensors: Sequence[int] | None = None,
     time_limit_s: float = TIME_LIMIT_S,
+    emulator: Sequence[str] = (),
 ) -> dict[int, np.ndarray]:
     """Returns the file's outputs as they are, by tensor index.
 
@@ -95,6 +96,7 @@ def run(
         tensors: None for the outputs, or which tensors of the main graph to
             return. The fast kernels do not compute all of those in between.
         time_limit_s: Seconds after which the attempt is given up.
+        emulator: As in `sandbox.run_script`.
 
     Raises:
         ValueError: If LiteRT cannot run the file.
@@ -112,6 +114,7 @@ def run(
             "keep_all_tensors": tensors is not None,
         },
         time_limit_s=time_limit_s,
+        emulator=emulator,
     )
     return {int(name): values for name, values in outputs.items()}
 

@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tflite_export import sandbox
-from tflite_export.flatbuffer import Flatbuffer
+from tflite_export import interpreter, sandbox
 
 # Raised when what the folder holds changes.
 LAYOUT_VERSION = 1
@@ -29,7 +28,6 @@ COUNTER = "instruction_counter.so"
 WHEELS = ("ai-edge-litert", "numpy")
 # Counts repeat to 0.02 %; the median of a few is stable to the last digits.
 NUM_REPEATS = 5
-_RUN_SCRIPT = Path(sandbox.__file__).with_name("litert_child.py")
 _COUNT_SCRIPT = Path(__file__).with_name("counting_child.py")
 
 
@@ -114,15 +112,7 @@ def run(
         RuntimeError: If the emulation is not set up, see `missing`.
     """
     _require_ready(cpu)
-    indices = [t.index for t in Flatbuffer(data).outputs().values()]
-    outputs, _ = sandbox.run_script(
-        _RUN_SCRIPT,
-        data,
-        {str(index): values for index, values in inputs.items()},
-        {"outputs": indices, "reference_kernels": False},
-        emulator=command(root(), cpu),
-    )
-    return {int(name): values for name, values in outputs.items()}
+    return interpreter.run(data, inputs, emulator=command(root(), cpu))
 
 
 def count_instructions(
