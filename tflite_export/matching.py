@@ -163,10 +163,10 @@ def match_windows(
 
     Example:
 
-    >>> codes = np.array([[3], [-2]], np.int8).reshape(1, 2, 1, 1)
-    >>> larger = np.pad(codes, ((0, 0), (1, 0), (1, 1), (0, 0)))
+    >>> kernel = np.array([3, -2], np.int8).reshape(2, 1, 1, 1)
+    >>> larger = np.pad(kernel[None, ..., 0], ((0, 0), (1, 0), (1, 1), (0, 0)))
     >>> slot = Slot("DEPTHWISE_CONV_2D", larger, 3)
-    >>> (window, match), = match_windows([slot], {"kernel": codes[0]})
+    >>> ((window, match),) = match_windows([slot], {"kernel": kernel})
     >>> larger[window].ravel(), match.path
     (array([ 3, -2], dtype=int8), 'kernel')
     """

@@ -97,7 +97,7 @@ def test_scale_along_an_input_axis_is_refused(weight, rng):
 
 def test_misspelt_target_lists_targets_and_suggests_the_closest(qmodel):
     with pytest.raises(
-        ValueError, match=r"\['litert', 'tflm', .*Did you mean 'litert'"
+        ValueError, match=r"\['litert', 'litert-sparse', .*you mean 'litert'"
     ):
         tflite_export.export(qmodel, "m.tflite", target="lite-rt")
 
