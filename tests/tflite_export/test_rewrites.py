@@ -7,8 +7,8 @@ from keras import layers
 
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.rewrites.normalization import (
-    CenteredGroupNormalization,
-    CenteredLayerNormalization,
+    NegationFreeGroupNormalization,
+    NegationFreeLayerNormalization,
 )
 
 
@@ -145,8 +145,8 @@ def test_layer_normalization_leaves_nothing_in_float(
     assert any("without a negation" in note for note in result.notes)
 
 
-LAYER_NORM = (layers.LayerNormalization, CenteredLayerNormalization)
-GROUP_NORM = (layers.GroupNormalization, CenteredGroupNormalization)
+LAYER_NORM = (layers.LayerNormalization, NegationFreeLayerNormalization)
+GROUP_NORM = (layers.GroupNormalization, NegationFreeGroupNormalization)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ GROUP_NORM = (layers.GroupNormalization, CenteredGroupNormalization)
     ],
     ids=str,
 )
-def test_centered_normalization_computes_the_same(classes, options, rng):
+def test_negation_free_normalization_computes_the_same(classes, options, rng):
     x = rng.normal(2, 3, (2, 4, 6)).astype("float32")
     expected, actual = (cls(epsilon=1e-2, **options) for cls in classes)
     expected.build(x.shape)
