@@ -13,10 +13,10 @@ import numpy as np
 from keras import ops
 
 import codeq_keras
-from codeq_keras.activation import ActivationRange
+from codeq_keras.activation import ActivationRange, rounded_average
 from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.graph import Call, run_graph
-from codeq_keras.placement import Site, kind_of
+from codeq_keras.placement import Site, is_joining, kind_of
 
 
 def has_trained_ranges(model: Any) -> bool:
@@ -76,8 +76,14 @@ class RangedModel:
         seen: dict[str, tuple[np.ndarray, ActivationRange]] = {}
 
         def keep(site: Site, path: str, value: Any) -> Any:
-            rounded = self._rounded(site, path, value)
             held = self._ranges[path]
+            is_fixed = self._sites.quantizers[path].fixed_range is not None
+            # The file averages the codes whatever stands here, so this is
+            # only for the comparison.
+            if held is not None and site.shared is not None and not is_fixed:
+                rounded = rounded_average(value, held.low, held.high)
+            else:
+                rounded = self._rounded(site, path, value)
             if held is not None:
                 seen[site.path] = ops.convert_to_numpy(rounded), held
             return rounded
@@ -130,15 +136,13 @@ class RangedModel:
 
     def _rounded(self, site: Site, path: str, value: Any) -> Any:
         held = self._ranges[path]
-        if held is None:
-            return value
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            value, np.float32(held.low), np.float32(held.high), num_bits=8
-        )
+        return value if held is None else _fake_quantized(value, held)
 
     def _exported(self, call: Call) -> Call:
         """The call, with what no single operator computes rewritten."""
         tensor = call.inputs[0] if call.inputs else None
+        if is_joining(call.operation):
+            return self._joined(call)
         if tensor is None or tensor.index not in self._sites.placement.rounded:
             return call
         gain = affine_coefficients(call.operation)
@@ -148,6 +152,40 @@ class RangedModel:
         return dataclasses.replace(
             call, operation=affine, args=(tensor,), kwargs={}
         )
+
+    def _joined(self, call: Call) -> Call:
+        """The call, with its inputs rounded to the range of its output.
+
+        Which would be the same for the values; but the converter takes the
+        range of an input for all where one is prescribed, as of a sigmoid.
+        """
+        result = call.results[0].index
+        held = next(
+            (
+                self._ranges[site.path]
+                for site in self._sites.placement.sites
+                if site.tensor.index == result
+            ),
+            None,
+        )
+        if held is None:
+            return call
+
+        def rounded(value: Any) -> Any:
+            is_float = ops.is_tensor(value) and "float" in str(value.dtype)
+            return _fake_quantized(value, held) if is_float else value
+
+        def join(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = keras.tree.map_structure(rounded, (args, kwargs))
+            return call.operation(*args, **kwargs)
+
+        return dataclasses.replace(call, operation=join)
+
+
+def _fake_quantized(value: Any, held: ActivationRange) -> Any:
+    return keras.quantizers.fake_quant_with_min_max_vars(
+        value, np.float32(held.low), np.float32(held.high), num_bits=8
+    )
 
 
 def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:
