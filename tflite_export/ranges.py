@@ -120,6 +120,13 @@ class RangedModel:
             notes.append(
                 f"No batch was seen in training by the activations {unseen}."
             )
+        clipped = self._joined_to_prescribed()
+        if clipped:
+            notes.append(
+                "The file computes what these layers read within the range of "
+                "the sigmoid, softmax or tanh among it, and clips what is "
+                f"outside: {clipped}."
+            )
         inner = self._sites.placement.inner
         if inner and has_samples:
             notes.append(
@@ -134,6 +141,17 @@ class RangedModel:
             )
         return notes
 
+    def _joined_to_prescribed(self) -> list[str]:
+        """Where the converter lets one input's range hold for the others."""
+        sites = self._sites.placement.sites
+        prescribed = {s.tensor.index for s in sites if s.fixed_range}
+        return [
+            call.path
+            for call in self._sites.graph.calls
+            if is_joining(call.operation)
+            and prescribed & {tensor.index for tensor in call.inputs}
+        ]
+
     def _rounded(self, site: Site, path: str, value: Any) -> Any:
         held = self._ranges[path]
         return value if held is None else _fake_quantized(value, held)
@@ -141,8 +159,6 @@ class RangedModel:
     def _exported(self, call: Call) -> Call:
         """The call, with what no single operator computes rewritten."""
         tensor = call.inputs[0] if call.inputs else None
-        if is_joining(call.operation):
-            return self._joined(call)
         if tensor is None or tensor.index not in self._sites.placement.rounded:
             return call
         gain = affine_coefficients(call.operation)
@@ -152,34 +168,6 @@ class RangedModel:
         return dataclasses.replace(
             call, operation=affine, args=(tensor,), kwargs={}
         )
-
-    def _joined(self, call: Call) -> Call:
-        """The call, with its inputs rounded to the range of its output.
-
-        Which would be the same for the values; but the converter takes the
-        range of an input for all where one is prescribed, as of a sigmoid.
-        """
-        result = call.results[0].index
-        held = next(
-            (
-                self._ranges[site.path]
-                for site in self._sites.placement.sites
-                if site.tensor.index == result
-            ),
-            None,
-        )
-        if held is None:
-            return call
-
-        def rounded(value: Any) -> Any:
-            is_float = ops.is_tensor(value) and "float" in str(value.dtype)
-            return _fake_quantized(value, held) if is_float else value
-
-        def join(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = keras.tree.map_structure(rounded, (args, kwargs))
-            return call.operation(*args, **kwargs)
-
-        return dataclasses.replace(call, operation=join)
 
 
 def _fake_quantized(value: Any, held: ActivationRange) -> Any:

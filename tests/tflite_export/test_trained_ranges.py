@@ -14,11 +14,12 @@ import codeq_keras
 import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.activation import nudged_range
-from tflite_export import parting, verify
+from tflite_export import parting
 from tflite_export.delivery import ExportResult
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.ranges import RangedModel, affine_coefficients
 from tflite_export.representative import model_inputs
+from tflite_export.verify import MIN_TOP1_AGREEMENT, MIN_WITHIN_ONE_LSB
 from tflite_export.weight_sites import float_operators
 
 CONFIG = CoDeQConfig(bit_width=4, activation_bit_width=8)
@@ -119,8 +120,8 @@ def test_file_of_a_cnn_computes_what_the_model_does(trained_cnn):
     )
 
     assert report.codes_equal
-    assert report.top1_agreement >= verify.MIN_TOP1_AGREEMENT
-    assert report.within_one_lsb >= verify.MIN_WITHIN_ONE_LSB
+    assert report.top1_agreement >= MIN_TOP1_AGREEMENT
+    assert report.within_one_lsb >= MIN_WITHIN_ONE_LSB
     assert report.first_difference is None
 
 
@@ -173,16 +174,31 @@ def test_file_and_model_agree_on_real_samples(trained):
     )
 
     assert report.codes_equal
-    assert report.top1_agreement >= 0.97
-    assert report.within_one_lsb >= 0.75
+    # 0.994 and 0.882 were measured, short of what a plain CNN reaches: the
+    # converter joins in the range of the sigmoid, coarser than the trained one.
+    assert report.top1_agreement >= 0.98
+    assert report.within_one_lsb >= 0.85
+    assert report.first_difference == "concatenate"
+
+
+def test_note_says_what_a_sigmoid_clips(trained):
+    (note,) = [n for n in trained.result.notes if "clips" in n]
+    assert "sigmoid" in note
+    assert "concatenate" in note
 
 
 def test_random_inputs_are_a_note(trained):
     assert any("random inputs" in note for note in trained.result.notes)
 
 
-def test_unchanged_file_parts_nowhere(trained):
-    assert first_difference(trained, trained.qmodel) is None
+def test_unchanged_file_parts_nowhere(trained_cnn):
+    assert first_difference(trained_cnn, trained_cnn.qmodel) is None
+
+
+def test_file_parts_at_the_head_if_only_that_differs(trained_cnn):
+    copy = with_other_bias(trained_cnn, "head", small_cnn)
+
+    assert first_difference(trained_cnn, copy) == "head"
 
 
 @pytest.mark.parametrize(
@@ -190,15 +206,19 @@ def test_unchanged_file_parts_nowhere(trained):
     [
         ("stem", "stem_relu"),
         ("behind_pool", "inner/behind_pool"),
-        ("head",) * 2,
     ],
 )
 def test_file_parts_at_the_one_layer_that_differs(trained, layer, site):
-    assert first_difference(trained, with_other_bias(trained, layer)) == site
+    assert (
+        first_difference(
+            trained, with_other_bias(trained, layer, every_pattern)
+        )
+        == site
+    )
 
 
 def test_report_names_the_layer_where_the_file_parts(trained):
-    copy = with_other_bias(trained, "behind_pool")
+    copy = with_other_bias(trained, "behind_pool", every_pattern)
 
     report = tflite_export.verify(trained.result.path, copy, trained.x[:32])
 
@@ -214,15 +234,16 @@ def first_difference(trained, qmodel):
     return parting.first_difference(trained.file, ranged, inputs, [trained.x])
 
 
-def with_other_bias(trained, name):
+def with_other_bias(trained, name, build):
     """The trained model with one bias changed behind the export."""
-    copy = codeq_keras.quantize_model(every_pattern(), CONFIG)
+    copy = codeq_keras.quantize_model(build(), CONFIG)
     for target, source in zip(
         copy.variables, trained.qmodel.variables, strict=True
     ):
         target.assign(source)
-    inner = copy.latent_model.get_layer("inner")
-    model = inner if name == "behind_pool" else copy.latent_model
+    model = copy.latent_model
+    if name == "behind_pool":
+        model = model.get_layer("inner")
     layer = model.get_layer(name)
     layer.bias.assign(layer.bias + 1.0)
     return copy
