@@ -83,7 +83,7 @@ def every_pattern():
     )
     x = inner(x)
     gate = layers.Dense(8, activation="sigmoid")(x)
-    x = layers.Concatenate()(
+    x = layers.Concatenate(name="concat")(
         [layers.Multiply(name="multiply")([x, gate]), gate]
     )
     x = layers.BatchNormalization(momentum=0.5)(x)  # Straight into a Dense.
@@ -178,13 +178,13 @@ def test_file_and_model_agree_on_real_samples(trained):
     # converter joins in the range of the sigmoid, coarser than the trained one.
     assert report.top1_agreement >= 0.98
     assert report.within_one_lsb >= 0.85
-    assert report.first_difference == "concatenate"
+    assert report.first_difference == "concat"
 
 
 def test_note_says_what_a_sigmoid_clips(trained):
     (note,) = [n for n in trained.result.notes if "clips" in n]
     assert "sigmoid" in note
-    assert "concatenate" in note
+    assert "'concat'" in note
 
 
 def test_random_inputs_are_a_note(trained):
@@ -267,6 +267,23 @@ def test_ranges_inside_of_attention_are_measured_on_samples(digits, tmp_path):
     assert result.verification.codes_equal
     assert not any("in float32" in note for note in result.notes)
     assert any("measured on the representative" in n for n in result.notes)
+
+
+def test_layer_normalization_is_rewritten_too(digits, tmp_path):
+    x, y = digits[0][:256, ..., 0].reshape(-1, 64), digits[1][:256]
+    inputs = keras.Input((64,), name="x")
+    norm = layers.LayerNormalization(name="norm")
+    hidden = norm(layers.Dense(16, name="dense")(inputs))
+    model = keras.Model(inputs, layers.Dense(10, name="head")(hidden))
+
+    exported = train_and_export(
+        model, x, y, tmp_path, representative_dataset=x[:64]
+    )
+
+    # As the converter writes it, a NEG inside of it stays in float.
+    assert not any(o.name == "NEG" for o in exported.file.operators)
+    assert not any("in float32" in note for note in exported.result.notes)
+    assert any("['norm']" in note for note in exported.result.notes)
 
 
 def test_kernels_inside_of_attention_need_samples(tmp_path):
