@@ -18,6 +18,9 @@ _RATE = 0.01
 _MIN_WIDTH = 1e-6
 _ZERO_WIDTH = 1.0
 
+# As a part of its width: a tenth of a step, far more than float32 rounds.
+_CENTERED = 0.1 / 255
+
 # A half, and float32 rounding of up to 255 steps, so that a tie is one. The
 # averages nearest to a tie are further off, for windows of up to 20x20.
 _TIE = 0.5 + 1e-3
@@ -52,7 +55,9 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     """Returns the int8 range nearest to `[low, high]`, as TFLite chooses it.
 
     The range is widened to contain 0 and moved by up to half a step, so that
-    0, the value of padding and of pruned weights, is one of the levels.
+    0, the value of padding and of pruned weights, is one of the levels. A range
+    with 0 in its middle, as of images that were scaled to [-1, 1], gets one
+    step more above: with 0 halfway between two levels, every pixel would be.
 
     Args:
         low: The least value seen.
@@ -62,10 +67,15 @@ def nudged_range(low: float, high: float) -> ActivationRange:
 
     >>> nudged_range(-64.0, 191.0)
     ActivationRange(scale=1.0, zero_point=-64)
+    >>> nudged_range(-127.0, 127.0)
+    ActivationRange(scale=1.0, zero_point=-1)
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < _MIN_WIDTH:
+    width = high - low
+    if width < _MIN_WIDTH:
         high = low + _ZERO_WIDTH
+    elif abs(low + high) < _CENTERED * width:
+        high += width / 254
     scale = (high - low) / 255
     zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
     return ActivationRange(scale=scale, zero_point=int(zero_point))
@@ -81,6 +91,7 @@ class ActivationQuantizer(keras.layers.Layer):
     an int8 tensor:
 
         scale = (high - low) / 255              # low <= 0 <= high
+        # (high - low) / 254 where low = -high, so that 0 is on no tie.
         zero_point = round(-128 - low / scale)  # so that 0 is a level
         codes = clip(round(x / scale) + zero_point, -128, 127)
         outputs = scale * (codes - zero_point)
@@ -160,20 +171,13 @@ class ActivationQuantizer(keras.layers.Layer):
     def round_average(self, inputs: Any) -> Any:
         """Rounds averages of rounded values as TFLite's pooling does.
 
-        It averages the codes, and rounds ties away from code 0, not upwards.
-        Ties are frequent: half of the sums of two codes. The range is held,
-        and the gradient passes unchanged.
+        See `rounded_average`. The range is held, and the gradient passes
+        unchanged.
 
         Args:
             inputs: Averages of values that this quantizer rounded.
         """
-        low = ops.convert_to_tensor(self.low, "float32")
-        scale = (ops.convert_to_tensor(self.high, "float32") - low) / 255
-        scale = ops.maximum(scale, _MIN_WIDTH / 255)
-        zero_point = ops.floor(-128 - low / scale + 0.5)
-        codes = ops.cast(inputs, "float32") / scale + zero_point
-        rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
-        values = ops.cast((rounded - zero_point) * scale, inputs.dtype)
+        values = rounded_average(inputs, self.low, self.high)
         values = ops.where(self.num_updates > 0, values, inputs)
         return inputs + ops.stop_gradient(values - inputs)
 
@@ -209,9 +213,36 @@ class ActivationQuantizer(keras.layers.Layer):
 
 
 def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
-    low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
-    high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
-    high = ops.where(high - low < _MIN_WIDTH, low + _ZERO_WIDTH, high)
+    low, high = _usable_range(low, high)
     return keras.quantizers.fake_quant_with_min_max_vars(
         inputs, low, high, num_bits=8
     )
+
+
+def rounded_average(inputs: Any, low: Any, high: Any) -> Any:
+    """Returns averages of rounded values as TFLite's pooling rounds them.
+
+    It averages the codes, and rounds ties away from code 0, not upwards. Ties
+    are frequent: half of the sums of two codes.
+
+    Args:
+        inputs: Averages of values that were rounded within the same range.
+        low: The least value of the range, <= 0.
+        high: Its largest value, >= 0.
+    """
+    low, high = _usable_range(low, high)
+    scale = (high - low) / 255
+    zero_point = ops.floor(-128 - low / scale + 0.5)
+    codes = ops.cast(inputs, "float32") / scale + zero_point
+    rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
+    return ops.cast((rounded - zero_point) * scale, inputs.dtype)
+
+
+def _usable_range(low: Any, high: Any) -> tuple[Any, Any]:
+    """The range that is nudged, as in `nudged_range`, as tensors."""
+    low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
+    high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
+    width = high - low
+    is_centered = ops.abs(low + high) < _CENTERED * width
+    high = ops.where(is_centered, high + width / 254, high)
+    return low, ops.where(width < _MIN_WIDTH, low + _ZERO_WIDTH, high)

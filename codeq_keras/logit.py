@@ -143,8 +143,8 @@ def advance_logits(
     logits = [logit for logit in logits if isinstance(logit, Logit)]
     if not logits:
         return
-    probes = _values(logits, "probe")
-    move = ops.stack(probes) - ops.stack(_values(logits, "seen"))
+    probe = ops.stack(_values(logits, "probe"))
+    move = probe - ops.stack(_values(logits, "seen"))
     mean_square = ops.stack(_values(logits, "mean_square"))
     mean_square = _DECAY * mean_square + (1 - _DECAY) * move * move
     count = ops.maximum(ops.cast(step, "float32"), 1.0)
@@ -156,14 +156,16 @@ def advance_logits(
     )
     states = zip(
         logits,
-        probes,
+        # Unstacked, not the probe's own value: JAX donates every variable's
+        # buffer to the step, and may be given each only once.
+        ops.unstack(probe, len(logits)),
         ops.unstack(value, len(logits)),
         ops.unstack(mean_square, len(logits)),
         strict=True,
     )
-    for logit, probe, new_value, new_mean_square in states:
+    for logit, new_seen, new_value, new_mean_square in states:
         logit.value.assign(new_value)
-        logit.seen.assign(probe)
+        logit.seen.assign(new_seen)
         logit.mean_square.assign(new_mean_square)
 
 

@@ -5,6 +5,7 @@ Pure analysis of a graph. Creates no layer.
 
 import dataclasses
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -37,6 +38,10 @@ _SAME_SCALE = {
     "Resize", "UpSampling1D", "UpSampling2D", "UpSampling3D",
 }  # fmt: skip
 
+# TFLite reads and writes at one scale: rounding what they read is rounding
+# what they return.
+_JOINING = {"Concatenate", "Maximum", "Minimum"}
+
 # A BatchNormalization behind them becomes part of their weights.
 _CONVOLUTIONS = {
     "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Conv3D",
@@ -64,10 +69,9 @@ _SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu", "silu"}
 
 # One operator of a file each, so that nothing inside is without a range.
 _SINGLE_OPERATORS = (
-    _VANISHING | _MOVING | _SAME_SCALE | _FUSING | {
-        "Concatenate", "Embedding", "GlobalAveragePooling1D",
-        "GlobalAveragePooling2D", "InputLayer", "LeakyReLU", "LeakyRelu",
-        "Maximum", "Mean", "Minimum", "PReLU", "ReLU",
+    _VANISHING | _MOVING | _SAME_SCALE | _JOINING | _FUSING | {
+        "Embedding", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+        "InputLayer", "LeakyReLU", "LeakyRelu", "Mean", "PReLU", "ReLU",
     }
 )  # fmt: skip
 
@@ -179,12 +183,22 @@ def is_fused(function: Any) -> bool:
     return activation_name(function) in _FUSED_ACTIVATIONS
 
 
+def is_joining(operation: Any) -> bool:
+    """Whether an operation reads all its inputs at the scale of its output.
+
+    Args:
+        operation: A layer, or an operation of `keras.ops`.
+    """
+    return kind_of(operation) in _JOINING
+
+
 def place(graph: Graph) -> Placement:
     """Finds the tensors that are int8 in a TFLite file of a graph.
 
     They are the inputs and outputs of all operators of the file. A
     BatchNormalization directly behind a convolution and the ReLU behind it are
-    one operator with it. What only moves data has the range of its input.
+    one operator with it. What only moves data has the range of its input, and
+    what only a Concatenate reads is computed at the range of its output.
 
     Args:
         graph: Calls in which `Dense(activation="sigmoid")` and the like are
@@ -253,7 +267,9 @@ class _Placer:
         shared = self.range_of.get(source) if kind in _SAME_SCALE else None
         fixed = _FIXED_RANGES.get(activation_of(call.operation) or "")
         for tensor in call.results:
-            if not self._is_continued(call, tensor):
+            has_own = fixed is not None or shared is not None
+            is_joined = not has_own and self._is_joined(call, tensor)
+            if not is_joined and not self._is_continued(call, tensor):
                 self._add(tensor, call.path, fixed=fixed, shared=shared)
 
     def _add(
@@ -285,13 +301,30 @@ class _Placer:
         is_norm = kind_of(following.operation) == "BatchNormalization"
         return is_norm and kind in _CONVOLUTIONS
 
-    def _only_reader(self, tensor: Tensor) -> Call | None:
-        """The one call that reads a tensor, past those that vanish."""
+    def _is_joined(self, call: Call, tensor: Tensor) -> bool:
+        """Whether the range is that of the one call that reads a tensor."""
+        following = self._only_reader(tensor, past=_MOVING)
+        if following is None or is_joining(call.operation):
+            return False
+        return is_joining(following.operation)
+
+    def _only_reader(
+        self, tensor: Tensor, past: Collection[str] = ()
+    ) -> Call | None:
+        """The one call that reads a tensor, past those that vanish.
+
+        Args:
+            tensor: The tensor.
+            past: Kinds of operations to look past as well.
+        """
         readers = self.readers.get(tensor.index, [])
         if len(readers) != 1 or tensor.index in self.outputs:
             return None
-        if _is_vanishing(readers[0]):
-            return self._only_reader(readers[0].results[0])
+        reader = readers[0]
+        if len(reader.results) == 1 and (
+            _is_vanishing(reader) or kind_of(reader.operation) in past
+        ):
+            return self._only_reader(reader.results[0], past)
         return readers[0]
 
 

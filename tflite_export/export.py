@@ -31,6 +31,7 @@ from tflite_export.representative import (
     random_samples,
     sample_arrays,
 )
+from tflite_export.rewrites import rewrite
 from tflite_export.sparse_inference import topology_findings
 from tflite_export.storage import require_storage_for
 from tflite_export.targets import litert_sparse, require_target
@@ -229,11 +230,13 @@ def _converted_ranged(
     inputs = model_inputs(stripped)
     kernels = ordered_weights(stripped, trained)
     samples = _samples(dataset, inputs)
-    ranged = RangedModel(model, stripped)
+    rewritten = rewrite(stripped)
+    ranged = RangedModel(model, rewritten.model)
     if samples is None:
         ranged.require_ranges_for_kernels()
     file = Flatbuffer(convert_ranged(ranged, inputs, ranged.weights, samples))
     written = write_exact_weights(file, trained, kernels)
+    written.notes.extend(rewritten.notes)
     written.notes.extend(ranged.notes(has_samples=samples is not None))
     arrays = samples or _random_arrays(file, inputs, written)
     return _Converted(

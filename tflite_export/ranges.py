@@ -13,10 +13,10 @@ import numpy as np
 from keras import ops
 
 import codeq_keras
-from codeq_keras.activation import ActivationRange
+from codeq_keras.activation import ActivationRange, rounded_average
 from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.graph import Call, run_graph
-from codeq_keras.placement import Site, kind_of
+from codeq_keras.placement import Site, is_joining, kind_of
 
 
 def has_trained_ranges(model: Any) -> bool:
@@ -76,8 +76,14 @@ class RangedModel:
         seen: dict[str, tuple[np.ndarray, ActivationRange]] = {}
 
         def keep(site: Site, path: str, value: Any) -> Any:
-            rounded = self._rounded(site, path, value)
             held = self._ranges[path]
+            is_fixed = self._sites.quantizers[path].fixed_range is not None
+            # The file averages the codes whatever stands here, so this is
+            # only for the comparison.
+            if held is not None and site.shared is not None and not is_fixed:
+                rounded = rounded_average(value, held.low, held.high)
+            else:
+                rounded = self._rounded(site, path, value)
             if held is not None:
                 seen[site.path] = ops.convert_to_numpy(rounded), held
             return rounded
@@ -114,6 +120,13 @@ class RangedModel:
             notes.append(
                 f"No batch was seen in training by the activations {unseen}."
             )
+        clipped = self._joined_to_prescribed()
+        if clipped:
+            notes.append(
+                "The file computes what these layers read within the range of "
+                "the sigmoid, softmax or tanh among it, and clips what is "
+                f"outside: {clipped}."
+            )
         inner = self._sites.placement.inner
         if inner and has_samples:
             notes.append(
@@ -128,13 +141,20 @@ class RangedModel:
             )
         return notes
 
+    def _joined_to_prescribed(self) -> list[str]:
+        """Where the converter lets one input's range hold for the others."""
+        sites = self._sites.placement.sites
+        prescribed = {s.tensor.index for s in sites if s.fixed_range}
+        return [
+            call.path
+            for call in self._sites.graph.calls
+            if is_joining(call.operation)
+            and prescribed & {tensor.index for tensor in call.inputs}
+        ]
+
     def _rounded(self, site: Site, path: str, value: Any) -> Any:
         held = self._ranges[path]
-        if held is None:
-            return value
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            value, np.float32(held.low), np.float32(held.high), num_bits=8
-        )
+        return value if held is None else _fake_quantized(value, held)
 
     def _exported(self, call: Call) -> Call:
         """The call, with what no single operator computes rewritten."""
@@ -148,6 +168,12 @@ class RangedModel:
         return dataclasses.replace(
             call, operation=affine, args=(tensor,), kwargs={}
         )
+
+
+def _fake_quantized(value: Any, held: ActivationRange) -> Any:
+    return keras.quantizers.fake_quant_with_min_max_vars(
+        value, np.float32(held.low), np.float32(held.high), num_bits=8
+    )
 
 
 def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:

@@ -105,6 +105,20 @@ def test_averages_are_rounded_as_integer_pooling_does(rng):
     )
 
 
+def test_no_pixel_is_on_a_tie_where_zero_is_in_the_middle():
+    quantizer = quantizer_on(-1.0, 1.0)
+    x = ((2 * np.arange(256) - 255) / 255).astype("float32")
+
+    held = quantizer.range
+    steps = x.astype("float64") / held.scale
+
+    # The nearest ones are 1/510 from it.
+    assert np.abs(steps - np.floor(steps) - 0.5).min() > 1e-3
+    np.testing.assert_allclose(
+        array(quantizer(x)), expected_values(x, held), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_gradient_passes_inside_the_range_only():
     quantizer = quantizer_on(-1.0, 1.0)
     x = np.array([-1.5, -0.7, 0.2, 0.9, 1.5], "float32")

@@ -252,6 +252,16 @@ def test_mixed_precision_keeps_the_codes_in_float32(data):
     assert len(np.unique(codes)) <= 2 * 7 + 1
 
 
+def test_fits_after_a_call_in_training(cnn, data):
+    """JAX donates every variable to the step, and may share none of them."""
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel(data[0], training=True)
+
+    history = compile_and_fit(qmodel, data, epochs=1).history
+
+    assert np.isfinite(history["loss"]).all()
+
+
 def test_trains_in_a_loop_of_ones_own(cnn, data):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("The loop below is TensorFlow's.")

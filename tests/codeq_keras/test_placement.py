@@ -82,16 +82,39 @@ def nested(image):
     return layers.ReLU(name="last")(inner(x))
 
 
+def joined(image):
+    """Only the concatenation reads them; one of them is moved before."""
+    x = layers.Conv2D(3, 1, activation="relu", name="conv")(image)
+    y = layers.Conv2D(3, 1, name="other")(image)
+    y = layers.MaxPooling2D(3, strides=1, padding="same", name="pool")(y)
+    return layers.Concatenate(name="concat")([image, x, y])
+
+
+def gated(image):
+    """The range of a sigmoid is prescribed, whoever reads it."""
+    x = layers.Conv2D(3, 1, activation="sigmoid", name="gate")(image)
+    y = layers.Multiply(name="multiply")([image, x])
+    return layers.Maximum(name="maximum")([y, x])
+
+
+def joined_twice(image):
+    x = layers.Concatenate(name="first")([image, image])
+    return layers.Concatenate(name="second")([x, image])
+
+
 TABLE = {
     residual: ["image", "a_relu", "b_norm", "relu"],
     pre_activation: ["image", "sum", "relu", "conv", "add"],
-    read_twice: ["image", "conv", "relu", "concat"],
+    read_twice: ["image", "conv", "concat"],
     moving: ["image", "conv"],
     dropout_between: ["image", "relu"],
     unfused: ["image", "elu/linear", "elu", "conv", "leaky"],
     relu_behind_pooling: ["image", "mean", "relu"],
     separable: ["image", "sep/depthwise", "sep", "conv"],
     nested: ["image", "relu", "last"],
+    joined: ["image", "concat"],
+    gated: ["image", "gate/linear", "gate", "maximum"],
+    joined_twice: ["image", "first", "second"],
 }
 
 
