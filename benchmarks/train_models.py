@@ -33,11 +33,15 @@ import networks
 import numpy as np
 
 import codeq_keras
+from codeq_keras.metrics import FLOAT_BITS
 
 SEED = 0
 FLOAT_RATE = 3e-3
 CODEQ_RATE = 2e-3
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+Budget = Callable[[codeq_keras.QuantizedModel], codeq_keras.CompressionBudget]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Task:
         num_images: How much of its train split is used, from the start.
         float_epochs: Length of the float training.
         codeq_epochs: Length of each compression; at least 300 steps.
-        variants: What is made of it: name, config, sparsity of the budget.
+        variants: What is made of it: name, config, budget for the model.
         pattern: Regular expression of the kernels that are quantized, and
             that the budget counts; the others stay in float.
         batch_size: Samples per step.
@@ -64,7 +68,7 @@ class Task:
     num_images: int
     float_epochs: int
     codeq_epochs: int
-    variants: tuple[tuple[str, codeq_keras.CoDeQConfig, float], ...]
+    variants: tuple[tuple[str, codeq_keras.CoDeQConfig, Budget], ...]
     pattern: str = ""
     batch_size: int = 64
     num_evaluated: int | None = None
@@ -85,18 +89,49 @@ def shortened(task: Task) -> Task:
     )
 
 
+def zeros(fraction: float) -> Budget:
+    """Returns a budget on the zeros among the quantized weights."""
+    return lambda qmodel: codeq_keras.CompressionBudget(sparsity=fraction)
+
+
+def zero_macs(fraction: float) -> Budget:
+    """Returns a budget on the zeros that each quantized weight's use counts.
+
+    Sparse kernels skip multiply-accumulates, so this, not the number of
+    weights, is what they save.
+    """
+
+    def budget(
+        qmodel: codeq_keras.QuantizedModel,
+    ) -> codeq_keras.CompressionBudget:
+        pairs = zip(qmodel.kernels, qmodel.quantizers, strict=True)
+        macs = [(kernel.num_macs, q is not None) for kernel, q in pairs]
+        total = sum(count for count, _ in macs)
+        share = sum(count for count, is_quantized in macs if is_quantized)
+        share /= total
+        bits = 4 / FLOAT_BITS
+        return codeq_keras.CompressionBudget(
+            relative_bops=1 - share + share * (1 - fraction) * bits
+        )
+
+    return budget
+
+
 def _grid(level_grid: str) -> codeq_keras.CoDeQConfig:
     return codeq_keras.CoDeQConfig(bit_width=4, level_grid=level_grid)
 
 
 _BOTH_GRIDS = tuple(
-    (f"80_{level_grid}", _grid(level_grid), 0.8)
+    (f"80_{level_grid}", _grid(level_grid), zeros(0.8))
     for level_grid in ("dead_zone", "uniform")
 )
 
 # 90 % first: the run may be interrupted.
-_POINTWISE_BUDGETS = tuple(
-    (f"{percent}", _grid("uniform"), percent / 100) for percent in (90, 80, 95)
+_POINTWISE_BUDGETS = (
+    ("90", _grid("uniform"), zeros(0.9)),
+    ("90_macs", _grid("uniform"), zero_macs(0.9)),
+    ("80", _grid("uniform"), zeros(0.8)),
+    ("95", _grid("uniform"), zeros(0.95)),
 )
 
 TASKS = {
@@ -178,7 +213,7 @@ def run(name: str, task: Task, output: pathlib.Path) -> Iterator[dict]:
         seconds = fit(small, learned, task, task.float_epochs, FLOAT_RATE)
         transfer(small, full, splits, reestimate=task.half_size)
         yield finish(full, small, (splits, learned), path, seconds)
-    for variant, config, sparsity in task.variants:
+    for variant, config, budget in task.variants:
         path = output / f"{name}_{variant}.keras"
         if path.exists():
             continue
@@ -190,7 +225,7 @@ def run(name: str, task: Task, output: pathlib.Path) -> Iterator[dict]:
             task,
             task.codeq_epochs,
             CODEQ_RATE,
-            codeq_keras.CompressionBudget(sparsity=sparsity),
+            budget(qmodel),
         )
         full_qmodel = quantize(full, config, task.pattern)
         transfer(qmodel, full_qmodel, splits, reestimate=True)
