@@ -134,27 +134,24 @@ _POINTWISE_BUDGETS = (
     ("95", _grid("uniform"), zeros(0.95)),
 )
 
+
+def _mobilenet(build: Callable[..., keras.Model]) -> Task:
+    return Task(
+        functools.partial(build, alpha=0.5, classes=10),
+        "shapes96",
+        6_000,
+        6,
+        4,
+        _POINTWISE_BUDGETS,
+        pattern="pointwise",
+    )
+
+
 TASKS = {
     "ds_cnn": Task(networks.ds_cnn, "keywords", 10_000, 6, 4, _BOTH_GRIDS),
     "resnet8": Task(networks.resnet8, "shapes", 10_000, 8, 4, _BOTH_GRIDS),
-    "mobilenet_v1": Task(
-        functools.partial(networks.mobilenet_v1, alpha=0.5, classes=10),
-        "shapes96",
-        6_000,
-        6,
-        4,
-        _POINTWISE_BUDGETS,
-        pattern="pointwise",
-    ),
-    "mobilenet_v2": Task(
-        functools.partial(networks.mobilenet_v2, alpha=0.5, classes=10),
-        "shapes96",
-        6_000,
-        6,
-        4,
-        _POINTWISE_BUDGETS,
-        pattern="pointwise",
-    ),
+    "mobilenet_v1": _mobilenet(networks.mobilenet_v1),
+    "mobilenet_v2": _mobilenet(networks.mobilenet_v2),
 }
 
 
