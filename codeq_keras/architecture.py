@@ -89,7 +89,13 @@ def copy_model(
     Raises:
         ValueError: If the model has no config to rebuild it from.
     """
-    classes = {type(layer).__name__: type(layer) for layer in all_layers(model)}
+    # Keras finds its own classes by their modules. By name alone, its layer
+    # `Add` would stand in for its operation `Add`.
+    classes = {
+        type(layer).__name__: type(layer)
+        for layer in all_layers(model)
+        if not type(layer).__module__.startswith("keras.")
+    }
     try:
         config = serialize_architecture(model)
         with keras.saving.custom_object_scope(classes):

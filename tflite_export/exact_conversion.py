@@ -17,6 +17,7 @@ from tflite_export.exact_weights import (
     write_exact_weights,
 )
 from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.integer_splits import integer_file
 from tflite_export.representative import ModelInput
 from tflite_export.rewrites import rewrite
 from tflite_export.symmetric_padding import pad_symmetrically
@@ -52,7 +53,7 @@ def convert_exactly(
     model, notes = rewrite(stripped)
     folded: dict[str, np.ndarray] = {}
     while True:
-        file = Flatbuffer(convert(model, inputs, samples))
+        file = integer_file(convert(model, inputs, samples))
         try:
             written = write_exact_weights(file, trained, kernels)
         except FoldedInputGainError as error:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tflite_export import matching
-from tflite_export.flatbuffer import Constant, Flatbuffer, InputSite, Tensor
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.graph import Constant, InputSite, Tensor
 from tflite_export.matching import Match, Slot
 from tflite_export.weight_scales import SCALE_ROUNDING, new_scales
 from tflite_export.weight_sites import (

@@ -12,7 +12,8 @@ import numpy as np
 
 import codeq_keras
 from tflite_export import exact_weights, interpreter, parting, qat
-from tflite_export.flatbuffer import Flatbuffer, Tensor
+from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.graph import Tensor
 from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
     ModelInput,

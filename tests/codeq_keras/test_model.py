@@ -418,3 +418,16 @@ def test_model_with_its_own_train_step_is_refused():
 
     with pytest.raises(ValueError, match="Keras's own `train_step`"):
         codeq_keras.quantize_model(model)
+
+
+def test_operation_with_a_layers_name_is_copied():
+    x = keras.Input((4,))
+    hidden = keras.layers.Dense(4)(x)
+    hidden = keras.layers.Add()([hidden + 3.0, hidden])
+    model = keras.Model(x, keras.layers.Dense(2)(hidden))
+
+    qmodel = codeq_keras.quantize_model(model)
+
+    assert [kernel.path for kernel in qmodel.kernels] == [
+        weight.path for weight in model.weights if weight.name == "kernel"
+    ]
