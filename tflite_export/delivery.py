@@ -165,6 +165,8 @@ def deliver(
         _require_same_outputs(dense, file, proof)
     if target == litert_sparse.TARGET:
         notes += litert_sparse.store(file)
+    if target == "tflm":
+        tflm.write_convolutions(file)
     record = _record(trained, written.silent_channels)
     text = json.dumps(record, separators=(",", ":"))
     file.set_metadata(METADATA_NAME, text.encode())

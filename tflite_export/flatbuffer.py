@@ -7,12 +7,14 @@ what, is the business of `exact_weights.py`.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export import packing
 from tflite_export.flatbuffer_consistency import builtin_code
+from tflite_export.flatbuffer_names import short_names
 from tflite_export.flatbuffer_operators import (
     OPERATOR_VERSIONS,
     new_operator,
@@ -53,12 +55,10 @@ class Flatbuffer(FlatbufferReader):
         """
         for subgraph in self._model.subgraphs:
             kept = {*indices(subgraph.inputs), *indices(subgraph.outputs)}
-            tensors = list(enumerate(subgraph.tensors or ()))
-            taken = {tensors[index][1].name for index in kept}
-            for index, tensor in tensors:
-                if index not in kept and tensor.name:
-                    tensor.name = _unique(_layer_part(tensor.name), taken)
-                    taken.add(tensor.name)
+            tensors = subgraph.tensors or ()
+            names = short_names([t.name or b"" for t in tensors], kept)
+            for tensor, name in zip(tensors, names, strict=True):
+                tensor.name = name
 
     def replace_inputs(self, writes: Mapping[InputSite, Constant]) -> None:
         """Gives operators new constants, and leaves all others as they were.
@@ -143,17 +143,13 @@ class Flatbuffer(FlatbufferReader):
         grown = np.array(tensors[source].shape, np.int32) + np.sum(margins, 1)
         tensors[padded].shape = grown.astype(np.int32)
         tensors[padded].shapeSignature = None
-        amounts = schema.TensorT()
-        amounts.name, amounts.type = b"margins", schema.TensorType.INT32
-        amounts.shape = np.array(np.shape(margins), np.int32)
-        raw = np.array(margins, np.int32).tobytes()
-        amounts.buffer = self._add_buffer(np.frombuffer(raw, np.uint8))
-        tensors.append(amounts)
+        amounts = np.array(margins, np.int32)
+        constant = self._add_constant(subgraph, b"margins", amounts)
         held = self._model.subgraphs[subgraph].operators[operator.index]
         write_option(held, "padding", "VALID")
         site = InputSite(subgraph, operator.index, 0)
         self._set_read_index(site, padded)
-        inputs = [source, len(tensors) - 1]
+        inputs = [source, constant]
         self._insert(subgraph, operator.index, "PAD", inputs, padded)
 
     def drop_scales(self, tensors: Collection[tuple[int, int]]) -> None:
@@ -243,6 +239,66 @@ class Flatbuffer(FlatbufferReader):
         position = operator.index + 1
         self._insert(operator.subgraph, position, "QUANTIZE", [new], old)
 
+    def replace_by_convolution(self, operator: Operator) -> None:
+        """Writes a FULLY_CONNECTED as a CONV_2D of 1x1 between two RESHAPEs.
+
+        The operators behind it move by two places.
+
+        Args:
+            operator: A FULLY_CONNECTED. Its kernel must be read by others of
+                its kind only, which become convolutions too.
+        """
+        subgraph, (source, kernel, *biases) = operator.subgraph, operator.inputs
+        graph = self._model.subgraphs[subgraph]
+        num_outputs, *_, num_inputs = map(int, graph.tensors[kernel].shape)
+        rows = int(np.prod(graph.tensors[source].shape)) // num_inputs
+        wide = self._copy_tensor(subgraph, source)
+        narrow = self._copy_tensor(subgraph, operator.outputs[0])
+        for index, shape in (
+            (wide, (1, rows, 1, num_inputs)),
+            (kernel, (num_outputs, 1, 1, num_inputs)),
+            (narrow, (1, rows, 1, num_outputs)),
+        ):
+            graph.tensors[index].shape = np.array(shape, np.int32)
+            graph.tensors[index].shapeSignature = None
+        given = [index for index in biases if index >= 0]
+        # Unlike FULLY_CONNECTED, a convolution of integers must have one.
+        bias = given[0] if given else self._zero_bias(subgraph, wide, kernel)
+        activation = operator.options["fusedActivationFunction"]
+        self.remove([operator])
+        at = operator.index
+        self._insert_reshape(subgraph, at, source, wide)
+        self._insert(
+            subgraph,
+            at + 1,
+            "CONV_2D",
+            [wide, kernel, bias],
+            narrow,
+            padding="VALID",
+            strideH=1,
+            strideW=1,
+            fusedActivationFunction=activation,
+        )
+        self._insert_reshape(subgraph, at + 2, narrow, operator.outputs[0])
+
+    def _zero_bias(self, subgraph: int, source: int, kernel: int) -> int:
+        """Adds the bias of a kernel that has none, with the scale of sums."""
+        tensors = self._model.subgraphs[subgraph].tensors
+        step = np.float32(tensors[source].quantization.scale[0])
+        scales = step * np.array(tensors[kernel].quantization.scale, np.float32)
+        zeros = np.zeros(tensors[kernel].shape[0], np.int32)
+        bias = self._add_constant(subgraph, b"bias_%d" % kernel, zeros)
+        self._write_tensor(subgraph, bias, Constant(zeros, scales, 0))
+        return bias
+
+    def _insert_reshape(
+        self, subgraph: int, position: int, source: int, result: int
+    ) -> None:
+        shape = self._model.subgraphs[subgraph].tensors[result].shape
+        self._insert(
+            subgraph, position, "RESHAPE", [source], result, newShape=shape
+        )
+
     def _insert(
         self,
         subgraph: int,
@@ -250,9 +306,11 @@ class Flatbuffer(FlatbufferReader):
         name: str,
         inputs: list[int],
         output: int,
+        **settings: Any,
     ) -> None:
         """Adds an operator in front of the one at that position."""
-        operator = new_operator(name, self._operator_code(name), inputs, output)
+        code = self._operator_code(name)
+        operator = new_operator(name, code, inputs, output, **settings)
         self._model.subgraphs[subgraph].operators.insert(position, operator)
 
     def _become_computed(self, tensor: schema.TensorT) -> None:
@@ -325,25 +383,21 @@ class Flatbuffer(FlatbufferReader):
         ]
         return sum(holder.buffer == buffer for holder in holders)
 
+    def _add_constant(
+        self, subgraph: int, name: bytes, values: np.ndarray
+    ) -> int:
+        """Adds a tensor of int32 numbers."""
+        tensor = schema.TensorT()
+        tensor.name, tensor.type = name, schema.TensorType.INT32
+        tensor.shape = np.array(values.shape, np.int32)
+        raw = np.frombuffer(values.tobytes(), np.uint8)
+        tensor.buffer = self._add_buffer(raw)
+        tensors = self._model.subgraphs[subgraph].tensors
+        tensors.append(tensor)
+        return len(tensors) - 1
+
     def _add_buffer(self, raw: np.ndarray) -> int:
         buffer = schema.BufferT()
         buffer.data = raw
         self._model.buffers.append(buffer)
         return len(self._model.buffers) - 1
-
-
-def _layer_part(name: bytes) -> bytes:
-    parts = name.split(b";")
-    # A fused normalization comes first, though the layer is the other's.
-    named = [
-        p for p in parts if b"/batchnorm/" not in p and b"Squeeze" not in p
-    ]
-    return (named or parts)[0]
-
-
-def _unique(name: bytes, taken: set[bytes]) -> bytes:
-    candidates = (
-        name,
-        *(b"%s_%d" % (name, i) for i in range(2, len(taken) + 3)),
-    )
-    return next(c for c in candidates if c not in taken)

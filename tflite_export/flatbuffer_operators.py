@@ -10,12 +10,21 @@ from ai_edge_litert import schema_py_generated as schema
 
 # Of the operators that the exporter adds: the first version that knows the
 # types it is given. DEQUANTIZE learned scales per channel late.
-OPERATOR_VERSIONS = {"DENSIFY": 1, "DEQUANTIZE": 5, "PAD": 1, "QUANTIZE": 2}
+OPERATOR_VERSIONS = {
+    "CONV_2D": 3,
+    "DENSIFY": 1,
+    "DEQUANTIZE": 5,
+    "PAD": 1,
+    "QUANTIZE": 2,
+    "RESHAPE": 1,
+}
 _OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
     "DENSIFY": "DensifyOptions",
     "DEQUANTIZE": "DequantizeOptions",
     "PAD": "PadOptions",
     "QUANTIZE": "QuantizeOptions",
+    "RESHAPE": "ReshapeOptions",
 }
 _ENUMERATIONS = {
     "padding": schema.Padding,
@@ -39,19 +48,24 @@ def read_options(operator: Any) -> dict[str, Any]:
     return options
 
 
-def write_option(operator: Any, name: str, value: str) -> None:
-    """Sets an enumeration, such as the padding, by the name of its value."""
-    setattr(operator.builtinOptions, name, getattr(_ENUMERATIONS[name], value))
+def write_option(operator: Any, name: str, value: Any) -> None:
+    """Sets an option; an enumeration, such as the padding, by a name."""
+    if name in _ENUMERATIONS:
+        value = getattr(_ENUMERATIONS[name], value)
+    setattr(operator.builtinOptions, name, value)
 
 
-def new_operator(name: str, code: int, inputs: list[int], output: int) -> Any:
-    """Returns an operator without settings.
+def new_operator(
+    name: str, code: int, inputs: list[int], output: int, **settings: Any
+) -> Any:
+    """Returns an operator.
 
     Args:
         name: One of `OPERATOR_VERSIONS`.
         code: The index of its code in the file.
         inputs: The tensors it reads.
         output: The tensor it computes.
+        **settings: Options by their names in the schema, enumerations by name.
     """
     operator = schema.OperatorT()
     operator.opcodeIndex = code
@@ -60,6 +74,8 @@ def new_operator(name: str, code: int, inputs: list[int], output: int) -> Any:
     options = _OPTIONS[name]
     operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
     operator.builtinOptions = getattr(schema, f"{options}T")()
+    for key, value in settings.items():
+        write_option(operator, key, value)
     return operator
 
 

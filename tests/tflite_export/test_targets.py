@@ -121,8 +121,8 @@ def test_microcontroller_export_writes_source_that_compiles(
         "struct Resolver {\n"
         "  int AddConv2D() { return 0; }\n"
         "  int AddDepthwiseConv2D() { return 0; }\n"
-        "  int AddFullyConnected() { return 0; }\n"
         "  int AddMean() { return 0; }\n"
+        "  int AddReshape() { return 0; }\n"
         "};\n"
         "int main() {\n"
         "  Resolver resolver;\n"
@@ -144,22 +144,24 @@ def test_microcontroller_export_writes_source_that_compiles(
 
 
 @needs_tflm
-def test_convolutions_on_a_microcontroller_equal_litert_bit_for_bit(
+def test_outputs_on_a_microcontroller_equal_litert_bit_for_bit(
     grid, export_grid_model, tmp_path, rng
 ):
-    model = keras.Sequential(
-        [
-            keras.Input((6, 6, 2)),
-            layers.Conv2D(8, 3, activation="relu"),
-            layers.DepthwiseConv2D(3, activation="relu"),
-            layers.Conv2D(4, 1),
-        ]
-    )
+    image = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 3, activation="relu")(image)
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    # As FULLY_CONNECTED, some of the 16 outputs would be one step away.
+    shared = layers.Dense(8)
+    rows = layers.Reshape((4, 8))(shared(shared(x)))
+    x = layers.Dense(60, activation="relu", use_bias=False)(rows)
+    x = layers.Dense(60, activation="relu")(layers.Flatten()(x))
+    model = keras.Model(image, [layers.Dense(40)(x), layers.Softmax()(x)])
+    trained = grid(model, rng)
 
-    result = export_grid_model(
-        model, grid(model, rng), tmp_path, target="tflm"
-    ).result
+    result = export_grid_model(model, trained, tmp_path, target="tflm").result
 
+    assert result.verification.num_tensors == len(trained)
+    assert "FULLY_CONNECTED" not in result.device.operators
     assert result.device.max_lsb == 0
     assert "equal to LiteRT's reference kernels" in str(result.device)
 

@@ -5,8 +5,8 @@ for bit; only FULLY_CONNECTED rounds otherwise. Both multiply the sum by
 `scale_in * scale_weights / scale_out`, as 31 bits and a shift. TFLM rounds the
 product to 32 bits and then, after the shift, again, as both do in
 convolutions; LiteRT's kernel rounds once. They differ by one step where the
-first rounding makes a tie, in a few outputs of a hundred, and no choice of
-scales avoids that: a shift of 0 would need outputs a thousandfold narrower.
+first rounding makes a tie, in a few outputs of a hundred. So a FULLY_CONNECTED
+is written as a convolution of 1x1, in which both agree.
 It reads dense weights only, or, with `DECODE`, indices into tables.
 """
 
@@ -81,6 +81,30 @@ class TflmReport:
             "flash_bytes": self.flash_bytes,
             "arena_bytes": self.arena_bytes,
         }
+
+
+def write_convolutions(file: Flatbuffer) -> None:
+    """Writes each FULLY_CONNECTED as a convolution, for equal outputs.
+
+    One whose kernel is computed, or read by another operator, stays; its
+    outputs are within one step.
+
+    Args:
+        file: The file; it is changed.
+    """
+    operators = file.operators
+    dense = [o for o in operators if o.name == "FULLY_CONNECTED"]
+    others = {
+        (operator.subgraph, index)
+        for operator in operators
+        if operator not in dense
+        for index in (*operator.inputs, *operator.outputs)
+    }
+    # From the last, since operators behind a changed one move.
+    for operator in reversed(dense):
+        kernel = (operator.subgraph, operator.inputs[1])
+        if kernel not in others and file.tensor(*kernel).data is not None:
+            file.replace_by_convolution(operator)
 
 
 def measure(
