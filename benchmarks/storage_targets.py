@@ -33,6 +33,7 @@ EXPORTS = (
     ("litert", "int8"),
     ("litert", "auto"),
     ("litert", "int4"),
+    ("tflm", "int8"),
     ("tflm", "lut"),
 )
 DATASETS = {"ds_cnn": "keywords", "resnet8": "shapes"}

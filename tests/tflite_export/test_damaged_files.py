@@ -5,6 +5,7 @@ import resource
 import struct
 import time
 
+import keras
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.representative import model_inputs
 from tflite_export.sparse_encoding import encode_sparse
 from tflite_export.storage import store_weights
-from tflite_export.targets import edgetpu, litert_sparse
+from tflite_export.targets import edgetpu, litert_sparse, tflm
 from tflite_export.verify import METADATA_NAME, compare
 from tflite_export.weight_sites import weight_sites
 
@@ -32,10 +33,24 @@ def data(dense_only):
     return file.to_bytes()
 
 
+@pytest.fixture
+def table_data(grid, export_grid_model, rng, tmp_path):
+    """A small file with look-up tables, 5 kB."""
+    pytest.importorskip("tflite_micro")
+    layer = keras.layers.Dense(64, name="dense")
+    model = keras.Sequential([keras.Input((64,)), layer])
+    codes = rng.integers(-1, 2, (64, 64)).astype(np.int8)
+    trained = grid(model, rng, codes={layer.kernel.path: codes})
+    options = {"target": "tflm", "weight_storage": "lut"}
+    result = export_grid_model(model, trained, tmp_path, **options).result
+    return result.path.read_bytes()
+
+
 def _read(path, data):
     """What inspect and the static checks do with the bytes of a file."""
     path.write_bytes(data)
     str(inspect(path))
+    tflm.decompress(data)
     edgetpu.check_file(data)
     litert_sparse.check_file(data)
     weight_sites(Flatbuffer(data))
@@ -64,12 +79,12 @@ def _mutated(rng, data):
 
 
 @pytest.mark.parametrize(
-    "num_mutations",
-    [1_000, pytest.param(10_000, marks=pytest.mark.slow)],
+    ("fixture", "num_mutations"), [("data", 10_000), ("table_data", 1_000)]
 )
 def test_mutated_files_are_read_or_refused(
-    data, tmp_path, no_larger_than, num_mutations
+    request, tmp_path, no_larger_than, fixture, num_mutations
 ):
+    data = request.getfixturevalue(fixture)
     rng = np.random.default_rng(SEED)
     path = tmp_path / "model.tflite"
     num_refused = 0
