@@ -19,7 +19,12 @@ COLUMNS = {
     "integer": "operators left in float",
     "litert": "LiteRT against Keras: max and 99 % LSB, top-1 agreement",
     "vela": "operators on the Ethos-U55's NPU",
+    "parity": "convolutional networks with trained ranges: outputs within one "
+    "step of Keras, and top-1 agreement",
+    "jax": "the first four columns on Keras's JAX backend",
 }
+# Those of a process of its own, with that backend.
+JAX_COLUMNS = ("identity", "fit", "keras_file", "strip")
 CLASSES = 10
 VOCABULARY = 50
 

@@ -1,6 +1,9 @@
-"""Measures one row of the coverage table: `python coverage_row.py NAME`.
+"""Measures one row of the coverage table.
 
-Prints one JSON object: a cell for each column, `{"ok", "value", "reason"}`.
+    python coverage_row.py NAME FILE
+
+Writes one JSON object: a cell for each column, `{"ok", "value", "reason"}`.
+On the JAX backend, those of the training half only.
 """
 
 import json
@@ -11,7 +14,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from coverage_models import ROWS, samples
+from coverage_models import JAX_COLUMNS, ROWS, samples
+from coverage_parity import measure_parity
 
 import codeq_keras
 import tflite_export
@@ -44,6 +48,11 @@ def measure(name: str) -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as folder:
         state["folder"] = Path(folder)
         for column, step in STEPS.items():
+            if keras.backend.backend() == "jax" and column not in JAX_COLUMNS:
+                continue
+            if not row.is_convolutional and column == "parity":
+                cells[column] = _cell(True, "-", "")
+                continue
             if any(needed not in state for needed in step.needs):
                 cells[column] = _cell(False, "-", "an earlier step failed")
                 continue
@@ -275,6 +284,11 @@ def _vela(state):
     return share == 1, f"{share:.1%}" + (f" (CPU: {names})" if names else "")
 
 
+def _parity(state):
+    path = state["folder"] / "ranged.tflite"
+    return measure_parity(state["model"], path, prepare=_like_trained)
+
+
 class Step:
     """What a column runs, and what it needs of earlier ones."""
 
@@ -293,6 +307,7 @@ STEPS = {
     "integer": Step(_integer, "result"),
     "litert": Step(_litert, "result"),
     "vela": Step(_vela, "result"),
+    "parity": Step(_parity, "result"),
 }
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ PATHS = [HERE, HERE.parent / "support", ROOT / "benchmarks"]
 sys.path[:0] = [str(path) for path in PATHS]
 TABLE = ROOT / "docs" / "coverage.json"
 TIME_LIMIT_S = 3600
-PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "ethos-u-vela")
+PACKAGES = ("keras", "tensorflow", "jax", "ai-edge-litert", "ethos-u-vela")
 
 
 def main() -> None:
@@ -57,7 +57,33 @@ def is_red(cell: object) -> bool:
 
 
 def run_row(name: str) -> dict:
-    """Measures a row in a child, whose memory is free afterwards."""
+    """Measures a row in children, whose memory is free afterwards."""
+    from coverage_models import JAX_COLUMNS
+
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+    }
+    cells = run_child(name, "tensorflow")
+    on_jax = run_child(name, "jax")
+    red = {
+        column: on_jax.get(column, {}).get("reason", "not measured")
+        for column in JAX_COLUMNS
+        if not on_jax.get(column, {}).get("ok")
+    }
+    total = len(JAX_COLUMNS)
+    jax = {
+        "ok": not red,
+        "value": f"{total - len(red)}/{total}",
+        "reason": "; ".join(
+            f"{column}: {text}" for column, text in red.items()
+        ),
+    }
+    return facts | cells | {"jax": jax}
+
+
+def run_child(name: str, backend: str) -> dict:
+    """Returns the cells that a backend measures."""
     paths = os.pathsep.join(
         [*map(str, PATHS), os.environ.get("PYTHONPATH", "")]
     )
@@ -65,12 +91,8 @@ def run_row(name: str) -> dict:
         **os.environ,
         "PYTHONPATH": paths.rstrip(os.pathsep),
         "CUDA_VISIBLE_DEVICES": "-1",
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
     }
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "row.json")
@@ -85,12 +107,13 @@ def run_row(name: str) -> dict:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return facts | {"identity": _failure(f"over {TIME_LIMIT_S} s")}
+            return {"identity": _failure(f"over {TIME_LIMIT_S} s")}
         if not result.exists():
             log = child.stderr.strip().splitlines() or ["no message"]
             reason = f"process ended with {child.returncode}: {log[-1]}"
-            return facts | {"identity": _failure(reason)}
-        return facts | json.loads(result.read_text())
+            return {"identity": _failure(reason)}
+        cells: dict = json.loads(result.read_text())
+        return cells
 
 
 def _failure(reason: str) -> dict:

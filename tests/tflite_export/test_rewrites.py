@@ -156,6 +156,7 @@ GROUP_NORM = (layers.GroupNormalization, NegationFreeGroupNormalization)
         (LAYER_NORM, {"axis": 1}),
         (LAYER_NORM, {"axis": (1, 2)}),
         (LAYER_NORM, {"axis": [2], "scale": False}),
+        (LAYER_NORM, {"axis": 3}),
         (GROUP_NORM, {"groups": 2}),
         (GROUP_NORM, {"groups": -1, "center": False}),
         (GROUP_NORM, {"groups": 2, "axis": 1}),
@@ -163,7 +164,8 @@ GROUP_NORM = (layers.GroupNormalization, NegationFreeGroupNormalization)
     ids=str,
 )
 def test_negation_free_normalization_computes_the_same(classes, options, rng):
-    x = rng.normal(2, 3, (2, 4, 6)).astype("float32")
+    shape = (2, 3, 4, 6) if options.get("axis") == 3 else (2, 4, 6)
+    x = rng.normal(2, 3, shape).astype("float32")
     expected, actual = (cls(epsilon=1e-2, **options) for cls in classes)
     expected.build(x.shape)
     actual.build(x.shape)

@@ -81,6 +81,23 @@ def test_operator_that_falls_back_to_the_cpu_is_named_and_refused():
     assert "falls back to the CPU" in str(report)
 
 
+@needs_vela
+def test_layer_normalization_of_an_image_runs_on_the_npu():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 2)),
+            layers.Conv2D(16, 1),
+            layers.LayerNormalization(),
+        ]
+    )
+
+    report = check(model, target="ethos-u")
+
+    # Vela has no MEAN over the channels of a tensor of rank 4.
+    assert report.placement["NPU"]["MEAN"] == 2
+    assert report.is_ok
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class Floor(layers.Layer):
     """An operator that neither Vela nor the Edge TPU has."""

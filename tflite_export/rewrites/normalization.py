@@ -63,6 +63,10 @@ class NegationFreeLayerNormalization(keras.layers.LayerNormalization):
         x = ops.cast(
             inputs, keras.backend.result_type(self.compute_dtype, "float32")
         )
+        shape = ops.shape(x)
+        if rank == 4 and axes == [3]:
+            # Vela computes no mean over the channels of an image.
+            x, axes = ops.reshape(x, (shape[0], -1, shape[3])), [2]
         x = _normalized(
             x,
             self.gamma,
@@ -71,7 +75,7 @@ class NegationFreeLayerNormalization(keras.layers.LayerNormalization):
             shape=[n if i in axes else 1 for i, n in enumerate(x.shape)],
             epsilon=self.epsilon,
         )
-        return ops.cast(x, self.compute_dtype)
+        return ops.cast(ops.reshape(x, shape), self.compute_dtype)
 
 
 class NegationFreeGroupNormalization(keras.layers.GroupNormalization):
