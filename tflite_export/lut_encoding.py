@@ -15,6 +15,8 @@ MAX_INDEX_BITS = 7
 _LUT = 0
 _VERSION = 1
 _PER_TENSOR_AXIS = 15
+# Where the header has the distance of two tables.
+_STRIDE = 6
 
 
 def decode_lut(
@@ -63,6 +65,8 @@ def decode_lut(
             raise _fault(f"axis must be one of shape {shape}", axis)
         num_tables = channel_shape[axis] = shape[axis]
     values: np.ndarray = tables[HEADER_BYTES:].view(np.int8)
+    if axis == _PER_TENSOR_AXIS and stride == 0:
+        stride = values.size  # One table, see `share_table`.
     if values.size != num_tables * stride or indices.max() >= stride:
         raise _fault(
             f"{num_tables} tables of {stride} values must hold all indices",
@@ -71,6 +75,21 @@ def decode_lut(
     channel = np.arange(num_tables).reshape(channel_shape)
     dense: np.ndarray = values.reshape(num_tables, stride)[channel, indices]
     return dense
+
+
+def share_table(tables: np.ndarray) -> np.ndarray:
+    """Returns tables such that each channel reads the only one, if it is one.
+
+    The runtime moves on to the next table with each scale of the tensor,
+    whatever the axis in the header; with a stride of 0 that is the same one.
+
+    Args:
+        tables: Bytes of shape `(m,)`, as of `decode_lut`.
+    """
+    shared = tables.copy()
+    if _header(tables)[2] == _PER_TENSOR_AXIS:
+        shared[_STRIDE] = 0
+    return shared
 
 
 def _header(tables: np.ndarray) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export.lut_encoding import HEADER_BYTES, decode_lut
+from tflite_export.lut_encoding import HEADER_BYTES, decode_lut, share_table
 
 _PER_TENSOR = 15
 
@@ -55,6 +55,9 @@ def test_decode_is_the_inverse_of_the_format(data, index_bits, shape):
     decoded = decode_lut(encoded, ancillary, shape=tuple(shape))
     assert np.array_equal(decoded, codes)
     assert decoded.dtype == np.int8
+    shared = share_table(ancillary)
+    decoded = decode_lut(encoded, shared, shape=tuple(shape))
+    assert np.array_equal(decoded, codes)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,15 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tflite_export import interpreter
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.lut_encoding import DECODE, MAX_INDEX_BITS
+from tflite_export.flatbuffer_reader import NO_SCALES
+from tflite_export.graph import Constant, InputSite
+from tflite_export.lut_encoding import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.sandbox import run_script
 from tflite_export.targets.findings import (
     CheckReport,
@@ -159,8 +161,8 @@ def measure(
 def compress(data: bytes) -> tuple[bytes, list[str]]:
     """Replaces weights by indices into tables, where that is smaller.
 
-    Each output channel gets a table of its values. A `DECODE` operator unpacks
-    the weights into the arena before each use.
+    A tensor gets a table of its values, or one for each output channel. A
+    `DECODE` operator unpacks the weights into the arena before each use.
 
     Args:
         data: A file with dense int8 weights.
@@ -183,7 +185,7 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
         {
             "subgraph": subgraph,
             "tensor": tensor,
-            "compression": [{"lut": _lut(site)}],
+            "compression": [{"lut": _lookup(site).request(site)}],
         }
         for (subgraph, tensor), site in chosen.items()
     ]
@@ -193,6 +195,7 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     # The tool leaves scales on the packed bytes, which nothing reads, and
     # writes equal vectors again and again.
     compressed = Flatbuffer(outputs["model"].tobytes())
+    _share_tables(compressed)
     compressed.drop_scales(_packed(compressed))
     compressed.shorten_names()
     return compressed.to_bytes(), names
@@ -239,13 +242,11 @@ def table_saving(site: WeightSite) -> int:
     Args:
         site: The weights; negative if they are smaller as they are.
     """
-    index_bits = _index_bits(site)
-    if index_bits > MAX_INDEX_BITS:
+    lookup = _lookup(site)
+    if lookup.index_bits > MAX_INDEX_BITS:
         return -1
-    num_channels = len(_channels(site))
     size = site.tensor.size_bytes
-    tables = num_channels * 2**index_bits
-    return size - (size * index_bits // 8 + tables + TABLE_OVERHEAD_BYTES)
+    return size - (lookup.num_bytes(size) + TABLE_OVERHEAD_BYTES)
 
 
 def check_file(data: bytes) -> CheckReport:
@@ -324,23 +325,55 @@ def _require_close(file: Flatbuffer, max_lsb: int) -> None:
         )
 
 
-def _lut(site: WeightSite) -> dict[str, Any]:
-    mode: dict[str, Any] = {"per_tensor": None}
+class _Lookup(NamedTuple):
+    """How a tensor becomes indices into tables."""
+
+    index_bits: int
+    num_tables: int
+
+    def num_bytes(self, num_weights: int) -> int:
+        """Returns the size of indices and tables, without headers."""
+        indices = num_weights * self.index_bits // 8
+        return indices + self.num_tables * 2**self.index_bits
+
+    def request(self, site: WeightSite) -> dict[str, Any]:
+        """Returns what `tflite_micro` is asked for."""
+        mode: dict[str, Any] = {"per_tensor": None}
+        if self.num_tables > 1:
+            mode = {"per_channel": {"axis": site.tensor.axis}}
+        return {"index_bitwidth": self.index_bits, **mode}
+
+
+def _lookup(site: WeightSite) -> _Lookup:
+    """The smaller one of one table and a table for each channel."""
+    codes = site.slot.codes
+    options = [_Lookup(_index_bits(codes), 1)]
     if site.tensor.scales.size > 1:
-        # One table for a tensor with several scales gives wrong outputs.
-        mode = {"per_channel": {"axis": site.tensor.axis}}
-    return {"index_bitwidth": _index_bits(site), **mode}
+        rows = np.moveaxis(codes, site.tensor.axis, 0)
+        index_bits = max(_index_bits(row) for row in rows)
+        options.append(_Lookup(index_bits, len(rows)))
+    fitting = [o for o in options if o.index_bits <= MAX_INDEX_BITS]
+    return min(fitting or options, key=lambda o: o.num_bytes(codes.size))
 
 
-def _index_bits(site: WeightSite) -> int:
-    num_values = max(np.unique(row).size for row in _channels(site))
-    return max((num_values - 1).bit_length(), 1)
+def _index_bits(codes: np.ndarray) -> int:
+    return max((np.unique(codes).size - 1).bit_length(), 1)
 
 
-def _channels(site: WeightSite) -> list[np.ndarray]:
-    if site.tensor.scales.size <= 1:
-        return [site.slot.codes.ravel()]
-    return list(np.moveaxis(site.slot.codes, site.tensor.axis, 0))
+def _share_tables(file: Flatbuffer) -> None:
+    """Makes tables that are for a whole tensor right where it has scales."""
+    shared = {}
+    for operator in file.operators:
+        if operator.name != DECODE:
+            continue
+        # Indices and tables in turn.
+        for position in range(1, len(operator.inputs), 2):
+            index = operator.inputs[position]
+            tables = file.tensor(operator.subgraph, index).data
+            if tables is not None:
+                site = InputSite(operator.subgraph, operator.index, position)
+                shared[site] = Constant(share_table(tables), NO_SCALES, 0)
+    file.replace_inputs(shared)
 
 
 def _require_package() -> None:
