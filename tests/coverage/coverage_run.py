@@ -146,7 +146,10 @@ def render(table: dict[str, dict]) -> str:
     for name, row in table.items():
         cells = [name]
         for column in COLUMNS:
-            cell = row.get(column, {"ok": False, "value": "-", "reason": ""})
+            cell = row.get(column)
+            if cell is None:
+                cells.append("not measured")
+                continue
             cells.append(("✓ " if cell["ok"] else "✗ ") + cell["value"])
             if not cell["ok"] and cell["reason"]:
                 reason = " ".join(cell["reason"].split())
