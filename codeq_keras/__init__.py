@@ -17,7 +17,10 @@ from codeq_keras.annotate import (
     quantize_annotate_model,
     quantize_apply,
 )
-from codeq_keras.batch_norm import reestimate_batch_norm
+from codeq_keras.batch_norm import (
+    BatchNormReestimation,
+    reestimate_batch_norm,
+)
 from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import (
@@ -34,6 +37,7 @@ from codeq_keras.report import CompressionReport, report
 __all__ = [
     "ActivationQuantizer",
     "ActivationRange",
+    "BatchNormReestimation",
     "CoDeQConfig",
     "CompressionBudget",
     "CompressionLogger",
