@@ -6,7 +6,8 @@ Modules: `ops` (pure functions), `quantizer` and `logit` (trained state),
 `graph`, `expansion`, `placement`, `activation` and `activation_graph`
 (activations: a model as a list of calls, where they are quantized, and how),
 `schedule` and `regularizer` (what drives
-the training), `callbacks` (budget and logs), `batch_norm`, and `metrics`,
+the training), `callbacks` (budget and logs), `batch_norm`, `distillation` and
+`pareto` (what a training may add), and `metrics`,
 `report` and `plot` (what came of it).
 """
 
@@ -23,6 +24,7 @@ from codeq_keras.batch_norm import (
 )
 from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
+from codeq_keras.distillation import Distillation
 from codeq_keras.model import (
     QuantizedModel,
     activation_ranges,
@@ -44,6 +46,7 @@ __all__ = [
     "CompressionRegularizer",
     "CompressionReport",
     "DeadZoneQuantizer",
+    "Distillation",
     "QuantizedModel",
     "QuantizedWeight",
     "activation_ranges",
