@@ -121,9 +121,10 @@ def test_other_losses_need_a_distance(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
     qmodel.compile("sgd", "mse")
     x = data[0]
+    y = cnn.predict(x, verbose=0)
 
     with pytest.raises(ValueError, match="Give another as"):
-        qmodel.fit(x, cnn.predict(x, verbose=0), verbose=0, callbacks=[Distillation(cnn)])
+        qmodel.fit(x, y, verbose=0, callbacks=[Distillation(cnn)])
 
 
 def test_plain_model_is_refused(cnn, data):
