@@ -32,6 +32,7 @@ from codeq_keras.model import (
     quantized_weights,
     strip_quantizers,
 )
+from codeq_keras.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.report import CompressionReport, report
@@ -47,6 +48,8 @@ __all__ = [
     "CompressionReport",
     "DeadZoneQuantizer",
     "Distillation",
+    "ParetoCheckpoint",
+    "ParetoPoint",
     "QuantizedModel",
     "QuantizedWeight",
     "activation_ranges",
