@@ -6,7 +6,8 @@ Modules: `ops` (pure functions), `quantizer` and `logit` (trained state),
 `graph`, `expansion`, `placement`, `activation` and `activation_graph`
 (activations: a model as a list of calls, where they are quantized, and how),
 `schedule` and `regularizer` (what drives
-the training), `callbacks` (budget and logs), `batch_norm`, and `metrics`,
+the training), `callbacks` (budget and logs), `batch_norm`, `distillation` and
+`pareto` (what a training may add), and `metrics`,
 `report` and `plot` (what came of it).
 """
 
@@ -17,9 +18,13 @@ from codeq_keras.annotate import (
     quantize_annotate_model,
     quantize_apply,
 )
-from codeq_keras.batch_norm import reestimate_batch_norm
+from codeq_keras.batch_norm import (
+    BatchNormReestimation,
+    reestimate_batch_norm,
+)
 from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
+from codeq_keras.distillation import Distillation
 from codeq_keras.model import (
     QuantizedModel,
     activation_ranges,
@@ -27,6 +32,7 @@ from codeq_keras.model import (
     quantized_weights,
     strip_quantizers,
 )
+from codeq_keras.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.report import CompressionReport, report
@@ -34,12 +40,16 @@ from codeq_keras.report import CompressionReport, report
 __all__ = [
     "ActivationQuantizer",
     "ActivationRange",
+    "BatchNormReestimation",
     "CoDeQConfig",
     "CompressionBudget",
     "CompressionLogger",
     "CompressionRegularizer",
     "CompressionReport",
     "DeadZoneQuantizer",
+    "Distillation",
+    "ParetoCheckpoint",
+    "ParetoPoint",
     "QuantizedModel",
     "QuantizedWeight",
     "activation_ranges",

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from codeq_keras import metrics
+from codeq_keras.config import check_patterns, first_match
 from codeq_keras.model import QuantizedModel, check_quantized
 from codeq_keras.report import kernel_costs, summarize
 
@@ -91,21 +93,29 @@ class CompressionBudget(CompressionLogger):
             `size_bytes` of `codeq_keras.report`, estimated as
             `codeq_keras.metrics.size_bytes` says. Kernels left in float take
             4 bytes a weight of it; biases are not included.
+        max_sparsity: Largest fraction of zeros in any one kernel, in (0, 1):
+            a float for all, or a map from a regular expression, searched in
+            the path of a kernel such as `"block1/conv/kernel"`, to a float;
+            the first match wins, kernels without one are not limited. What a
+            limited kernel must keep, the others give. Held within 0.5 points.
 
     Raises:
-        ValueError: If not exactly one budget in its range is given; at the
+        ValueError: If not exactly one budget in its range is given, or
+            `sparsity` is above the `max_sparsity` of all kernels; at the
             beginning of `fit`, if the model is not a quantized one, a kernel
-            is on `level_grid="paper"`, or `relative_bops` meets a kernel
-            whose multiply-accumulates are not known.
+            is on `level_grid="paper"`, a key of `max_sparsity` matches no
+            kernel, or `relative_bops` meets a kernel whose
+            multiply-accumulates are not known.
 
     Warns:
-        UserWarning: At the end of `fit`, if the budget was missed, with what
-            was reached and why.
+        UserWarning: At the end of `fit`, if the budget or `max_sparsity` was
+            missed, with what was reached and why.
 
     Example:
 
     >>> CompressionBudget(relative_bops=0.05).target
     0.05
+    >>> budget = CompressionBudget(sparsity=0.8, max_sparsity={"head": 0.5})
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
@@ -119,6 +129,7 @@ class CompressionBudget(CompressionLogger):
         sparsity: float | None = None,
         bits_per_weight: float | None = None,
         size_bytes: float | None = None,
+        max_sparsity: float | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         budgets = {
@@ -139,6 +150,28 @@ class CompressionBudget(CompressionLogger):
                 f"`{self.name}` must be in (0, {_LIMITS[self.name]:g}). "
                 f"Received: {self.name}={self.target!r}"
             )
+        self.max_sparsity = max_sparsity
+        self._check_max_sparsity()
+
+    def _check_max_sparsity(self) -> None:
+        """Raises a ValueError for limits out of range, or at odds."""
+        limits = self.max_sparsity
+        if limits is None:
+            return
+        values = limits.values() if isinstance(limits, Mapping) else [limits]
+        if not all(0 < value < 1 for value in values):
+            raise ValueError(
+                "`max_sparsity` must be in (0, 1), or a map from regular "
+                f"expressions to such numbers. Received: max_sparsity={limits}"
+            )
+        if isinstance(limits, Mapping) or self.name != "sparsity":
+            return
+        if self.target > limits:
+            raise ValueError(
+                "`sparsity` must not be above `max_sparsity`: the whole "
+                "cannot have more zeros than each of its parts. Received: "
+                f"sparsity={self.target}, max_sparsity={limits}"
+            )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
@@ -152,6 +185,7 @@ class CompressionBudget(CompressionLogger):
                 f"{unknown}. Build the model with a fixed input shape, or "
                 "give another budget instead."
             )
+        min_densities = self._min_densities()
         costs = kernel_costs(self.model)
         start = float(metrics.MEASURES[self.name](costs))
         if start == 0 or not any(self.model.quantizers):
@@ -165,9 +199,14 @@ class CompressionBudget(CompressionLogger):
             )
         self._num_steps = 0
         self._trained_costs: list[metrics.KernelCost] | None = None
-        limit = self._limit()
+        # Below what is possible, the penalty would only drown the task.
+        least = self._least(costs, min_densities)
+        limit = max(self._limit(), float(metrics.MEASURES[self.name](least)))
         self.model.regularizer.set_budget(
-            self.name, start=max(start, limit), target=limit
+            self.name,
+            start=max(start, limit),
+            target=limit,
+            min_densities=min_densities if any(min_densities) else (),
         )
         self.model.make_train_function(force=True)
 
@@ -211,6 +250,7 @@ class CompressionBudget(CompressionLogger):
         restores the weights of an earlier epoch changes what was reached.
         """
         costs = kernel_costs(self.model)
+        self._warn_of_layers(costs)
         if self._is_met(costs):
             return
         value = summarize(self.model)[self.name]
@@ -219,6 +259,42 @@ class CompressionBudget(CompressionLogger):
             f"{self.name} is {value:.6g}. {self._reason(costs)}",
             stacklevel=2,
         )
+
+    def _warn_of_layers(self, costs: list[metrics.KernelCost]) -> None:
+        """Warns of kernels with more zeros than `max_sparsity` allows."""
+        slack = _TOLERANCES["sparsity"]
+        exceeded = [
+            f"{kernel.path!r} has {1 - cost.density:.1%} zeros"
+            for kernel, cost, least in zip(
+                self.model.kernels, costs, self._min_densities(), strict=True
+            )
+            # A single weight can be more than the slack.
+            if cost.density < least - max(slack, 1 / kernel.num_weights)
+        ]
+        if exceeded:
+            warnings.warn(
+                f"`max_sparsity={self.max_sparsity}` was exceeded: "
+                f"{'; '.join(exceeded)}. Weights that round to zero are no "
+                "matter of the budget: give the kernel more bits, or the grid "
+                "'dead_zone'. Otherwise train for more steps.",
+                stacklevel=3,
+            )
+
+    def _min_densities(self) -> list[float]:
+        """The least density of each kernel; 0 where there is no limit."""
+        limits = self.max_sparsity
+        if limits is None:
+            limits = {}
+        elif not isinstance(limits, Mapping):
+            limits = {"": limits}
+        paths = [kernel.path for kernel in self.model.kernels]
+        check_patterns("max_sparsity", limits, paths)
+        return [
+            0.0 if quantizer is None else 1.0 - first_match(path, limits, 1.0)
+            for path, quantizer in zip(
+                paths, self.model.quantizers, strict=True
+            )
+        ]
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), self.name)
@@ -232,19 +308,43 @@ class CompressionBudget(CompressionLogger):
         cost = float(metrics.MEASURES[self.name](costs))
         return cost <= limit + max(_TOLERANCES[self.name], 0.01 * limit)
 
+    def _value(self, costs: list[metrics.KernelCost]) -> float:
+        """The measure under the name it is given by."""
+        cost = float(metrics.MEASURES[self.name](costs))
+        return 1.0 - cost if self.name == "sparsity" else cost
+
+    def _least(
+        self, costs: list[metrics.KernelCost], densities: list[float]
+    ) -> list[metrics.KernelCost]:
+        """The costs at these densities and the fewest bits."""
+        result = []
+        for cost, density, quantizer in zip(
+            costs, densities, self.model.quantizers, strict=True
+        ):
+            if quantizer is not None:
+                config, bits = quantizer.config, cost.bit_width
+                if config.bit_width == "learned":
+                    bits = config.min_bit_width
+                cost = dataclasses.replace(
+                    cost, density=density, bit_width=bits
+                )
+            result.append(cost)
+        return result
+
     def _reason(self, costs: list[metrics.KernelCost]) -> str:
-        least = [
-            dataclasses.replace(cost, density=0.0)
-            if cost.is_quantized
-            else cost
-            for cost in costs
-        ]
-        floor = float(metrics.MEASURES[self.name](least))
-        if floor > self._limit():
+        empty = self._least(costs, [0.0] * len(costs))
+        if not self._is_met(empty):
             return (
                 f"With every quantized weight at zero it would still be "
-                f"{floor:.6g}: kernels left in float, and scales, cost that "
-                "much. Quantize more kernels, or allow more."
+                f"{self._value(empty):.6g}: kernels left in float, and "
+                "scales, cost that much. Quantize more kernels, or allow more."
+            )
+        least = self._least(costs, self._min_densities())
+        if not self._is_met(least):
+            return (
+                "With all the zeros that `max_sparsity` allows it would be "
+                f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
+                "a larger budget."
             )
         trained = self._trained_costs
         if trained is not None and self._is_met(trained):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -152,18 +152,32 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
                 "`config`, not in `overrides`. Received: "
                 f"{pattern!r}: {rule!r}"
             )
+    check_patterns("overrides", overrides, paths)
+
+
+def check_patterns(
+    name: str, patterns: Iterable[str], paths: Sequence[str]
+) -> None:
+    """Raises a ValueError for a key that is malformed or matches nothing.
+
+    Args:
+        name: The argument that the keys are of.
+        patterns: Its keys, regular expressions.
+        paths: Paths of all kernels of the model.
+    """
+    for pattern in patterns:
         try:
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
             raise ValueError(
-                "The keys of `overrides` must be regular expressions. "
+                f"The keys of `{name}` must be regular expressions. "
                 f"Received: {pattern!r} ({error})"
             ) from error
         if not found:
             raise ValueError(
-                "Every key of `overrides` must match the path of at least one "
+                f"Every key of `{name}` must match the path of at least one "
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
-                f"this model are {paths}"
+                f"this model are {list(paths)}"
             )
 
 
@@ -177,10 +191,21 @@ def config_for(
         config: The config where no rule matches.
         overrides: Map from regular expression to config, or None to skip.
     """
-    for pattern, rule in overrides.items():
+    return first_match(path, overrides, config)
+
+
+def first_match(path: str, rules: Mapping[str, Any], default: Any) -> Any:
+    """Returns the value of the first rule that matches `path`.
+
+    Args:
+        path: Path of a kernel.
+        rules: Map from regular expression, searched in `path`, to a value.
+        default: The value where no rule matches.
+    """
+    for pattern, value in rules.items():
         if re.search(pattern, path):
-            return rule
-    return config
+            return value
+    return default
 
 
 def _is_bit_width(value: Any) -> bool:

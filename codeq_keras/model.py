@@ -1,6 +1,6 @@
 """quantize_model and its inverse strip_quantizers. No training code."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -90,6 +90,8 @@ class QuantizedModel(keras.Model):
         self.kernels = tuple(find_kernels(latent_model))
         check_overrides(self.overrides, [k.path for k in self.kernels])
         self.quantizers = [self._make_quantizer(k) for k in self.kernels]
+        # Set by callbacks for one training, see `compute_loss`.
+        self.training_loss: Callable[..., Any] | None = None
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if self.config.activation_bit_width is not None:
@@ -150,6 +152,20 @@ class QuantizedModel(keras.Model):
             )
         return self.activation_graph(inputs, training=training)
 
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns Keras's loss; in training, `training_loss` is added."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and self.training_loss is not None:
+            loss = loss + self.training_loss(x, y_pred, sample_weight)
+        return loss
+
     def fit(
         self,
         x: Any = None,
@@ -180,8 +196,9 @@ class QuantizedModel(keras.Model):
             )
         finally:
             # Also after an interrupt: a budget lasts for one training.
-            if self.regularizer.budget is not None:
+            if self.regularizer.budget is not None or self.training_loss:
                 self.regularizer.set_budget(None)
+                self.training_loss = None
                 self.make_train_function(force=True)
         for callback in callbacks:
             if hasattr(callback, "on_fit_end"):

@@ -1,6 +1,7 @@
-"""Draws a CompressionReport with matplotlib. Computes nothing."""
+"""Draws reports and Pareto fronts with matplotlib. Computes nothing."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,18 +28,12 @@ def plot_report(
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "`report(...).plot` needs matplotlib. Install it with "
-            "`pip install codeq-keras[plot]`."
-        ) from error
+    figure_class = _figure_class()
     quantized = [k for k in report.layers if k.is_quantized]
     largest = sorted(quantized, key=lambda k: -k.num_weights)
     shown = largest[:_MAX_HISTOGRAMS]
     rows = -(-len(shown) // 2)
-    figure = Figure(figsize=(10, 4.5 + 2.2 * rows), layout="constrained")
+    figure = figure_class(figsize=(10, 4.5 + 2.2 * rows), layout="constrained")
     grid = figure.add_gridspec(2 + rows, 2, height_ratios=[1.2, 1, *[1] * rows])
     sparsity = figure.add_subplot(grid[0, :])
     bits = figure.add_subplot(grid[1, :], sharex=sparsity)
@@ -53,6 +48,46 @@ def plot_report(
         if index == 0:
             axes.legend(fontsize=7, loc="upper right")
     figure.savefig(path, dpi=120)
+
+
+def plot_points(
+    points: Sequence[tuple[float, float]],
+    path: str | os.PathLike[str],
+    *,
+    label: str,
+) -> None:
+    """Writes a metric against relative BOPs.
+
+    Args:
+        points: Pairs of relative BOPs and metric.
+        path: File to write; its suffix chooses the format.
+        label: Name of the metric.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure = _figure_class()(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(
+        [100 * bops for bops, _ in points],
+        [metric for _, metric in points],
+        marker="o",
+    )
+    axes.set_xlabel("relative BOPs, %")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`plot` needs matplotlib. Install it with "
+            "`pip install codeq-keras[plot]`."
+        ) from error
+    return Figure
 
 
 def _title(report: "CompressionReport") -> str:

@@ -1,5 +1,6 @@
 """CompressionRegularizer: sums the compression penalties into the loss."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from codeq_keras.quantizer import DeadZoneQuantizer
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
 _BUDGET_STRENGTH = 100.0
 
-# Aims half a percent below the budget, so that noise ends inside it.
+# Aims half a percent below the budget, and as much above the least density of
+# a kernel, so that noise ends inside.
 _MARGIN = 0.995
 
 # The budget tightens over this fraction of the training, then stays.
@@ -112,6 +114,7 @@ class CompressionRegularizer(keras.layers.Layer):
                     f"Received: {name}={value!r}"
                 )
         self.budget: str | None = None
+        self.min_densities: tuple[float, ...] = ()
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -125,7 +128,12 @@ class CompressionRegularizer(keras.layers.Layer):
         self.built = True
 
     def set_budget(
-        self, budget: str | None, *, start: float = 1.0, target: float = 1.0
+        self,
+        budget: str | None,
+        *,
+        start: float = 1.0,
+        target: float = 1.0,
+        min_densities: Sequence[float] = (),
     ) -> None:
         """Switches the budget penalty on, or off with None.
 
@@ -136,8 +144,12 @@ class CompressionRegularizer(keras.layers.Layer):
             budget: A key of `codeq_keras.metrics.MEASURES`, or None.
             start: The measure of the model now, > 0.
             target: What it shall be, > 0.
+            min_densities: One per kernel: the density below which the budget
+                does not push it and a penalty of its own pushes back. 0 for
+                no limit; empty for none at all.
         """
         self.budget = budget
+        self.min_densities = tuple(min_densities)
         self.log_start.assign(ops.log(start))
         self.log_target.assign(ops.log(_MARGIN * target))
 
@@ -172,9 +184,32 @@ class CompressionRegularizer(keras.layers.Layer):
                 density = metrics.density(costs)
                 terms.append(self.density_penalty * density)
             if self.budget:
-                current = metrics.MEASURES[self.budget](costs)
-                terms.append(self._budget_penalty(current, progress))
+                terms += self._budget_penalties(costs, progress)
         return sum(terms) if terms else None
+
+    def _budget_penalties(
+        self, costs: Sequence[metrics.KernelCost], progress: Any
+    ) -> list[Any]:
+        """The penalty of the budget, and of each kernel with a least density.
+
+        The budget sees a kernel at its least density as one that has no more
+        to give, so that it turns to the others instead of pushing against the
+        second penalty.
+        """
+        terms = []
+        costs = list(costs)
+        for index, min_density in enumerate(self.min_densities):
+            if min_density == 0:
+                continue
+            limit = min(min_density / _MARGIN, 1.0)
+            density = costs[index].density
+            costs[index] = dataclasses.replace(
+                costs[index], density=ops.maximum(density, limit)
+            )
+            shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
+            terms.append(_BUDGET_STRENGTH * shortfall**2)
+        current = metrics.MEASURES[self.budget or ""](costs)
+        return [self._budget_penalty(current, progress), *terms]
 
     def _budget_penalty(self, current: Any, progress: Any) -> Any:
         remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3

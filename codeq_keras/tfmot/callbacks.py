@@ -1,5 +1,6 @@
 """CompressionBudget and CompressionLogger for `tf_keras`'s `fit`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -93,6 +94,7 @@ class CompressionBudget(CompressionLogger):
         sparsity: Fraction of zeros among the quantized weights, in (0, 1).
         bits_per_weight: As in `codeq_keras.CompressionBudget`.
         size_bytes: As in `codeq_keras.CompressionBudget`.
+        max_sparsity: As in `codeq_keras.CompressionBudget`.
 
     Raises:
         ValueError: If not exactly one budget in its range is given; at the
@@ -117,8 +119,10 @@ class CompressionBudget(CompressionLogger):
         sparsity: float | None = None,
         bits_per_weight: float | None = None,
         size_bytes: float | None = None,
+        max_sparsity: float | Mapping[str, float] | None = None,
     ) -> None:
-        self._budget = {
+        self._budget: dict[str, Any] = {
+            "max_sparsity": max_sparsity,
             "relative_bops": relative_bops,
             "sparsity": sparsity,
             "bits_per_weight": bits_per_weight,

@@ -36,6 +36,22 @@ def cnn():
 
 
 @pytest.fixture
+def wide_cnn():
+    """5,136 weights: on the tiny one, a weight is 0.1 points of BOPs."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+
+
+@pytest.fixture
 def data(rng):
     """Noise with a brighter channel, which is the label."""
     y = rng.integers(0, 3, 64)

@@ -1,4 +1,4 @@
-"""Budgets, logs, schedule, penalties and BatchNorm re-estimation."""
+"""Budgets, logs, schedule and penalties."""
 
 import csv
 import warnings
@@ -21,22 +21,6 @@ EPOCHS = 80
 @pytest.fixture
 def qmodel(cnn):
     return codeq_keras.quantize_model(cnn)
-
-
-@pytest.fixture
-def wide_cnn():
-    """5,136 weights: on the tiny one, a weight is 0.1 points of BOPs."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.Conv2D(16, 3, activation="relu"),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(3),
-        ]
-    )
 
 
 @pytest.mark.parametrize(
@@ -401,35 +385,6 @@ def test_schedule_learns_the_length_of_an_unsized_dataset(qmodel, data):
     assert int(qmodel.schedule.num_steps) == 5 * 2
 
 
-# --- BatchNorm --------------------------------------------------------------
-
-
-def test_reestimate_batch_norm_equals_the_statistics_of_the_data(cnn, data):
-    qmodel = codeq_keras.quantize_model(cnn)
-    x = data[0]
-    logit = float(qmodel.quantizers[0].dead_zone_logit.value)
-
-    codeq_keras.reestimate_batch_norm(qmodel, [x])
-
-    stripped = codeq_keras.strip_quantizers(qmodel)
-    to_numpy = keras.ops.convert_to_numpy
-    features = to_numpy(stripped.get_layer("conv")(x))
-    norm = qmodel.latent_model.get_layer("norm")
-    # float32 sums over 2304 values in another order.
-    np.testing.assert_allclose(
-        to_numpy(norm.moving_mean), features.mean((0, 1, 2)), atol=1e-5
-    )
-    np.testing.assert_allclose(
-        to_numpy(norm.moving_variance), features.var((0, 1, 2)), rtol=1e-4
-    )
-    assert float(qmodel.quantizers[0].dead_zone_logit.value) == logit
-
-
-def test_reestimate_batch_norm_needs_data(qmodel):
-    with pytest.raises(ValueError, match="at least one batch"):
-        codeq_keras.reestimate_batch_norm(qmodel, [])
-
-
 def test_interrupted_fit_leaves_no_budget_behind(qmodel, data):
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -472,15 +427,3 @@ def test_budget_without_quantized_kernels_is_refused(cnn, data):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(sparsity=0.6)]
         )
-
-
-def test_failed_reestimation_leaves_the_statistics(cnn):
-    norm = cnn.get_layer("norm")
-    before = keras.ops.convert_to_numpy(norm.moving_variance).copy()
-
-    with pytest.raises(ValueError, match="incompatible"):
-        codeq_keras.reestimate_batch_norm(cnn, [np.zeros((2, 5, 5, 1))])
-
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(norm.moving_variance), before
-    )
