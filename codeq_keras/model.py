@@ -188,6 +188,14 @@ class QuantizedModel(keras.Model):
                 callback.on_fit_end()
         return history
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns the function of one training step, see `keras.Model`."""
+        # TensorFlow traces a step that creates variables twice, as it does
+        # where the optimizer is built by its first update.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def _restart(self) -> None:
         for _, quantizer in self._quantized():
             quantizer.restart()
