@@ -20,6 +20,10 @@ _INT8_MAX_CODE = 127
 # over the whole range does not divide by zero.
 EPSILON = 1e-8
 
+# Width of the soft step that stands for the count of zeros in the backward
+# pass, as a fraction of the bound: larger reaches more weights, less exactly.
+TEMPERATURE = 0.05
+
 
 def ratio_from_logit(dead_zone_logit: Any) -> Any:
     """Half width of the dead zone as a fraction of the bound, Eq. (15)."""
@@ -124,6 +128,13 @@ def fake_quantize(weights: Any, grid: Grid) -> Any:
 
 def codes_and_scale(weights: Any, grid: Grid) -> tuple[Any, Any]:
     """The codes and their scale, without a gradient."""
+    if grid.level_grid == "paper":
+        raise ValueError(
+            "The levels of `level_grid='paper'` are not integer multiples of "
+            "one scale, so they have no codes. Received: level_grid='paper'. "
+            "Train with 'dead_zone' (int8 codes) or 'uniform' (codes of "
+            "`bit_width` bits) to deploy."
+        )
     steps = _steps(
         weights,
         grid.spacing,
@@ -136,7 +147,9 @@ def codes_and_scale(weights: Any, grid: Grid) -> tuple[Any, Any]:
     return ops.stop_gradient(codes), ops.stop_gradient(scale)
 
 
-def zero_fraction(weights: Any, grid: Grid, *, temperature: float) -> Any:
+def zero_fraction(
+    weights: Any, grid: Grid, *, temperature: float = TEMPERATURE
+) -> Any:
     """The fraction of zeros, with the gradient of a soft count."""
     magnitudes = magnitudes_of(weights)
     blocks = block_magnitudes(magnitudes, grid.block)
@@ -164,19 +177,19 @@ def magnitudes_of(weights: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """Weights counted in levels.
+    """Weights counted in levels. All but `level` have the weight's sign.
 
     Attributes:
         sign: Sign of the weight.
         position: Distance from zero in units of the spacing, not rounded.
-        index: Number of the level of the paper, Eq. (10), >= 0.
-        is_kept: 1.0 where the index is not 0, else 0.0.
+        level: Number of the level of the paper, Eq. (10), >= 0.
+        index: The same with its sign.
     """
 
     sign: Any
     position: Any
+    level: Any
     index: Any
-    is_kept: Any
 
 
 def _steps(
@@ -187,22 +200,17 @@ def _steps(
     max_code: Any,
     block: int,
 ) -> _Steps:
-    magnitudes = ops.abs(weights)
+    magnitudes, sign = ops.abs(weights), ops.sign(weights)
     position = ops.relu(magnitudes - offset) / spacing
-    index = ops.minimum(ops.round(position), max_code)
+    level = ops.minimum(ops.round(position), max_code)
     if block > 1:
         # In a block that is kept, a weight below the dead zone takes the
         # nearer one of zero and the first level.
         has_level = magnitudes > (offset + spacing) / 2
-        first_or_more = ops.maximum(index, ops.cast(has_level, "float32"))
+        first_or_more = ops.maximum(level, ops.cast(has_level, "float32"))
         kept = block_magnitudes(magnitudes, block) > width / 2
-        index = ops.where(kept, first_or_more, 0.0)
-    return _Steps(
-        sign=ops.sign(weights),
-        position=position,
-        index=index,
-        is_kept=ops.minimum(index, 1.0),
-    )
+        level = ops.where(kept, first_or_more, 0.0)
+    return _Steps(sign, sign * position, level, sign * level)
 
 
 def block_magnitudes(magnitudes: Any, block: int) -> Any:
@@ -243,10 +251,10 @@ def _zero_threshold(grid: Grid) -> Any:
 def _dead_zone_codes(
     weights: Any, steps: _Steps, grid: Grid
 ) -> tuple[Any, Any]:
-    level = ops.round((grid.offset + grid.spacing * steps.index) / grid.scale)
+    level = ops.round((grid.offset + grid.spacing * steps.level) / grid.scale)
     # A level below half a lattice step would vanish and change the sparsity.
     # The last one is `abs_bound`, so that none is above 127.
-    codes = steps.sign * (steps.is_kept * ops.maximum(level, 1.0))
+    codes = ops.sign(steps.index) * ops.maximum(level, 1.0)
     return _with_ternary(codes, weights, steps, grid)
 
 
@@ -267,19 +275,19 @@ def _with_ternary(
     ternary = grid.max_code <= 1.0
     if ternary is False:
         return codes, grid.scale
-    mean = _mean_kept_magnitude(weights, steps.is_kept, grid.width.shape)
+    mean = _mean_kept_magnitude(weights, steps.index, grid.width.shape)
     return (
-        ops.where(ternary, steps.sign * steps.index, codes),
+        ops.where(ternary, steps.index, codes),
         ops.where(ternary, mean, grid.scale),
     )
 
 
-def _mean_kept_magnitude(
-    weights: Any, is_kept: Any, shape: Sequence[int]
-) -> Any:
+def _mean_kept_magnitude(weights: Any, index: Any, shape: Sequence[int]) -> Any:
     """Mean of `|w|` that is not zeroed, per element of `shape`."""
-    total = _sum_to_shape(is_kept * ops.abs(weights), shape)
-    count = _sum_to_shape(is_kept, shape)
+    magnitudes = ops.abs(weights)
+    kept = ops.cast(index != 0, magnitudes.dtype)
+    total = _sum_to_shape(kept * magnitudes, shape)
+    count = _sum_to_shape(kept, shape)
     return ops.maximum(total / ops.maximum(count, 1.0), EPSILON)
 
 
@@ -313,8 +321,7 @@ def _straight_through(
         codes_per_sign = constants[2] if max_code is None else max_code
         steps = _steps(weights, spacing, offset, width, codes_per_sign, block)
         if level_grid == "paper":
-            level = steps.is_kept * offset + spacing * steps.index
-            quantized = steps.sign * level
+            quantized = ops.sign(steps.index) * offset + spacing * steps.index
         else:
             grid = Grid(
                 level_grid=level_grid,
@@ -333,11 +340,13 @@ def _straight_through(
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             if upstream is None:
                 (upstream,) = args
-            signed = upstream * steps.sign
-            to_spacing = signed * (steps.index - steps.position)
-            to_offset = signed * (steps.is_kept - 1.0)
+            to_weights = upstream
+            if level_grid == "paper":
+                to_weights = upstream * ops.abs(steps.sign)
+            to_spacing = upstream * (steps.index - steps.position)
+            to_offset = upstream * (ops.sign(steps.index) - steps.sign)
             return (
-                signed * steps.sign if level_grid == "paper" else upstream,
+                to_weights,
                 _sum_to_shape(to_spacing, spacing.shape),
                 _sum_to_shape(to_offset, offset.shape),
                 *(ops.zeros_like(constant) for constant in constants),

@@ -13,6 +13,7 @@ from codeq_keras import level_grids
 from codeq_keras.level_grids import (
     EPSILON,
     LEVEL_GRIDS,
+    TEMPERATURE,
     magnitudes_of,
     make_grid,
     ratio_from_logit,
@@ -275,13 +276,6 @@ def quantize(
     >>> keras.ops.convert_to_numpy(codes).astype("int8")
     array([-127,  -51,    0,    0,   89,  127], dtype=int8)
     """
-    if level_grid == "paper":
-        raise ValueError(
-            "The levels of `level_grid='paper'` are not integer multiples of "
-            "one scale, so they have no codes. Received: level_grid='paper'. "
-            "Train with 'dead_zone' (int8 codes) or 'uniform' (codes of "
-            "`bit_width` bits) to deploy."
-        )
     grid = make_grid(
         abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
@@ -315,7 +309,7 @@ def zero_fraction(
     bit_width: Any,
     level_grid: str = "dead_zone",
     sparsity_block: int = 1,
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
 ) -> Any:
     """Returns the fraction of weights mapped to zero, learnable by the logit.
 
