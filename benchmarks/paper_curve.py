@@ -175,7 +175,9 @@ class Curves(keras.callbacks.Callback):
         """Records the means."""
         kernels = codeq_keras.report(self.model).layers
         self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
-        logits = [abs(q.dead_zone_logit.value) for q in self.model.quantizers]
+        logits = [
+            abs(float(q.dead_zone_logit.value)) for q in self.model.quantizers
+        ]
         self.logit.append(float(np.mean([float(v) for v in logits])))
 
 

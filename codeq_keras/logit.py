@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # Beyond it tanh is flat and the gradient too small to lead back.
@@ -18,7 +19,7 @@ class Logit(keras.layers.Layer):
 
     A dead-zone logit has to travel about 2.5 units in one training, thousands
     of times the learning rate of a fine-tuning. Instead of a second optimizer,
-    the optimizer moves `probe`, a trainable scalar that adds nothing to the
+    the optimizer moves `probe`, a trainable number that adds nothing to the
     value but carries its gradient. `advance` reads how far the probe was
     moved, divides by the root mean square of its moves, and moves `value` by
     that many times `rate`. So Adam, AdamW and SGD at any learning rate move
@@ -26,6 +27,8 @@ class Logit(keras.layers.Layer):
 
     Args:
         initial_value: Float, magnitude at most 4.
+        shape: Shape of the variables: that of a scalar, or `(n,)` for the
+            logits of n kernels, which move independently.
 
     Example:
 
@@ -37,30 +40,36 @@ class Logit(keras.layers.Layer):
     2.5
     """
 
-    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        initial_value: float,
+        shape: tuple[int, ...] = (),
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.initial_value = initial_value
+        self.shape = shape
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates the variables; all are scalars."""
+        """Creates the variables."""
 
-        def scalar(name: str, value: float, *, trainable: bool) -> Any:
+        def variable(name: str, value: float, *, trainable: bool) -> Any:
             return self.add_weight(
-                shape=(),
+                shape=self.shape,
                 initializer=keras.initializers.Constant(value),
                 trainable=trainable,
                 name=name,
             )
 
-        self.value = scalar("value", self.initial_value, trainable=False)
-        self.probe = scalar("probe", 0.0, trainable=True)
-        self.seen = scalar("seen", 0.0, trainable=False)
-        self.mean_square = scalar("mean_square", 0.0, trainable=False)
+        self.value = variable("value", self.initial_value, trainable=False)
+        self.probe = variable("probe", 0.0, trainable=True)
+        self.seen = variable("seen", 0.0, trainable=False)
+        self.mean_square = variable("mean_square", 0.0, trainable=False)
         self.built = True
 
     def tensor(self) -> Any:
-        """Returns the value as a scalar whose gradient goes to the probe."""
+        """Returns the value, whose gradient goes to the probe."""
         probe = ops.convert_to_tensor(self.probe)
         return self.value + (probe - ops.stop_gradient(probe))
 
@@ -71,15 +80,32 @@ class Logit(keras.layers.Layer):
             rate: Float >= 0, how far one typical move changes the value.
             step: Integer >= 0, steps since the training began.
         """
-        advance_logits([self], rate=rate, step=step)
+        # A copy: JAX donates every variable's buffer to the step, and may be
+        # given each only once.
+        probe = ops.copy(ops.stop_gradient(self.probe))
+        move = probe - self.seen
+        mean_square = _DECAY * self.mean_square + (1 - _DECAY) * move * move
+        count = ops.maximum(ops.cast(step, "float32"), 1.0)
+        unbiased = mean_square / (1 - ops.power(_DECAY, count))
+        # 1e-30 only avoids 0 / 0 before the first move.
+        step_size = rate * move / ops.sqrt(unbiased + 1e-30)
+        self.value.assign(
+            ops.clip(self.value + step_size, -MAX_LOGIT, MAX_LOGIT)
+        )
+        self.seen.assign(probe)
+        self.mean_square.assign(mean_square)
 
     def restart(self) -> None:
         """Forgets the size of earlier moves: a new training, a new rate."""
-        self.mean_square.assign(0.0)
+        self.mean_square.assign(ops.zeros(self.shape))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "initial_value": self.initial_value}
+        return {
+            **super().get_config(),
+            "initial_value": self.initial_value,
+            "shape": self.shape,
+        }
 
 
 class PlainLogit(keras.layers.Layer):
@@ -92,6 +118,8 @@ class PlainLogit(keras.layers.Layer):
 
     Args:
         initial_value: Float, magnitude at most 4.
+        shape: Shape of the variables: that of a scalar, or `(n,)` for the
+            logits of n kernels, which move independently.
 
     Example:
 
@@ -101,75 +129,100 @@ class PlainLogit(keras.layers.Layer):
     ['value']
     """
 
-    def __init__(self, initial_value: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        initial_value: float,
+        shape: tuple[int, ...] = (),
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.initial_value = initial_value
+        self.shape = shape
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates the variable, a scalar."""
+        """Creates the variable."""
         self.value = self.add_weight(
-            shape=(),
+            shape=self.shape,
             initializer=keras.initializers.Constant(self.initial_value),
             name="value",
         )
         self.built = True
 
     def tensor(self) -> Any:
-        """Returns the value as a scalar, differentiable."""
+        """Returns the value, differentiable."""
         return ops.convert_to_tensor(self.value)
+
+    def advance(self, *, rate: Any, step: Any) -> None:
+        """Does nothing: the optimizer has moved the value itself."""
 
     def restart(self) -> None:
         """Does nothing: there is no size of earlier moves to forget."""
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "initial_value": self.initial_value}
+        return {
+            **super().get_config(),
+            "initial_value": self.initial_value,
+            "shape": self.shape,
+        }
 
 
-def advance_logits(
-    logits: Sequence[Logit | PlainLogit], *, rate: Any, step: Any
-) -> None:
-    """Advances many logits at once, as `Logit.advance` does one.
-
-    One computation over all: a graph with one for each takes long to trace.
+class LogitElement:
+    """One of the logits in a vector, to be used as if it were alone.
 
     Args:
-        logits: Logits of both kinds; the optimizer has moved a `PlainLogit`
-            already.
-        rate: As in `Logit.advance`.
-        step: As in `Logit.advance`.
+        logits: `Logit` or `PlainLogit` of shape `(n,)`, built.
+        index: Place in it.
+        tensors: What `tensor` returns, for all n, where it is known.
+
+    Example:
+
+    >>> logits = Logit(initial_value=3.0, shape=(2,))
+    >>> logits.build()
+    >>> element = LogitElement(logits, 1)
+    >>> element.value.assign(0.5)
+    >>> float(element.value), float(logits.value[0])
+    (0.5, 3.0)
     """
-    logits = [logit for logit in logits if isinstance(logit, Logit)]
-    if not logits:
-        return
-    probe = ops.stack(_values(logits, "probe"))
-    move = probe - ops.stack(_values(logits, "seen"))
-    mean_square = ops.stack(_values(logits, "mean_square"))
-    mean_square = _DECAY * mean_square + (1 - _DECAY) * move * move
-    count = ops.maximum(ops.cast(step, "float32"), 1.0)
-    unbiased = mean_square / (1 - ops.power(_DECAY, count))
-    # 1e-30 only avoids 0 / 0 before the first move.
-    step_size = rate * move / ops.sqrt(unbiased + 1e-30)
-    value = ops.clip(
-        ops.stack(_values(logits, "value")) + step_size, -MAX_LOGIT, MAX_LOGIT
-    )
-    states = zip(
-        logits,
-        # Unstacked, not the probe's own value: JAX donates every variable's
-        # buffer to the step, and may be given each only once.
-        ops.unstack(probe, len(logits)),
-        ops.unstack(value, len(logits)),
-        ops.unstack(mean_square, len(logits)),
-        strict=True,
-    )
-    for logit, new_seen, new_value, new_mean_square in states:
-        logit.value.assign(new_value)
-        logit.seen.assign(new_seen)
-        logit.mean_square.assign(new_mean_square)
+
+    def __init__(
+        self,
+        logits: Logit | PlainLogit,
+        index: int,
+        tensors: Sequence[Any] | None = None,
+    ) -> None:
+        self.value = VariableElement(logits.value, index)
+        self._logits = logits
+        self._index = index
+        self._tensors = tensors
+
+    def tensor(self) -> Any:
+        """Returns the value as a scalar, differentiable as in the vector."""
+        if self._tensors is not None:
+            return self._tensors[self._index]
+        return self._logits.tensor()[self._index]
 
 
-def _values(logits: Sequence[Logit], name: str) -> list[Any]:
-    # TensorFlow's `stack` takes no variables, which `convert_to_tensor` hands
-    # through; and nothing here is differentiated.
-    return [ops.stop_gradient(getattr(logit, name)) for logit in logits]
+class VariableElement:
+    """One element of a vector variable: read as a number, and assigned."""
+
+    def __init__(self, variable: keras.Variable, index: int) -> None:
+        self._variable = variable
+        self._index = index
+
+    def assign(self, value: Any) -> None:
+        """Sets the element."""
+        value = ops.reshape(ops.cast(value, self._variable.dtype), (1,))
+        self._variable.assign(
+            ops.slice_update(self._variable.value, [self._index], value)
+        )
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        """Returns the element as an array of rank 0, now and not later."""
+        value = ops.convert_to_numpy(self._variable)[self._index]
+        return np.array(value, dtype=dtype)
+
+    def __float__(self) -> float:
+        """Returns the element."""
+        return float(self.__array__())

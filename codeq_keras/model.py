@@ -1,5 +1,7 @@
 """quantize_model and its inverse strip_quantizers. No training code."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,8 +22,12 @@ from codeq_keras.config import (
     config_for,
 )
 from codeq_keras.kernels import Kernel, find_kernels
-from codeq_keras.logit import advance_logits
-from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizer import (
+    DeadZoneQuantizer,
+    QuantizedWeight,
+    share_states,
+)
+from codeq_keras.quantizer_state import QuantizerState
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
 
@@ -58,6 +64,7 @@ class QuantizedModel(keras.Model):
         latent_model: The float architecture with the latent weights.
         kernels: All kernels found, see `codeq_keras.kernels.Kernel`.
         quantizers: One per kernel; None where it was left in float.
+        states: Logits and bounds of the quantizers, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
         regularizer: The `CompressionRegularizer`.
@@ -92,6 +99,12 @@ class QuantizedModel(keras.Model):
         self.quantizers = [self._make_quantizer(k) for k in self.kernels]
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
+        quantized = self._quantized()
+        self.states = share_states(
+            [q for _, q in quantized], [k.shape for k, _ in quantized]
+        )
+        for kernel, quantizer in quantized:
+            quantizer.update_abs_bound(kernel)
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if self.config.activation_bit_width is not None:
@@ -105,14 +118,11 @@ class QuantizedModel(keras.Model):
         config = config_for(kernel.path, self.config, self.overrides)
         if config is None:
             return None
-        quantizer = DeadZoneQuantizer(
+        return DeadZoneQuantizer(
             config,
             axis=kernel.output_axes if config.axis is not None else None,
             name=kernel.path.replace("/", "_"),
         )
-        quantizer.build(tuple(kernel.variable.shape))
-        quantizer.update_abs_bound(kernel.variable)
-        return quantizer
 
     def call(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
@@ -127,19 +137,31 @@ class QuantizedModel(keras.Model):
         """
         if training:
             self._begin_training_step()
+        with contextlib.ExitStack() as stack:
+            for state in self.states:
+                stack.enter_context(state.taken_apart())
+            outputs = self._run_quantized(inputs, training, **kwargs)
+            if training:
+                self._add_penalty()
+        return outputs
+
+    def _run_quantized(
+        self, inputs: Any, training: bool | None, **kwargs: Any
+    ) -> Any:
         with keras.StatelessScope(
             state_mapping=self._substituted_state(), collect_losses=True
         ) as scope:
             before = dict(scope.state_mapping)
             outputs = self._run(inputs, training=training, **kwargs)
         self._keep_updates(scope, before)
-        if training:
-            penalty = self.regularizer.penalty(
-                self.kernels, self.quantizers, progress=self.schedule.progress()
-            )
-            if penalty is not None:
-                self.add_loss(penalty)
         return outputs
+
+    def _add_penalty(self) -> None:
+        penalty = self.regularizer.penalty(
+            self.kernels, self.quantizers, progress=self.schedule.progress()
+        )
+        if penalty is not None:
+            self.add_loss(penalty)
 
     def _run(self, inputs: Any, training: bool | None, **kwargs: Any) -> Any:
         if self.activation_graph is None:
@@ -205,28 +227,38 @@ class QuantizedModel(keras.Model):
                 callback.on_fit_end()
         return history
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns the function of one training step, see `keras.Model`."""
+        # TensorFlow traces a step that creates variables twice, as it does
+        # where the optimizer is built by its first update.
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def _restart(self) -> None:
-        for _, quantizer in self._quantized():
-            quantizer.restart()
+        for state in self.states:
+            state.restart()
 
     def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
         pairs = zip(self.kernels, self.quantizers, strict=True)
         return [(k.variable, q) for k, q in pairs if q is not None]
 
     def _begin_training_step(self) -> None:
-        rate, step = self.schedule.logit_rate(), self.schedule.step
-        pairs = self._quantized()
-        logits = [logit for _, q in pairs for logit in q.logits]
-        advance_logits(logits, rate=rate, step=self.schedule.steps_done())
-        # One branch for all kernels: a branch for each would slow tracing.
-        bounds = ops.cond(
-            ops.equal(step % REFRESH_STEPS, 0),
-            lambda: [q.compute_abs_bound(kernel) for kernel, q in pairs],
-            lambda: [ops.convert_to_tensor(q.abs_bound) for _, q in pairs],
-        )
-        for (_, quantizer), bound in zip(pairs, bounds, strict=True):
-            quantizer.abs_bound.assign(bound)
+        rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
+        is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
+        for state in self.states:
+            state.advance(rate=rate, step=done)
+            state.refresh_bounds(
+                functools.partial(self._compute_bounds, state), when=is_due
+            )
         self.schedule.advance()
+
+    def _compute_bounds(self, state: QuantizerState) -> list[Any]:
+        return [
+            quantizer.compute_abs_bound(kernel)
+            for kernel, quantizer in self._quantized()
+            if quantizer.shares(state)
+        ]
 
     def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
         # All variables, not only the kernels: under JAX the values live in an

@@ -9,15 +9,14 @@ from typing import Any
 
 from keras import ops
 
+from codeq_keras import level_grids
 from codeq_keras.level_grids import (
-    CODES,
     EPSILON,
     LEVEL_GRIDS,
-    Grid,
-    block_magnitudes,
+    TEMPERATURE,
+    magnitudes_of,
+    make_grid,
     ratio_from_logit,
-    straight_through,
-    zero_threshold,
 )
 
 
@@ -64,7 +63,7 @@ def abs_bound(
             "`range_quantile` must be in (0, 1]. "
             f"Received: range_quantile={range_quantile}"
         )
-    magnitudes = _magnitudes(weights)
+    magnitudes = magnitudes_of(weights)
     rank = len(magnitudes.shape)
     kept = _canonical_axes(axis, rank)
     bound_shape = [magnitudes.shape[i] if i in kept else 1 for i in range(rank)]
@@ -232,19 +231,10 @@ def fake_quantize(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (10), (12), (15)
       and (17). Differs from it in: the grids other than `"paper"`.
     """
-    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
-    weights = ops.convert_to_tensor(weights)
-    forward = straight_through(level_grid, sparsity_block)
-    return forward(
-        # A custom gradient in TensorFlow takes tensors, not variables, which
-        # `convert_to_tensor` hands through. The reshape copies nothing.
-        ops.reshape(weights, weights.shape),
-        grid.spacing,
-        grid.offset,
-        ops.stop_gradient(grid.abs_bound),
-        ops.stop_gradient(grid.width),
-        ops.stop_gradient(grid.max_code),
+    grid = make_grid(
+        abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
+    return level_grids.fake_quantize(ops.convert_to_tensor(weights), grid)
 
 
 def quantize(
@@ -286,24 +276,10 @@ def quantize(
     >>> keras.ops.convert_to_numpy(codes).astype("int8")
     array([-127,  -51,    0,    0,   89,  127], dtype=int8)
     """
-    if level_grid == "paper":
-        raise ValueError(
-            "The levels of `level_grid='paper'` are not integer multiples of "
-            "one scale, so they have no codes. Received: level_grid='paper'. "
-            "Train with 'dead_zone' (int8 codes) or 'uniform' (codes of "
-            "`bit_width` bits) to deploy."
-        )
-    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
-    arguments = (
-        ops.cast(weights, "float32"),
-        grid.spacing,
-        grid.offset,
-        grid.abs_bound,
-        grid.width,
-        grid.max_code,
+    grid = make_grid(
+        abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
-    codes, scale = CODES[level_grid](*arguments, sparsity_block)
-    return ops.stop_gradient(codes), ops.stop_gradient(scale)
+    return level_grids.codes_and_scale(ops.cast(weights, "float32"), grid)
 
 
 def dequantize(codes: Any, scale: Any) -> Any:
@@ -333,7 +309,7 @@ def zero_fraction(
     bit_width: Any,
     level_grid: str = "dead_zone",
     sparsity_block: int = 1,
-    temperature: float = 0.05,
+    temperature: float = TEMPERATURE,
 ) -> Any:
     """Returns the fraction of weights mapped to zero, learnable by the logit.
 
@@ -364,22 +340,10 @@ def zero_fraction(
     ... ))
     0.3333333432674408
     """
-    grid = Grid(abs_bound, dead_zone_logit, bit_width, level_grid)
-    magnitudes = _magnitudes(weights)
-    blocks = block_magnitudes(magnitudes, sparsity_block)
-    threshold = ops.stop_gradient(grid.width) / 2
-    # The soft count depends on the logit through `ratio` alone. Its slope is
-    # computed here, in closed form: nothing is left for a backward pass over
-    # the weights, and half as many operations to trace.
-    soft = ops.sigmoid((threshold - blocks) / (temperature * grid.abs_bound))
-    slope = ops.mean(soft - soft * soft) / temperature
-    # What rounds to zero without being pruned is not in the soft count: there
-    # it would hide the gradient of the logit.
-    rounded = magnitudes <= zero_threshold(grid, level_grid, sparsity_block)
-    is_zero = ops.logical_or(blocks <= threshold, rounded)
-    hard = ops.mean(ops.cast(is_zero, soft.dtype))
-    change = grid.ratio - ops.stop_gradient(grid.ratio)
-    return ops.stop_gradient(hard) + ops.stop_gradient(slope) * change
+    grid = make_grid(
+        abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
+    )
+    return level_grids.zero_fraction(weights, grid, temperature=temperature)
 
 
 def round_ste(x: Any) -> Any:
@@ -398,11 +362,6 @@ def round_ste(x: Any) -> Any:
     2.0
     """
     return x + ops.stop_gradient(ops.round(x) - x)
-
-
-def _magnitudes(weights: Any) -> Any:
-    """`|weights|` without gradient; float32, also of bfloat16 kernels."""
-    return ops.abs(ops.stop_gradient(ops.cast(weights, "float32")))
 
 
 def _canonical_axes(

@@ -1,15 +1,17 @@
-"""DeadZoneQuantizer: the two logits and the held bound of one kernel."""
+"""DeadZoneQuantizer: the levels of one kernel, and what is deployed of it."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from codeq_keras import ops
+from codeq_keras import level_grids, ops
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.logit import Logit, PlainLogit, advance_logits
+from codeq_keras.level_grids import Grid
+from codeq_keras.quantizer_state import QuantizerState, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +47,12 @@ class DeadZoneQuantizer(keras.layers.Layer):
     """Prunes and rounds a kernel with a learned dead zone and bit width.
 
     The layer maps a float kernel to the values that will be deployed, see
-    `codeq_keras.ops.fake_quantize`. It owns the dead-zone logit, the
+    `codeq_keras.ops.fake_quantize`. Its state is the dead-zone logit, the
     bit-width logit where the width is learned, and the bound of `|w|`, which
-    it holds between refreshes so that training, evaluation and export use the
-    same one. `quantize_model` creates one per kernel; a training loop of your
-    own calls `advance` once per step and `update_abs_bound` now and then.
+    is held between refreshes so that training, evaluation and export use the
+    same one. `quantize_model` creates one per kernel, and one state for all of
+    a config; a training loop of your own calls `advance` once per step and
+    `update_abs_bound` now and then.
 
     On `level_grid="paper"` the logits are weights that the optimizer moves
     (`PlainLogit`); on the others they move at a rate of their own (`Logit`).
@@ -98,49 +101,58 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.axis = None
         else:
             self.axis = (-1,) if axis is None else tuple(axis)
-        logit = PlainLogit if self.config.level_grid == "paper" else Logit
-        self.dead_zone_logit = logit(
-            self.config.initial_dead_zone_logit, name="dead_zone_logit"
-        )
-        self.bit_width_logit = None
-        if self.config.bit_width == "learned":
-            self.bit_width_logit = logit(
-                self.config.initial_bit_width_logit, name="bit_width_logit"
-            )
+        self._place: _Place | None = None
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Creates the logits and the bound for a kernel of this shape."""
-        for logit in self.logits:
-            logit.build()
-        shape: tuple[int, ...] = ()
-        if self.axis is not None:
-            kept = {i % len(input_shape) for i in self.axis}
-            shape = tuple(
-                size if i in kept else 1 for i, size in enumerate(input_shape)
+        """Creates the state for a kernel of this shape, if it has none."""
+        if self._place is None:
+            self.state = QuantizerState(
+                self.config, [self._bound_shape(input_shape)], name="state"
             )
-        self.abs_bound = self.add_weight(
-            shape=shape, initializer="ones", trainable=False, name="abs_bound"
-        )
+            self._place = _Place(self.state, 0)
         self.built = True
+
+    def _bound_shape(self, kernel_shape: Shape) -> Shape:
+        if self.axis is None:
+            return ()
+        kept = {i % len(kernel_shape) for i in self.axis}
+        return tuple(
+            size if i in kept else 1 for i, size in enumerate(kernel_shape)
+        )
 
     def call(self, weights: Any) -> Any:
         """Returns the deployed values, differentiable."""
-        return ops.fake_quantize(weights, **self._arguments())
+        weights = keras.ops.convert_to_tensor(weights)
+        return level_grids.fake_quantize(weights, self.grid)
+
+    @property
+    def dead_zone_logit(self) -> Any:
+        """The logit of the dead zone, see `codeq_keras.logit`."""
+        return self._placed.state.logit("dead_zone_logit", self._placed.index)
+
+    @property
+    def bit_width_logit(self) -> Any:
+        """The logit of the bit width; None if the width is not learned."""
+        return self._placed.state.logit("bit_width_logit", self._placed.index)
 
     @property
     def bit_width(self) -> Any:
         """The integer of the config, or a float scalar if it is learned."""
-        if self.bit_width_logit is None:
-            return self.config.bit_width
-        return ops.bit_width_from_logit(
-            self.bit_width_logit.tensor(),
-            min_bit_width=self.config.min_bit_width,
-            max_bit_width=self.config.max_bit_width,
-        )
+        return self._placed.state.bit_width(self._placed.index)
+
+    @property
+    def abs_bound(self) -> Any:
+        """The held bound, a tensor."""
+        return self._placed.state.bound(self._placed.index)
+
+    @property
+    def grid(self) -> Grid:
+        """The numbers that define the levels, differentiable."""
+        return self._placed.state.grid(self._placed.index)
 
     def zero_fraction(self, weights: Any) -> Any:
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
-        return ops.zero_fraction(weights, **self._arguments())
+        return level_grids.zero_fraction(weights, self.grid)
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
@@ -150,21 +162,46 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def update_abs_bound(self, weights: Any) -> None:
         """Computes the bound of `weights` and holds it until the next call."""
-        self.abs_bound.assign(self.compute_abs_bound(weights))
+        bound = self.compute_abs_bound(weights)
+        self._placed.state.hold_bound(self._placed.index, bound)
 
     def advance(self, *, rate: Any, step: Any) -> None:
-        """Applies the optimizer's last moves to the logits, see `Logit`."""
-        advance_logits(self.logits, rate=rate, step=step)
+        """Applies the optimizer's last moves to the logits, see `Logit`.
+
+        Those of all quantizers that share a state.
+        """
+        self._placed.state.advance(rate=rate, step=step)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
-        for logit in self.logits:
-            logit.restart()
+        self._placed.state.restart()
+
+    def copy_state(self, source: "DeadZoneQuantizer") -> None:
+        """Takes over logits and bound of a quantizer of the same config.
+
+        Args:
+            source: Quantizer that shares its state with no other.
+        """
+        state, index = self._placed.state, self._placed.index
+        state.copy_from(index, source._placed.state)
+
+    def codes_and_scale(self, weights: Any) -> tuple[Any, Any]:
+        """Returns what is deployed, see `codeq_keras.ops.quantize`.
+
+        Raises:
+            ValueError: If `level_grid="paper"`, which has no codes.
+        """
+        weights = keras.ops.cast(weights, "float32")
+        return level_grids.codes_and_scale(weights, self.grid)
+
+    def shares(self, state: QuantizerState) -> bool:
+        """Whether `state` has the logits and the bound of this quantizer."""
+        return self._placed.state is state
 
     @property
     def num_scales(self) -> int:
         """Number of bounds, each of which is deployed as a scale."""
-        return math.prod(self.abs_bound.shape)
+        return math.prod(self._placed.state.bound_shapes[self._placed.index])
 
     def quantized_weight(self, weights: Any) -> QuantizedWeight:
         """Returns the codes and scale of `weights` as NumPy arrays.
@@ -178,7 +215,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         Raises:
             ValueError: If `level_grid="paper"`, which has no codes.
         """
-        codes, scale = ops.quantize(weights, **self._arguments())
+        codes, scale = self.codes_and_scale(weights)
         return QuantizedWeight(
             codes=keras.ops.convert_to_numpy(codes).astype("int8"),
             scale=keras.ops.convert_to_numpy(scale).astype("float32"),
@@ -204,16 +241,55 @@ class DeadZoneQuantizer(keras.layers.Layer):
         return cls(**config)
 
     @property
-    def logits(self) -> list[Logit | PlainLogit]:
-        """The logits that are trained: one or two."""
-        logits = [self.dead_zone_logit, self.bit_width_logit]
-        return [logit for logit in logits if logit is not None]
+    def _placed(self) -> "_Place":
+        if self._place is None:
+            raise ValueError(
+                f"The quantizer {self.name!r} has no state yet. Call "
+                "`build(kernel.shape)` first."
+            )
+        return self._place
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "abs_bound": self.abs_bound,
-            "dead_zone_logit": self.dead_zone_logit.tensor(),
-            "bit_width": self.bit_width,
-            "level_grid": self.config.level_grid,
-            "sparsity_block": self.config.sparsity_block,
-        }
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the state of a quantizer is.
+
+    No Keras layer, so that a quantizer does not track a state that it shares.
+    """
+
+    state: QuantizerState
+    index: int
+
+
+def share_states(
+    quantizers: Sequence[DeadZoneQuantizer], kernel_shapes: Sequence[Shape]
+) -> list[QuantizerState]:
+    """Builds quantizers on one state per config.
+
+    Args:
+        quantizers: Not built.
+        kernel_shapes: One per quantizer.
+
+    Returns:
+        The states, in the order in which their configs first occur.
+
+    Example:
+
+    >>> quantizers = [DeadZoneQuantizer(), DeadZoneQuantizer()]
+    >>> [state] = share_states(quantizers, [(3, 3), (3, 5)])
+    >>> quantizers[1].dead_zone_logit.value.assign(0.5)
+    >>> np.array(state.dead_zone_logit.value).tolist()
+    [3.0, 0.5]
+    """
+    groups: dict[CoDeQConfig, list[tuple[DeadZoneQuantizer, Shape]]] = {}
+    for pair in zip(quantizers, kernel_shapes, strict=True):
+        groups.setdefault(pair[0].config, []).append(pair)
+    states = []
+    for number, (config, pairs) in enumerate(groups.items()):
+        shapes = [q._bound_shape(tuple(shape)) for q, shape in pairs]
+        state = QuantizerState(config, shapes, name=f"quantizers_{number}")
+        for index, (quantizer, shape) in enumerate(pairs):
+            quantizer._place = _Place(state, index)
+            quantizer.build(tuple(shape))
+        states.append(state)
+    return states

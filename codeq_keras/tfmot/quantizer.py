@@ -60,12 +60,10 @@ class KernelState:
         """Moves the logits, refreshes the bound and counts the step."""
         rate, step = self.schedule.logit_rate(), self.schedule.step
         self.quantizer.advance(rate=rate, step=step)
-        bound = keras_ops.cond(
-            keras_ops.equal(step % REFRESH_STEPS, 0),
-            lambda: self.quantizer.compute_abs_bound(self.kernel),
-            lambda: keras_ops.convert_to_tensor(self.quantizer.abs_bound),
+        self.quantizer.state.refresh_bounds(
+            lambda: [self.quantizer.compute_abs_bound(self.kernel)],
+            when=keras_ops.equal(step % REFRESH_STEPS, 0),
         )
-        self.quantizer.abs_bound.assign(bound)
         self.schedule.advance()
 
     def deployed(self, kernel: tf.Tensor) -> tf.Tensor:
@@ -76,15 +74,7 @@ class KernelState:
         range per channel, all equal: with a single one the converter does
         not fold a following BatchNormalization.
         """
-        quantizer = self.quantizer
-        codes, scale = ops.quantize(
-            kernel,
-            abs_bound=quantizer.abs_bound,
-            dead_zone_logit=quantizer.dead_zone_logit.tensor(),
-            bit_width=quantizer.bit_width,
-            level_grid=quantizer.config.level_grid,
-            sparsity_block=quantizer.config.sparsity_block,
-        )
+        codes, scale = self.quantizer.codes_and_scale(kernel)
         values, bound = ops.dequantize(codes, scale), _MAX_CODE * scale
         if not self.per_channel:
             return tf.quantization.fake_quant_with_min_max_vars(

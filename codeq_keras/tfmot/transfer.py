@@ -8,7 +8,6 @@ import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeWrapper
 
 from codeq_keras.model import QuantizedModel, quantize_model
-from codeq_keras.quantizer import DeadZoneQuantizer
 from codeq_keras.tfmot.view import QuantizedView
 
 Values = dict[str, dict[str, np.ndarray]]
@@ -68,7 +67,7 @@ def from_tf_keras(
     for kernel, target in zip(qmodel.kernels, qmodel.quantizers, strict=True):
         source = quantizers.get(kernel.layer.name)
         if source is not None and target is not None:
-            _copy_quantizer(source, target)
+            target.copy_state(source)
     qmodel.schedule.step.assign(int(view.states[0].schedule.step))
     return qmodel
 
@@ -101,12 +100,3 @@ def _copy_weights(qmodel: QuantizedModel, values: Values) -> None:
                     f"layers are {list(values)}."
                 )
             variable.assign(value.reshape(variable.shape))
-
-
-def _copy_quantizer(
-    source: DeadZoneQuantizer, target: DeadZoneQuantizer
-) -> None:
-    pairs = zip(target.variables, source.variables, strict=True)
-    for variable, value in pairs:
-        array = keras.ops.convert_to_numpy(value)
-        variable.assign(array.reshape(variable.shape))
