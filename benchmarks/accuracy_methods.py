@@ -183,7 +183,7 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
-        **changes: `bit_width` and `level_grid`.
+        **changes: Arguments of `CoDeQConfig`.
     """
 
     def compress(net: keras.Model, training: Any, budget: float) -> Outcome:
@@ -194,10 +194,7 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
         }
         model = codeq_keras.quantize_model(
             net,
-            codeq_keras.CoDeQConfig(
-                bit_width=settings["bit_width"],
-                level_grid=settings["level_grid"],
-            ),
+            codeq_keras.CoDeQConfig(**settings),
         )
         training.fit(
             model,
