@@ -34,7 +34,7 @@ class Outcome:
     """A compressed network.
 
     Attributes:
-        model: Keras model that runs the deployed weights.
+        model: Plain Keras model whose kernels are `deployed`.
         kernels: Its kernels.
         deployed: Values of the kernels as deployed, zeros included.
         bit_widths: Bits of each kernel.
@@ -78,7 +78,7 @@ def fine_tune(net: keras.Model, training: Any, budget: None) -> Outcome:
     """Trains the float network on."""
     model = MaskedModel(copy(net), bit_width=None)
     training.fit(model)
-    return _masked_outcome(model)
+    return _masked_outcome(model, training)
 
 
 def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
@@ -87,7 +87,7 @@ def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
     def compress(net: keras.Model, training: Any, budget: None) -> Outcome:
         model = MaskedModel(copy(net), bit_width=bit_width)
         training.fit(model)
-        return _masked_outcome(model)
+        return _masked_outcome(model, training)
 
     return compress
 
@@ -124,10 +124,9 @@ def prune_qat_layer_wise(
     for name, densities in candidates.items():
         trial = MaskedModel(copy(net), bit_width=4)
         pruning.set_masks(trial, densities)
-        codeq_keras.reestimate_batch_norm(
-            trial.latent_model, calibration(training)
+        scores[name] = _accuracy(
+            _plain(trial, training), training.split.validation
         )
-        scores[name] = _accuracy(trial, training.split.validation)
     best = max(scores, key=scores.__getitem__)
     model = MaskedModel(copy(net), bit_width=4)
     return _prune_and_train(
@@ -177,14 +176,14 @@ def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
     )
     model = codeq_keras.quantize_model(net, config, regularizer=regularizer)
     training.fit(model)
-    return _codeq_outcome(model, {"penalty": _PAPER_PENALTY})
+    return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
 
 
 def codeq(**changes: Any) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
-        **changes: `bit_width` and `level_grid`.
+        **changes: Arguments of `CoDeQConfig`.
     """
 
     def compress(net: keras.Model, training: Any, budget: float) -> Outcome:
@@ -195,17 +194,14 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
         }
         model = codeq_keras.quantize_model(
             net,
-            codeq_keras.CoDeQConfig(
-                bit_width=settings["bit_width"],
-                level_grid=settings["level_grid"],
-            ),
+            codeq_keras.CoDeQConfig(**settings),
         )
         training.fit(
             model,
             [codeq_keras.CompressionBudget(relative_bops=budget)],
         )
-        codeq_keras.reestimate_batch_norm(model, calibration(training))
-        return _codeq_outcome(model, settings)
+        settings["largest_code"] = _largest_code(model)
+        return _codeq_outcome(model, training, settings)
 
     return compress
 
@@ -281,15 +277,15 @@ def _prune_and_train(
     end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
     schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
     training.fit(model, [schedule])
-    return _masked_outcome(model, settings)
+    return _masked_outcome(model, training, settings)
 
 
 def _masked_outcome(
-    model: MaskedModel, settings: dict[str, Any] | None = None
+    model: MaskedModel, training: Any, settings: dict[str, Any] | None = None
 ) -> Outcome:
     bits = model.bit_width or _FLOAT_BITS
     return Outcome(
-        model,
+        _plain(model, training),
         model.kernels,
         model.deployed(),
         [bits] * len(model.kernels),
@@ -297,15 +293,47 @@ def _masked_outcome(
     )
 
 
-def _codeq_outcome(model: Any, settings: dict[str, Any]) -> Outcome:
+def _plain(model: MaskedModel, training: Any) -> keras.Model:
+    """The network with the deployed kernels and statistics of these."""
+    plain = copy(model.latent_model)
+    for kernel, value in zip(
+        find_kernels(plain), model.deployed(), strict=True
+    ):
+        kernel.variable.assign(value)
+    codeq_keras.reestimate_batch_norm(plain, calibration(training))
+    return plain
+
+
+def _codeq_outcome(
+    model: Any, training: Any, settings: dict[str, Any]
+) -> Outcome:
+    plain = codeq_keras.strip_quantizers(model)
+    before = _accuracy(plain, training.split.validation)
+    settings["validation_accuracy_before_batch_norm"] = before
+    codeq_keras.reestimate_batch_norm(plain, calibration(training))
+    kernels = find_kernels(plain)
     deployed = [
-        keras.ops.convert_to_numpy(quantizer(kernel.variable))
-        for kernel, quantizer in zip(
-            model.kernels, model.quantizers, strict=True
-        )
+        keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
     ]
     bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
-    return Outcome(model, model.kernels, deployed, bits, settings)
+    return Outcome(plain, kernels, deployed, bits, settings)
+
+
+def _largest_code(model: Any) -> int:
+    """The largest magnitude among the integers: int4 holds up to 7.
+
+    Raises:
+        AssertionError: If the kernels that ran are not `codes * scale`.
+    """
+    largest = 0
+    weights = codeq_keras.quantized_weights(model).values()
+    kernels = find_kernels(codeq_keras.strip_quantizers(model))
+    for weight, kernel in zip(weights, kernels, strict=True):
+        np.testing.assert_array_equal(
+            weight.dequantize(), keras.ops.convert_to_numpy(kernel.variable)
+        )
+        largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
+    return largest
 
 
 def _accuracy(model: keras.Model, split: tuple[Any, Any]) -> float:
