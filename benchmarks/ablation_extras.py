@@ -1,5 +1,6 @@
 """Extras that `ablation.py` tries and the package does not have."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import keras
 from keras import ops
 
 import codeq_keras
+from codeq_keras.level_grids import Grid
 
 # Where the logits stop in `freeze_logits`.
 _FREEZE_AFTER = 0.8
@@ -67,7 +69,7 @@ class LearnedBoundQuantizer(codeq_keras.DeadZoneQuantizer):
         quantized = super().call(weights)
         factor = ops.exp(ops.convert_to_tensor(self.log_factor))
         weights = ops.convert_to_tensor(weights)
-        bound = self._arguments()["abs_bound"]
+        bound = self.grid.abs_bound
         is_inside = ops.abs(weights) <= bound
         slope = ops.where(is_inside, quantized - weights, quantized)
         max_code = 2.0 ** (int(self.config.bit_width) - 1) - 1
@@ -75,10 +77,15 @@ class LearnedBoundQuantizer(codeq_keras.DeadZoneQuantizer):
         change = factor - ops.stop_gradient(factor)
         return quantized + scale * change * ops.stop_gradient(slope / factor)
 
-    def _arguments(self) -> dict[str, Any]:
-        factor = ops.exp(ops.convert_to_tensor(self.log_factor))
-        arguments = super()._arguments()
-        return {**arguments, "abs_bound": arguments["abs_bound"] * factor}
+    @property
+    def grid(self) -> Grid:
+        """The grid of the bound; all its lengths grow with the factor."""
+        grid = super().grid
+        factor = ops.exp(ops.stop_gradient(self.log_factor))
+        lengths = ("abs_bound", "width", "spacing", "offset", "scale")
+        return dataclasses.replace(
+            grid, **{name: factor * getattr(grid, name) for name in lengths}
+        )
 
 
 class OscillationRegularizer(keras.callbacks.Callback):

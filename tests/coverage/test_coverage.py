@@ -22,7 +22,8 @@ QUICK = ("nested_shared", "text_transformer", "gru")
 def test_row_is_green_or_has_a_documented_reason(name):
     cells = measure(name)
 
-    red = {c: cells[c] for c in COLUMNS if not cells[c]["ok"]}
+    # The column "jax" needs a process of its own.
+    red = {c: cells[c] for c in COLUMNS if c in cells and not cells[c]["ok"]}
     assert red.keys() <= ROWS[name].known.keys(), red
 
 
