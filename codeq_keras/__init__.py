@@ -1,8 +1,9 @@
 """Prunes and quantizes a Keras 3 model in one `model.fit`.
 
-Modules: `ops` (pure functions), `quantizer` and `logit` (trained state),
-`config` (settings and rules), `kernels` (what there is to quantize), `model`
-(`quantize_model` and its inverse), `annotate` (TFMOT's vocabulary for it),
+Modules: `ops` and `level_grids` (pure functions), `quantizer`,
+`quantizer_state` and `logit` (trained state), `config` (settings and rules),
+`kernels` (what there is to quantize), `model` (`quantize_model`), `deployed`
+(its inverse, and the integers), `annotate` (TFMOT's vocabulary for it),
 `graph`, `expansion`, `placement`, `activation` and `activation_graph`
 (activations: a model as a list of calls, where they are quantized, and how),
 `schedule` and `regularizer` (what drives
@@ -24,14 +25,13 @@ from codeq_keras.batch_norm import (
 )
 from codeq_keras.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.distillation import Distillation
-from codeq_keras.model import (
-    QuantizedModel,
+from codeq_keras.deployed import (
     activation_ranges,
-    quantize_model,
     quantized_weights,
     strip_quantizers,
 )
+from codeq_keras.distillation import Distillation
+from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.regularizer import CompressionRegularizer

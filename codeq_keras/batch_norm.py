@@ -6,8 +6,9 @@ from typing import Any
 import keras
 
 from codeq_keras.architecture import copy_model
+from codeq_keras.deployed import strip_quantizers
 from codeq_keras.kernels import all_layers
-from codeq_keras.model import QuantizedModel, strip_quantizers
+from codeq_keras.model import QuantizedModel
 
 
 class BatchNormReestimation(keras.callbacks.Callback):

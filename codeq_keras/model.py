@@ -1,4 +1,4 @@
-"""quantize_model and its inverse strip_quantizers. No training code."""
+"""QuantizedModel and quantize_model, which makes one. No training code."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 from keras import ops
 
-from codeq_keras.activation import ActivationQuantizer, ActivationRange
+from codeq_keras.activation import ActivationQuantizer
 from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.architecture import (
     check_quantizable,
@@ -22,11 +22,7 @@ from codeq_keras.config import (
     config_for,
 )
 from codeq_keras.kernels import Kernel, find_kernels
-from codeq_keras.quantizer import (
-    DeadZoneQuantizer,
-    QuantizedWeight,
-    share_states,
-)
+from codeq_keras.quantizer import DeadZoneQuantizer, share_states
 from codeq_keras.quantizer_state import QuantizerState
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
@@ -387,109 +383,6 @@ def quantize_model(
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )
-
-
-def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
-    """Returns the plain model whose kernels are the deployed values.
-
-    Args:
-        qmodel: Model from `quantize_model`, trained or not. Not changed.
-
-    Returns:
-        A new model of the original class and architecture, without
-        quantizers. Its kernels are `codes * scale` (the unsnapped levels on
-        the grid `"paper"`), its outputs those of `qmodel`.
-
-    Raises:
-        ValueError: If `qmodel` is not a quantized model.
-
-    Example:
-
-    >>> import codeq_keras
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> qmodel = codeq_keras.quantize_model(model)
-    >>> stripped = codeq_keras.strip_quantizers(qmodel)
-    >>> type(stripped).__name__
-    'Sequential'
-    """
-    check_quantized(qmodel)
-    stripped = copy_model(qmodel.latent_model)
-    targets = find_kernels(stripped)
-    for kernel, quantizer, target in zip(
-        qmodel.kernels, qmodel.quantizers, targets, strict=True
-    ):
-        if quantizer is not None:
-            target.variable.assign(quantizer(kernel.variable))
-    return stripped
-
-
-def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
-    """Returns the integers of every quantized kernel.
-
-    Args:
-        qmodel: Model from `quantize_model`.
-
-    Returns:
-        Map from the kernel's path, unique in the model, to its
-        `QuantizedWeight`. Kernels left in float are not in it.
-
-    Raises:
-        ValueError: If `qmodel` is not a quantized model, or a kernel is on
-            the grid `"paper"`, which has no integers.
-
-    Example:
-
-    >>> import codeq_keras
-    >>> model = keras.Sequential(
-    ...     [keras.Input((4,)), keras.layers.Dense(3, name="head")]
-    ... )
-    >>> qmodel = codeq_keras.quantize_model(model)
-    >>> weights = codeq_keras.quantized_weights(qmodel)
-    >>> weights["head/kernel"].codes.dtype, weights["head/kernel"].bit_width
-    (dtype('int8'), 4)
-    """
-    check_quantized(qmodel)
-    return {
-        kernel.path: quantizer.quantized_weight(kernel.variable)
-        for kernel, quantizer in zip(
-            qmodel.kernels, qmodel.quantizers, strict=True
-        )
-        if quantizer is not None
-    }
-
-
-def activation_ranges(
-    qmodel: QuantizedModel,
-) -> dict[str, ActivationRange | None]:
-    """Returns the trained range of every activation.
-
-    Args:
-        qmodel: Model from `quantize_model`.
-
-    Returns:
-        Map from the path of what computes the activation, as in
-        `"block1/relu"`, or the name of the input, to its range; None where
-        no batch was seen. Empty without `activation_bit_width`.
-
-    Raises:
-        ValueError: If `qmodel` is not a quantized model.
-
-    Example:
-
-    >>> import codeq_keras
-    >>> model = keras.Sequential(
-    ...     [keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")]
-    ... )
-    >>> config = CoDeQConfig(activation_bit_width=8)
-    >>> qmodel = codeq_keras.quantize_model(model, config)
-    >>> codeq_keras.activation_ranges(qmodel)
-    {'x': None, 'head': None}
-    """
-    check_quantized(qmodel)
-    graph = getattr(qmodel, "activation_graph", None)
-    if graph is None:
-        return {}
-    return {path: q.range for path, q in graph.quantizers.items()}
 
 
 def check_quantized(qmodel: Any) -> None:
