@@ -7,26 +7,21 @@ what, is the business of `exact_weights.py`.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export import packing
-from tflite_export.flatbuffer_consistency import builtin_code
 from tflite_export.flatbuffer_names import short_names
 from tflite_export.flatbuffer_operators import (
-    OPERATOR_VERSIONS,
-    new_operator,
     write_option,
 )
-from tflite_export.flatbuffer_reader import FlatbufferReader
+from tflite_export.flatbuffer_parts import FlatbufferParts, set_shape
 from tflite_export.flatbuffer_tensors import indices, packed_sparsity
 from tflite_export.graph import Constant, InputSite, Operator
 from tflite_export.sparse_encoding import SparseTensor, validate_sparse
 
 
-class Flatbuffer(FlatbufferReader):
+class Flatbuffer(FlatbufferParts):
     """A `.tflite` file in memory, to be read and changed.
 
     Args:
@@ -102,8 +97,7 @@ class Flatbuffer(FlatbufferReader):
         stored = graph.tensors[self._copy_tensor(subgraph, index)]
         # The scales of the dense tensor count; a second copy is only larger.
         stored.name, stored.quantization = b"sparse_%d" % index, None
-        raw = np.frombuffer(sparse.values.tobytes(), np.uint8)
-        stored.buffer = self._add_buffer(raw)
+        stored.buffer = self._add_buffer(sparse.values)
         stored.sparsity = packed_sparsity(sparse)
         self._become_computed(graph.tensors[index])
         self._insert(subgraph, 0, "DENSIFY", [len(graph.tensors) - 1], index)
@@ -141,8 +135,7 @@ class Flatbuffer(FlatbufferReader):
         tensors = self._model.subgraphs[subgraph].tensors
         padded = self._copy_tensor(subgraph, source)
         grown = np.array(tensors[source].shape, np.int32) + np.sum(margins, 1)
-        tensors[padded].shape = grown.astype(np.int32)
-        tensors[padded].shapeSignature = None
+        set_shape(tensors[padded], grown)
         amounts = np.array(margins, np.int32)
         constant = self._add_constant(subgraph, b"margins", amounts)
         held = self._model.subgraphs[subgraph].operators[operator.index]
@@ -172,20 +165,9 @@ class Flatbuffer(FlatbufferReader):
                 the tensor.
         """
         for (subgraph, index), array in values.items():
-            raw = np.frombuffer(array.tobytes(), np.uint8)
             tensor = self._model.subgraphs[subgraph].tensors[index]
-            tensor.buffer = self._add_buffer(raw)
+            tensor.buffer = self._add_buffer(array)
         self.remove([o for o in self.operators if o.name == name])
-
-    def remove(self, operators: Collection[Operator]) -> None:
-        """Removes operators; what they computed must not be read.
-
-        Args:
-            operators: The operators, as they are in the file now.
-        """
-        places = {(o.subgraph, o.index) for o in operators}
-        for subgraph, index in sorted(places, reverse=True):
-            del self._model.subgraphs[subgraph].operators[index]
 
     def compute_on_integers(
         self,
@@ -259,8 +241,7 @@ class Flatbuffer(FlatbufferReader):
             (kernel, (num_outputs, 1, 1, num_inputs)),
             (narrow, (1, rows, 1, num_outputs)),
         ):
-            graph.tensors[index].shape = np.array(shape, np.int32)
-            graph.tensors[index].shapeSignature = None
+            set_shape(graph.tensors[index], shape)
         given = [index for index in biases if index >= 0]
         # Unlike FULLY_CONNECTED, a convolution of integers must have one.
         bias = given[0] if given else self._zero_bias(subgraph, wide, kernel)
@@ -298,106 +279,3 @@ class Flatbuffer(FlatbufferReader):
         self._insert(
             subgraph, position, "RESHAPE", [source], result, newShape=shape
         )
-
-    def _insert(
-        self,
-        subgraph: int,
-        position: int,
-        name: str,
-        inputs: list[int],
-        output: int,
-        **settings: Any,
-    ) -> None:
-        """Adds an operator in front of the one at that position."""
-        code = self._operator_code(name)
-        operator = new_operator(name, code, inputs, output, **settings)
-        self._model.subgraphs[subgraph].operators.insert(position, operator)
-
-    def _become_computed(self, tensor: schema.TensorT) -> None:
-        """Takes away the values of a constant, which an operator computes."""
-        if self._num_uses(tensor.buffer) == 1:
-            self._model.buffers[tensor.buffer].data = None
-        # Buffer 0 is empty by convention.
-        tensor.buffer = 0
-
-    def _operator_code(self, name: str) -> int:
-        """The index of an operator's code, which is added if missing."""
-        builtin = getattr(schema.BuiltinOperator, name)
-        version = OPERATOR_VERSIONS[name]
-        for index, code in enumerate(self._model.operatorCodes):
-            # A newer version knows all that an older one does.
-            if builtin_code(code) == builtin and code.version >= version:
-                return index
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin
-        code.version = version
-        self._model.operatorCodes.append(code)
-        return len(self._model.operatorCodes) - 1
-
-    def _read_index(self, site: InputSite) -> int:
-        operator = self._model.subgraphs[site.subgraph].operators[site.operator]
-        return int(operator.inputs[site.position])
-
-    def _set_read_index(self, site: InputSite, index: int) -> None:
-        operator = self._model.subgraphs[site.subgraph].operators[site.operator]
-        # The vector that came from the file is a read-only view of its bytes.
-        operator.inputs = np.array(operator.inputs, np.int32)
-        operator.inputs[site.position] = index
-
-    def _copy_tensor(self, subgraph: int, index: int) -> int:
-        tensors = self._model.subgraphs[subgraph].tensors
-        source, copy = tensors[index], schema.TensorT()
-        vars(copy).update(vars(source))
-        copy.name = source.name + b"_%d" % len(tensors)
-        tensors.append(copy)
-        return len(tensors) - 1
-
-    def _write_tensor(
-        self, subgraph: int, index: int, constant: Constant
-    ) -> None:
-        tensor = self._model.subgraphs[subgraph].tensors[index]
-        raw = np.frombuffer(constant.data.tobytes(), np.uint8)
-        if constant.bit_width == 4:
-            raw = packing.pack(constant.data, bit_width=4)
-            tensor.type = schema.TensorType.INT4
-        if self._num_uses(tensor.buffer) == 1:
-            self._model.buffers[tensor.buffer].data = raw
-        else:
-            tensor.buffer = self._add_buffer(raw)
-        if constant.data.shape != tuple(tensor.shape):
-            tensor.shape = np.array(constant.data.shape, np.int32)
-            tensor.shapeSignature = None
-        if not constant.scales.size:
-            return
-        quantization = schema.QuantizationParametersT()
-        vars(quantization).update(vars(tensor.quantization or quantization))
-        quantization.scale = constant.scales.astype(np.float32)
-        quantization.zeroPoint = np.zeros(constant.scales.size, np.int64)
-        quantization.quantizedDimension = constant.axis
-        tensor.quantization = quantization
-
-    def _num_uses(self, buffer: int) -> int:
-        holders = [
-            *(t for s in self._model.subgraphs for t in s.tensors or ()),
-            *(self._model.metadata or ()),
-        ]
-        return sum(holder.buffer == buffer for holder in holders)
-
-    def _add_constant(
-        self, subgraph: int, name: bytes, values: np.ndarray
-    ) -> int:
-        """Adds a tensor of int32 numbers."""
-        tensor = schema.TensorT()
-        tensor.name, tensor.type = name, schema.TensorType.INT32
-        tensor.shape = np.array(values.shape, np.int32)
-        raw = np.frombuffer(values.tobytes(), np.uint8)
-        tensor.buffer = self._add_buffer(raw)
-        tensors = self._model.subgraphs[subgraph].tensors
-        tensors.append(tensor)
-        return len(tensors) - 1
-
-    def _add_buffer(self, raw: np.ndarray) -> int:
-        buffer = schema.BufferT()
-        buffer.data = raw
-        self._model.buffers.append(buffer)
-        return len(self._model.buffers) - 1

@@ -22,14 +22,12 @@ from tflite_export.flatbuffer_tensors import (
     indices,
     sparse_tensor,
 )
-from tflite_export.graph import Operator, Tensor
+from tflite_export.graph import NO_SCALES, Operator, Tensor
 
 FILE_IDENTIFIER = b"TFL3"
 # The schema asks for 16 bytes (`force_align: 16`), and microcontroller kernels
 # read weights in place and rely on it; the generated Python code ignores it.
 BUFFER_ALIGNMENT = 16
-
-NO_SCALES: np.ndarray = np.zeros(0, np.float32)
 
 
 class _Builder(flatbuffers.Builder):

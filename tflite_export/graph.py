@@ -50,6 +50,10 @@ class Operator:
     )
 
 
+# Of a constant that has none, such as floats.
+NO_SCALES: np.ndarray = np.zeros(0, np.float32)
+
+
 class InputSite(NamedTuple):
     """The place where an operator reads a tensor."""
 

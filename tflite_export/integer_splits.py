@@ -22,21 +22,31 @@ def integer_file(data: bytes) -> Flatbuffer:
         data: The bytes of a file from the converter.
     """
     file = Flatbuffer(data)
-    # From the last, since operators behind a removed one move.
-    for split in reversed(file.operators):
-        if split.name != "SPLIT":
-            continue
-        operators = [o for o in file.operators if o.subgraph == split.subgraph]
-        sources = [o for o in operators if split.inputs[_VALUE] in o.outputs]
-        readers = [o for o in operators if set(o.inputs) & set(split.outputs)]
-        is_between = [o.name for o in sources] == ["DEQUANTIZE"] and all(
-            _is_inverse(file, o, sources[0]) for o in readers
-        )
-        parts = [o.inputs[0] for o in readers]
-        is_output = set(split.outputs) & set(file.interface()[1])
-        if is_between and len(set(parts)) == len(parts) and not is_output:
-            file.compute_on_integers(split, sources[0], _VALUE, readers)
+    while (found := _find(file)) is not None:
+        split, dequantize, quantizes = found
+        file.compute_on_integers(split, dequantize, _VALUE, quantizes)
     return file
+
+
+def _find(
+    file: Flatbuffer,
+) -> tuple[Operator, Operator, list[Operator]] | None:
+    """A SPLIT between conversions that it can do without, and these."""
+    operators, (_, outputs) = file.operators, file.interface()
+    for split in [o for o in operators if o.name == "SPLIT"]:
+        near = [o for o in operators if o.subgraph == split.subgraph]
+        sources = [o for o in near if split.inputs[_VALUE] in o.outputs]
+        if [o.name for o in sources] != ["DEQUANTIZE"]:
+            continue
+        readers = [o for o in near if set(o.inputs) & set(split.outputs)]
+        parts = {o.inputs[0] for o in readers}
+        if (
+            all(_is_inverse(file, o, sources[0]) for o in readers)
+            and len(parts) == len(readers)
+            and not set(split.outputs) & set(outputs)
+        ):
+            return split, sources[0], readers
+    return None
 
 
 def _is_inverse(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.graph import Constant, InputSite, Operator
+from tflite_export.graph import NO_SCALES, Constant, InputSite, Operator
 
 # Zeros on each side, for kernels of 3x3 and 5x5.
 MARGINS = (1, 2)
@@ -100,8 +100,7 @@ def pad_symmetrically(file: Flatbuffer) -> list[str]:
         new = np.zeros((1, size, size, old.shape[3]), old.dtype)
         new[:, top : top + old.shape[1], left : left + old.shape[2]] = old
         site = InputSite(operator.subgraph, operator.index, 1)
-        no_scales: np.ndarray = np.zeros(0, np.float32)
-        file.replace_inputs({site: Constant(new, no_scales, 0)})
+        file.replace_inputs({site: Constant(new, NO_SCALES, 0)})
         file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
         notes.append(
             f"{name}: the {old.shape[1]}x{old.shape[2]} "

@@ -21,8 +21,7 @@ import numpy as np
 
 from tflite_export import interpreter
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.flatbuffer_reader import NO_SCALES
-from tflite_export.graph import Constant, InputSite
+from tflite_export.graph import NO_SCALES, Constant, InputSite
 from tflite_export.lut_encoding import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.sandbox import run_script
 from tflite_export.targets.findings import (
@@ -99,7 +98,7 @@ def write_convolutions(file: Flatbuffer) -> None:
     others = {
         (operator.subgraph, index)
         for operator in operators
-        if operator not in dense
+        if operator.name != "FULLY_CONNECTED"
         for index in (*operator.inputs, *operator.outputs)
     }
     # From the last, since operators behind a changed one move.
