@@ -44,6 +44,17 @@ class Row(NamedTuple):
     known: dict[str, str] = {}  # noqa: RUF012
 
 
+def packed(arrays):
+    """One array for each input, as `fit` and a call take them."""
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def outputs_of(model, inputs, **kwargs):
+    """The outputs as a flat list of arrays, called in Keras's structure."""
+    outputs = model(packed(inputs), **kwargs)
+    return [np.asarray(o) for o in keras.tree.flatten(outputs)]
+
+
 def samples(
     model: keras.Model, rng: np.random.Generator, count: int
 ) -> list[np.ndarray]:

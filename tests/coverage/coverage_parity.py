@@ -9,7 +9,7 @@ be closer to such a model than the model is to itself, so it is measured too.
 
 import keras
 import numpy as np
-from coverage_models import samples
+from coverage_models import outputs_of, packed, samples
 
 import codeq_keras
 import tflite_export
@@ -50,7 +50,7 @@ def measure_parity(model, path, *, prepare):
     file = Flatbuffer(data)
     scales = [tensor.scales[0] for tensor in file.outputs().values()]
     names = [spec.name for spec in model_inputs(qmodel.latent_model)]
-    expected = _outputs(qmodel, inputs)
+    expected = outputs_of(qmodel, inputs)
     actual = interpreter.predict(data, inputs, names)
     within_one, top1 = agreement(expected, actual, scales)
     text = f"{within_one:.1%}; {top1:.1%}"
@@ -58,7 +58,7 @@ def measure_parity(model, path, *, prepare):
         return True, text
     steps = [float(file.inputs()[name].scales[0]) for name in names]
     moved = [_moved(x, s, rng) for x, s in zip(inputs, steps, strict=True)]
-    own = agreement(expected, _outputs(qmodel, moved), scales)
+    own = agreement(expected, outputs_of(qmodel, moved), scales)
     text += f" (Keras with itself: {own[0]:.1%}; {own[1]:.1%})"
     return within_one >= own[0] and top1 >= own[1], text
 
@@ -93,17 +93,11 @@ def _moved(array, step, rng):
 def _observe_ranges(qmodel, inputs):
     """Trains without moving a weight."""
     qmodel.compile(keras.optimizers.SGD(0.0), "mse")
-    targets = [np.zeros_like(o) for o in _outputs(qmodel, inputs)]
+    targets = [np.zeros_like(o) for o in outputs_of(qmodel, inputs)]
     qmodel.fit(
-        inputs[0] if len(inputs) == 1 else inputs,
-        targets[0] if len(targets) == 1 else targets,
+        packed(inputs),
+        packed(targets),
         batch_size=BATCH_SIZE,
         epochs=EPOCHS,
         verbose=0,
     )
-
-
-def _outputs(model, inputs):
-    value = inputs[0] if len(inputs) == 1 else inputs
-    outputs = model(value, training=False)
-    return [np.asarray(o) for o in keras.tree.flatten(outputs)]

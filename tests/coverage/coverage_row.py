@@ -14,7 +14,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from coverage_models import JAX_COLUMNS, ROWS, samples
+from coverage_models import JAX_COLUMNS, ROWS, outputs_of, packed, samples
 from coverage_parity import measure_parity
 
 import codeq_keras
@@ -44,14 +44,11 @@ def measure(name: str) -> dict[str, dict]:
     start = time.perf_counter()
     model = row.build()
     inputs = samples(model, np.random.default_rng(SEED), NUM_SAMPLES)
-    state: dict = {"model": model, "inputs": inputs}
+    state: dict = {"row": row, "model": model, "inputs": inputs}
     with tempfile.TemporaryDirectory() as folder:
         state["folder"] = Path(folder)
         for column, step in STEPS.items():
             if keras.backend.backend() == "jax" and column not in JAX_COLUMNS:
-                continue
-            if not row.is_convolutional and column == "parity":
-                cells[column] = _cell(True, "-", "")
                 continue
             if any(needed not in state for needed in step.needs):
                 cells[column] = _cell(False, "-", "an earlier step failed")
@@ -71,13 +68,6 @@ def _cell(ok: bool, value: str, reason: str) -> dict:
     return {"ok": bool(ok), "value": value, "reason": reason[:600]}
 
 
-def _outputs(model, inputs, **kwargs):
-    """The outputs as a flat list of arrays, called in Keras's structure."""
-    value = inputs[0] if len(inputs) == 1 else inputs
-    outputs = model(value, **kwargs)
-    return [np.asarray(o) for o in keras.tree.flatten(outputs)]
-
-
 def _difference(left, right):
     pairs = zip(left, right, strict=True)
     return max(float(np.abs(a - b).max()) for a, b in pairs)
@@ -88,13 +78,13 @@ def _identity(state):
     off = codeq_keras.quantize_model(model, overrides={".": None})
     plain = keras.models.clone_model(model)
     plain.set_weights(model.get_weights())
-    same = _difference(_outputs(off, inputs), _outputs(model, inputs)) == 0
+    same = _difference(outputs_of(off, inputs), outputs_of(model, inputs)) == 0
     # Training mode: dropout draws from seeds, which a copy has anew.
     for layer in (*all_layers(off.latent_model), *all_layers(plain)):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    _outputs(off, inputs, training=True)
-    _outputs(plain, inputs, training=True)
+    outputs_of(off, inputs, training=True)
+    outputs_of(plain, inputs, training=True)
     statistics = _statistics(off.latent_model), _statistics(plain)
     same = same and _difference(*statistics) == 0 if statistics[0] else same
     return same, "identical" if same else "differs"
@@ -113,7 +103,7 @@ def _fit(state):
     qmodel = codeq_keras.quantize_model(model)
     qmodel.compile("adam", "mse")
     rng = np.random.default_rng(SEED)
-    targets = [rng.normal(size=o.shape) for o in _outputs(model, inputs)]
+    targets = [rng.normal(size=o.shape) for o in outputs_of(model, inputs)]
     groups = {
         "kernels": [kernel.variable for kernel in qmodel.kernels],
         "logits": [q.dead_zone_logit.value for q in qmodel.quantizers],
@@ -125,8 +115,8 @@ def _fit(state):
     }
     before = {k: [np.array(v) for v in vs] for k, vs in groups.items()}
     qmodel.fit(
-        inputs[0] if len(inputs) == 1 else inputs,
-        targets[0] if len(targets) == 1 else targets,
+        packed(inputs),
+        packed(targets),
         batch_size=NUM_SAMPLES // 2,
         epochs=1,
         verbose=0,
@@ -158,8 +148,7 @@ def _like_trained(qmodel, inputs):
         if layer.center:
             layer.beta.assign(rng.normal(0, 0.3, shape))
     if _statistics(qmodel.latent_model):
-        batch = inputs[0] if len(inputs) == 1 else inputs
-        codeq_keras.reestimate_batch_norm(qmodel, [(batch,)])
+        codeq_keras.reestimate_batch_norm(qmodel, [(packed(inputs),)])
         _raise_small_variances(qmodel.latent_model)
 
 
@@ -180,7 +169,9 @@ def _keras_file(state):
     path = state["folder"] / "model.keras"
     qmodel.save(path)
     loaded = keras.saving.load_model(path, custom_objects=_custom_objects())
-    same = _difference(_outputs(loaded, inputs), _outputs(qmodel, inputs)) == 0
+    same = (
+        _difference(outputs_of(loaded, inputs), outputs_of(qmodel, inputs)) == 0
+    )
     left = codeq_keras.quantized_weights(qmodel)
     right = codeq_keras.quantized_weights(loaded)
     same = same and left.keys() == right.keys()
@@ -204,9 +195,9 @@ def _custom_objects():
 def _strip(state):
     qmodel, inputs = state["trained"], state["inputs"]
     stripped = codeq_keras.strip_quantizers(qmodel)
-    expected = _outputs(qmodel, inputs)
+    expected = outputs_of(qmodel, inputs)
     largest = max(float(np.abs(o).max()) for o in expected)
-    error = _difference(_outputs(stripped, inputs), expected)
+    error = _difference(outputs_of(stripped, inputs), expected)
     plain = not any(
         isinstance(layer, codeq_keras.DeadZoneQuantizer)
         for layer in all_layers(stripped)
@@ -264,7 +255,7 @@ def _plain_p99_lsb(state):
     actual = interpreter.predict(
         data, state["inputs"], [spec.name for spec in inputs]
     )
-    expected = _outputs(stripped, state["inputs"])
+    expected = outputs_of(stripped, state["inputs"])
     tensors = Flatbuffer(data).outputs().values()
     return max(
         float(np.percentile(np.abs(a - e) / tensor.scales[0], 99))
@@ -285,6 +276,8 @@ def _vela(state):
 
 
 def _parity(state):
+    if not state["row"].is_convolutional:
+        return True, "-"
     path = state["folder"] / "ranged.tflite"
     return measure_parity(state["model"], path, prepare=_like_trained)
 
