@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ from keras import ops
 
 import codeq_keras
 from codeq_keras.level_grids import Grid
+from codeq_keras.schedule import LAST_RATE, LOGIT_TRAVEL
 
 # Where the logits stop in `freeze_logits`.
 _FREEZE_AFTER = 0.8
@@ -20,13 +22,7 @@ def keep_logit_rate(model: codeq_keras.QuantizedModel) -> None:
     Args:
         model: Quantized model, changed in place.
     """
-    schedule = model.schedule
-
-    def rate() -> Any:
-        num_steps = ops.cast(schedule.num_steps, "float32")
-        return 8.0 / ops.maximum(num_steps, 1.0)
-
-    schedule.logit_rate = rate
+    _set_logit_rate(model, lambda progress: 0.5)
 
 
 def freeze_logits(model: codeq_keras.QuantizedModel) -> None:
@@ -35,14 +31,25 @@ def freeze_logits(model: codeq_keras.QuantizedModel) -> None:
     Args:
         model: Quantized model, changed in place.
     """
+
+    def fraction(progress: Any) -> Any:
+        progress = progress / _FREEZE_AFTER
+        cosine = 0.5 * (1.0 + ops.cos(math.pi * ops.minimum(progress, 1.0)))
+        return ops.where(progress < 1.0, ops.maximum(cosine, LAST_RATE), 0.0)
+
+    _set_logit_rate(model, fraction)
+
+
+def _set_logit_rate(
+    model: codeq_keras.QuantizedModel, fraction: Callable[[Any], Any]
+) -> None:
+    """Makes the rate a fraction of its peak, by the progress in [0, 1]."""
     schedule = model.schedule
 
     def rate() -> Any:
         num_steps = ops.cast(schedule.num_steps, "float32")
-        progress = schedule.progress() / _FREEZE_AFTER
-        cosine = 0.5 * (1.0 + ops.cos(math.pi * ops.minimum(progress, 1.0)))
-        moving = 16.0 / ops.maximum(num_steps, 1.0) * ops.maximum(cosine, 0.03)
-        return ops.where(progress < 1.0, moving, 0.0)
+        peak = LOGIT_TRAVEL / ops.maximum(num_steps, 1.0)
+        return peak * fraction(schedule.progress())
 
     schedule.logit_rate = rate
 

@@ -91,7 +91,7 @@ class Distillation(keras.callbacks.Callback):
         self.loss = None if loss is None else _sample_loss(loss)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Switches the distance on."""
+        """Switches the distance on; `fit` switches it off at its end."""
         model = self.model
         if not isinstance(model, QuantizedModel):
             raise ValueError(
@@ -107,11 +107,6 @@ class Distillation(keras.callbacks.Callback):
 
         model.training_loss = training_loss
         model.make_train_function(force=True)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Switches it off. An interrupted `fit` does so itself."""
-        self.model.training_loss = None
-        self.model.make_train_function(force=True)
 
     def _softened_divergence(self, loss: Any) -> "SoftenedDivergence":
         if isinstance(loss, str):

@@ -9,11 +9,11 @@ from keras import ops
 
 # How far a logit would travel in one training if it always moved one way. It
 # has to cover about 2.5; 8 to 20 train alike.
-_LOGIT_TRAVEL = 16.0
+LOGIT_TRAVEL = 16.0
 
 # The rate never falls below this fraction of its peak: weights that still move
 # change the number of zeros, and the budget has to follow.
-_LAST_RATE = 0.03
+LAST_RATE = 0.03
 
 # Taken for the length of one epoch over a dataset that does not tell it. The
 # logits of a longer one go on at their last rate.
@@ -86,9 +86,9 @@ class TrainingSchedule(keras.layers.Layer):
     def logit_rate(self) -> Any:
         """Returns how far one move takes a logit at this step."""
         num_steps = ops.cast(self.num_steps, "float32")
-        peak = _LOGIT_TRAVEL / ops.maximum(num_steps, 1.0)
+        peak = LOGIT_TRAVEL / ops.maximum(num_steps, 1.0)
         cosine = 0.5 * (1.0 + ops.cos(math.pi * self.progress()))
-        cosine = ops.maximum(cosine, _LAST_RATE)
+        cosine = ops.maximum(cosine, LAST_RATE)
         # A training of a handful of steps must not jump over the whole range.
         annealed = ops.minimum(peak, 0.1) * cosine
         return ops.where(num_steps > 0, annealed, _CONSTANT_RATE)
