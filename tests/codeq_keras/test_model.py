@@ -102,6 +102,44 @@ def test_input_model_is_not_changed_by_training(training):
     assert_equal_arrays(snapshot(training.model), training.model_before)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="JAX traces anyway"
+)
+def test_first_step_is_traced_once(cnn, data, monkeypatch):
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel.compile("adam", loss="sparse_categorical_crossentropy")
+    traces, advance = [], qmodel.schedule.advance
+    monkeypatch.setattr(
+        qmodel.schedule, "advance", lambda: traces.append(advance())
+    )
+
+    for _ in range(3):
+        qmodel.train_on_batch(*data)
+
+    # A step that creates variables, as the optimizer's, is traced twice.
+    assert len(traces) == 1
+
+
+def test_logits_of_all_kernels_are_one_variable_to_the_optimizer(cnn):
+    qmodel = codeq_keras.quantize_model(cnn)
+
+    added = len(qmodel.trainable_variables) - len(cnn.trainable_variables)
+
+    assert added == 1
+
+
+def test_logits_of_a_config_of_its_own_are_apart(cnn):
+    qmodel = codeq_keras.quantize_model(
+        cnn, overrides={"head": CoDeQConfig(bit_width=3, axis=-1)}
+    )
+
+    qmodel.quantizers[1].dead_zone_logit.value.assign(0.5)
+
+    logits = [float(q.dead_zone_logit.value) for q in qmodel.quantizers]
+    assert logits == [3.0, 0.5, 3.0]
+    assert [len(s.bound_shapes) for s in qmodel.states] == [2, 1]
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_moves_kernels_logits_and_statistics(cnn, data, jit_compile):
     qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(bit_width="learned"))
