@@ -4,8 +4,8 @@ Pure analysis of a graph. Creates no layer.
 """
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -30,6 +30,13 @@ _MOVING = {
     "MaxPooling3D", "Permute", "Ravel", "Repeat", "RepeatVector", "Reshape",
     "Split", "Squeeze", "Tile", "Transpose", "ZeroPadding1D", "ZeroPadding2D",
     "ZeroPadding3D",
+}  # fmt: skip
+
+# They move data as well where each average is of one value, as behind the last
+# convolutions of a network for large images that is given small ones.
+_AVERAGING = {
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D", "Mean",
 }  # fmt: skip
 
 # TFLite keeps the scale of their input, and rounds the results to it.
@@ -259,7 +266,7 @@ class _Placer:
     def _visit(self, call: Call) -> None:
         kind = kind_of(call.operation)
         source = call.inputs[0].index if call.inputs else -1
-        if _is_vanishing(call) or kind in _MOVING:
+        if _is_vanishing(call) or _is_moving(call):
             for tensor in call.results:
                 if source in self.range_of:
                     self.range_of[tensor.index] = self.range_of[source]
@@ -303,28 +310,28 @@ class _Placer:
 
     def _is_joined(self, call: Call, tensor: Tensor) -> bool:
         """Whether the range is that of the one call that reads a tensor."""
-        following = self._only_reader(tensor, past=_MOVING)
+        following = self._only_reader(tensor, past_moving=True)
         if following is None or is_joining(call.operation):
             return False
         return is_joining(following.operation)
 
     def _only_reader(
-        self, tensor: Tensor, past: Collection[str] = ()
+        self, tensor: Tensor, *, past_moving: bool = False
     ) -> Call | None:
         """The one call that reads a tensor, past those that vanish.
 
         Args:
             tensor: The tensor.
-            past: Kinds of operations to look past as well.
+            past_moving: Look past those that only move data as well.
         """
         readers = self.readers.get(tensor.index, [])
         if len(readers) != 1 or tensor.index in self.outputs:
             return None
         reader = readers[0]
         if len(reader.results) == 1 and (
-            _is_vanishing(reader) or kind_of(reader.operation) in past
+            _is_vanishing(reader) or (past_moving and _is_moving(reader))
         ):
-            return self._only_reader(reader.results[0], past)
+            return self._only_reader(reader.results[0], past_moving=past_moving)
         return readers[0]
 
 
@@ -332,6 +339,20 @@ def _is_vanishing(call: Call) -> bool:
     kind = kind_of(call.operation)
     is_linear = activation_of(call.operation) == "linear"
     return kind in _VANISHING or is_linear
+
+
+def _is_moving(call: Call) -> bool:
+    kind = kind_of(call.operation)
+    if kind not in _AVERAGING:
+        return kind in _MOVING
+    (tensor,), (result,) = call.inputs, call.results
+    is_same_batch = result.shape[:1] == tensor.shape[:1]
+    return is_same_batch and 0 < _size(tensor) == _size(result)
+
+
+def _size(tensor: Tensor) -> int:
+    """Values of a sample; 0 if not known."""
+    return math.prod(length or 0 for length in tensor.shape[1:])
 
 
 def _is_linear(operation: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Finds the first layer where a file and its model compute different things.
+"""Compares a file with its model layer by layer.
+
+Every layer of the model is given what the file computed before it, so that a
+difference counts where it arises and not in all layers behind.
 
 Tensors are matched by their range, size and contents; their names in a file
 point to other layers as often as not.
@@ -14,21 +17,16 @@ from tflite_export.ranges import RangedModel
 from tflite_export.representative import ModelInput
 
 _NUM_SAMPLES = 8
-# As for the outputs: the rest are ties that are rounded to different sides.
-_MAX_DIFFERENT = 0.01
 _SCALE_ROUNDING = 1e-5
 
 
-def first_difference(
+def layer_agreement(
     file: Flatbuffer,
     model: RangedModel,
     inputs: list[ModelInput],
     samples: list[np.ndarray],
-) -> str | None:
-    """Returns the path of the first activation that differs.
-
-    An activation differs if more than 1 % of its values are more than one step
-    from those of the tensor of the file that is nearest to it.
+) -> dict[str, float]:
+    """Returns how well the file computes each layer by itself.
 
     Args:
         file: The file.
@@ -37,32 +35,64 @@ def first_difference(
         samples: One array of shape `(n, ...)` per input; the first 8 are used.
 
     Returns:
-        A path, or None if all activations that the file holds agree.
+        By the path of an activation, in the order of the graph: the fraction
+        of its values that are within one step of those that the model computes
+        from the file's activations before it. Activations that are in no
+        tensor of the file, since it computes them on the way to another, are
+        not listed.
     """
     rows = [array[:_NUM_SAMPLES] for array in samples]
     computed = _file_activations(file, inputs, rows)
-    for path, (values, held) in _model_activations(model, rows).items():
-        same_range = [
+    seen: dict[str, list[float]] = {}
+    # Row by row: the model is written for a batch of 1, as the file is.
+    for row in range(len(rows[0])):
+        nearest = _Nearest([(t, codes[row]) for t, codes in computed], seen)
+        model.visit(nearest, *(array[row : row + 1] for array in rows))
+    return {path: float(np.mean(values)) for path, values in seen.items()}
+
+
+class _Nearest:
+    """Puts the file's activations in the place of the model's.
+
+    Args:
+        computed: Tensors of the file and their codes, of one sample.
+        seen: To be filled with the fractions of values within one step.
+    """
+
+    def __init__(
+        self,
+        computed: list[tuple[Tensor, np.ndarray]],
+        seen: dict[str, list[float]],
+    ) -> None:
+        self._computed, self._seen = computed, seen
+
+    def __call__(
+        self, path: str, value: np.ndarray, held: ActivationRange
+    ) -> np.ndarray:
+        """Returns the file's value for the activation at a path."""
+        expected = np.round(value.reshape(-1) / held.scale) + held.zero_point
+        candidates = [
             codes
-            for tensor, codes in computed
-            if codes.size == values.size
+            for tensor, codes in self._computed
+            if codes.size == value.size
             and int(tensor.zero_points[0]) == held.zero_point
             and abs(tensor.scales[0] - held.scale)
             <= _SCALE_ROUNDING * held.scale
         ]
-        expected = np.round(values.reshape(-1) / held.scale) + held.zero_point
-        different = [
-            float(np.mean(np.abs(codes - expected) > 1)) for codes in same_range
-        ]
-        if different and min(different) > _MAX_DIFFERENT:
-            return path
-    return None
+        if not candidates:
+            return value
+        distances = [np.abs(codes - expected) for codes in candidates]
+        best = int(np.argmin([np.mean(d > 1) for d in distances]))
+        within_one = float(np.mean(distances[best] <= 1))
+        self._seen.setdefault(path, []).append(within_one)
+        codes = candidates[best] - held.zero_point
+        return (codes * held.scale).reshape(value.shape).astype(value.dtype)
 
 
 def _file_activations(
     file: Flatbuffer, inputs: list[ModelInput], rows: list[np.ndarray]
 ) -> list[tuple[Tensor, np.ndarray]]:
-    """All int8 tensors that the file computes, flat, as float64."""
+    """All int8 tensors that the file computes, as float64, `(n, size)`."""
     tensors = {
         index: file.tensor(0, index)
         for operator in file.operators
@@ -80,20 +110,6 @@ def _file_activations(
         file.to_bytes(), quantized, reference_kernels=True, tensors=wanted
     )
     return [
-        (tensors[index], codes.reshape(-1).astype(np.float64))
+        (tensors[index], codes.reshape(len(codes), -1).astype(np.float64))
         for index, codes in results.items()
     ]
-
-
-def _model_activations(
-    model: RangedModel, rows: list[np.ndarray]
-) -> dict[str, tuple[np.ndarray, ActivationRange]]:
-    # Row by row: the model is written for a batch of 1, as the file is.
-    parts = [
-        model.activations(*(array[i : i + 1] for array in rows))
-        for i in range(len(rows[0]))
-    ]
-    return {
-        path: (np.concatenate([part[path][0] for part in parts]), held)
-        for path, (_, held) in parts[0].items()
-    }

@@ -29,6 +29,9 @@ def has_trained_ranges(model: Any) -> bool:
     return any(held is not None for held in ranges)
 
 
+Visitor = Callable[[str, np.ndarray, ActivationRange], np.ndarray]
+
+
 class RangedModel:
     """Computes what the file shall compute, for the converter to trace.
 
@@ -65,31 +68,31 @@ class RangedModel:
             after=self._sites.at_sites(at_site),
         )
 
-    def activations(
-        self, *values: Any
-    ) -> dict[str, tuple[np.ndarray, ActivationRange]]:
-        """Returns what is quantized, with its range, in the order of the graph.
+    def visit(self, function: Visitor, *values: Any) -> None:
+        """Computes the outputs, with a function at each range.
 
         Args:
+            function: Called in the order of the graph with the path of an
+                activation, its rounded value as an array, and its range.
+                Returns the value that the model goes on with.
             *values: One tensor per input.
         """
-        seen: dict[str, tuple[np.ndarray, ActivationRange]] = {}
 
-        def keep(site: Site, path: str, value: Any) -> Any:
+        def visited(site: Site, path: str, value: Any) -> Any:
             held = self._ranges[path]
+            if held is None:
+                return value
             is_fixed = self._sites.quantizers[path].fixed_range is not None
             # The file averages the codes whatever stands here, so this is
             # only for the comparison.
-            if held is not None and site.shared is not None and not is_fixed:
+            if site.shared is not None and not is_fixed:
                 rounded = rounded_average(value, held.low, held.high)
             else:
-                rounded = self._rounded(site, path, value)
-            if held is not None:
-                seen[site.path] = ops.convert_to_numpy(rounded), held
-            return rounded
+                rounded = _fake_quantized(value, held)
+            array = ops.convert_to_numpy(rounded)
+            return ops.convert_to_tensor(function(site.path, array, held))
 
-        self._run(values, keep)
-        return seen
+        self._run(values, visited)
 
     def require_ranges_for_kernels(self) -> None:
         """Raises a ValueError if a kernel is inside of a layer.

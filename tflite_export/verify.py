@@ -66,9 +66,10 @@ class VerificationReport:
         unequal: Paths of the weight tensors whose integers differ.
         outputs: One `OutputComparison` for each output.
         num_samples: Samples that the file was run on.
-        first_difference: Where the file first computes something else than
-            the model, as the path of a layer, if their outputs part. None if
-            they do not, or if the activations are not quantized in training.
+        layer_agreement: Where outputs part, by path, how much of what each
+            layer computes is within one step of the model's, if it is given
+            what the file computed before it; see `parting`. Empty if they do
+            not, or if the activations are not quantized in training.
 
     Example:
 
@@ -85,7 +86,23 @@ class VerificationReport:
     unequal: tuple[str, ...]
     outputs: tuple[OutputComparison, ...]
     num_samples: int
-    first_difference: str | None = None
+    layer_agreement: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )
+
+    @property
+    def first_difference(self) -> str | None:
+        """Path of the first layer that the file computes differently.
+
+        More than 1 % of its values are more than one step away. None if the
+        outputs agree, or if the roundings of many layers add up.
+        """
+        different = (
+            path
+            for path, within_one in self.layer_agreement.items()
+            if within_one < MIN_WITHIN_ONE_LSB
+        )
+        return next(different, None)
 
     @property
     def max_output_lsb(self) -> float:
@@ -137,6 +154,11 @@ class VerificationReport:
             lines.append(line)
         if self.first_difference is not None:
             lines.append(f"they part first at {self.first_difference!r}")
+        elif self.layer_agreement:
+            lines.append(
+                f"each of {len(self.layer_agreement)} layers by itself is "
+                "within one step: their roundings add up"
+            )
         return "\n".join(lines)
 
 
@@ -236,10 +258,10 @@ def compare(
     )
     if reference is None or not (_parts(report) and _is_ranged(reference)):
         return report
-    site = parting.first_difference(
+    agreement = parting.layer_agreement(
         file, RangedModel(reference, stripped), inputs, samples
     )
-    return dataclasses.replace(report, first_difference=site)
+    return dataclasses.replace(report, layer_agreement=agreement)
 
 
 def _parts(report: VerificationReport) -> bool:

@@ -163,6 +163,19 @@ def test_average_pooling_rounds_to_the_scale_of_its_input():
     assert list(graph.quantizers) == ["image"]
 
 
+def test_average_of_one_value_has_the_range_of_its_input():
+    # The converter drops it, so that the file rounds once and not twice.
+    x = keras.Input((4, 4, 2), name="x")
+    y = layers.AveragePooling2D(4, name="pool")(x)
+    y = layers.GlobalAveragePooling2D(name="one")(y)
+    y = ops.mean(ops.expand_dims(y, 1), axis=1)
+    y = layers.Dense(3, name="head")(y)
+
+    sites = ActivationGraph(keras.Model(x, y)).placement.sites
+
+    assert [site.path for site in sites] == ["x", "pool", "head"]
+
+
 def test_integer_inputs_are_not_quantized():
     tokens = keras.Input((6,), dtype="int32", name="tokens")
     x = layers.Embedding(10, 4, name="embedding")(tokens)

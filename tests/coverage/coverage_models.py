@@ -21,7 +21,8 @@ COLUMNS = {
     "vela": "operators on the Ethos-U55's NPU",
     "parity": "convolutional networks with trained ranges: outputs within one "
     "step of Keras; top-1 agreement where the best two are further apart; "
-    "below 99 %, that of Keras with itself if one input in 100 moves by a step",
+    "below 99 %, the layer that is furthest from Keras by itself, given what "
+    "the file computed before it",
     "jax": "the first four columns on Keras's JAX backend",
 }
 # Those of a process of its own, with that backend.
