@@ -12,7 +12,7 @@ from baselines.masked_model import MaskedModel
 import codeq_keras
 from codeq_keras.kernels import Kernel, find_kernels
 
-# Bits of a float, and of the activations that BOPs assume.
+# Bits of a float, also of activations that are not quantized.
 _FLOAT_BITS = 32
 
 # Of the training data, for BatchNorm re-estimation and calibration.
@@ -22,8 +22,10 @@ _CALIBRATION_BATCH_SIZE = 250
 # The masks are final after this fraction of the training.
 _PRUNING_FRACTION = 0.5
 
-# Exponents that layer-wise pruning chooses from, on the validation split.
+# Exponents that layer-wise pruning chooses from, each after a training of that
+# many epochs, on the validation split.
 _EXPONENTS = (0.0, 0.25, 0.5, 1.0)
+_TRIAL_EPOCHS = 2
 
 # Strength of the paper's penalty, scaled for a training of a few epochs.
 _PAPER_PENALTY = 0.1
@@ -34,10 +36,11 @@ class Outcome:
     """A compressed network.
 
     Attributes:
-        model: Plain Keras model whose kernels are `deployed`.
+        model: Keras model that computes what is deployed.
         kernels: Its kernels.
         deployed: Values of the kernels as deployed, zeros included.
         bit_widths: Bits of each kernel.
+        activation_bit_width: Bits of the activations.
         settings: What the method chose by itself.
     """
 
@@ -45,10 +48,11 @@ class Outcome:
     kernels: Sequence[Kernel]
     deployed: Sequence[np.ndarray]
     bit_widths: Sequence[int]
+    activation_bit_width: int = _FLOAT_BITS
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def costs(self) -> dict[str, Any]:
-        """Returns sparsity, relative BOPs (32-bit activations) and bytes.
+        """Returns sparsity, relative BOPs and bytes.
 
         The bytes are those of the kernels: dense codes of the bit width, or a
         bitmap and the codes that are not zero, whichever is less per kernel.
@@ -64,7 +68,9 @@ class Outcome:
             "sparsity": float(1 - kept.sum() / sizes.sum()),
             "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
             "relative_bops": float(
-                (macs * kept / sizes * bits).sum() / macs.sum() / _FLOAT_BITS
+                (macs * kept / sizes * bits).sum()
+                * self.activation_bit_width
+                / (macs.sum() * _FLOAT_BITS**2)
             ),
             "kernel_bytes": int(stored.sum()),
             "layer_sparsity": {
@@ -99,7 +105,7 @@ def prune_qat_uniform(
     model = MaskedModel(copy(net), bit_width=4)
     density = budget * _FLOAT_BITS / 4
     densities = pruning.uniform_densities(model.kernels, density)
-    return _prune_and_train(model, training, densities, {})
+    return _prune_and_train(model, training, densities)
 
 
 def prune_qat_layer_wise(
@@ -108,8 +114,7 @@ def prune_qat_layer_wise(
     """As uniform, with a split over the kernels chosen on validation.
 
     The candidates differ in how they weigh the multiply-accumulates; each is
-    judged after pruning in one shot, quantization and BatchNorm
-    re-estimation.
+    trained for two epochs and judged.
     """
     density = budget * _FLOAT_BITS / 4
     kernels = find_kernels(net)
@@ -120,18 +125,16 @@ def prune_qat_layer_wise(
         candidates[exponent] = pruning.layer_wise_densities(
             kernels, density, exponent=exponent
         )
+    trial = dataclasses.replace(training, epochs=_TRIAL_EPOCHS)
     scores = {}
     for name, densities in candidates.items():
-        trial = MaskedModel(copy(net), bit_width=4)
-        pruning.set_masks(trial, densities)
-        scores[name] = _accuracy(
-            _plain(trial, training), training.split.validation
-        )
-    best = max(scores, key=scores.__getitem__)
+        model = MaskedModel(copy(net), bit_width=4)
+        outcome = _prune_and_train(model, trial, densities)
+        scores[str(name)] = _accuracy(outcome.model, training.split.validation)
+    best = max(candidates, key=lambda name: scores[str(name)])
     model = MaskedModel(copy(net), bit_width=4)
-    return _prune_and_train(
-        model, training, candidates[best], {"exponent": best}
-    )
+    settings = {"exponent": best, "trials": scores}
+    return _prune_and_train(model, training, candidates[best], settings)
 
 
 def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
@@ -179,10 +182,11 @@ def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
     return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
 
 
-def codeq(**changes: Any) -> Callable[..., Outcome]:
+def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
+        distill: Whether the float network teaches.
         **changes: Arguments of `CoDeQConfig`.
     """
 
@@ -196,10 +200,10 @@ def codeq(**changes: Any) -> Callable[..., Outcome]:
             net,
             codeq_keras.CoDeQConfig(**settings),
         )
-        training.fit(
-            model,
-            [codeq_keras.CompressionBudget(relative_bops=budget)],
-        )
+        callbacks = [codeq_keras.CompressionBudget(relative_bops=budget)]
+        if distill:
+            callbacks.append(codeq_keras.Distillation(net))
+        training.fit(model, callbacks)
         settings["largest_code"] = _largest_code(model)
         return _codeq_outcome(model, training, settings)
 
@@ -248,6 +252,11 @@ METHODS = {
     ),
     "paper": Method("CoDeQ as published", codeq_paper, has_budget=False),
     "ours": Method("CoDeQ for Keras", codeq()),
+    "ours_distilled": Method("CoDeQ for Keras, distilled", codeq(distill=True)),
+    "ours_8bit": Method(
+        "CoDeQ for Keras, distilled, 8-bit activations",
+        codeq(distill=True, activation_bit_width=8),
+    ),
 }
 
 
@@ -272,7 +281,7 @@ def _prune_and_train(
     model: MaskedModel,
     training: Any,
     densities: Sequence[float],
-    settings: dict[str, Any],
+    settings: dict[str, Any] | None = None,
 ) -> Outcome:
     end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
     schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
@@ -289,7 +298,7 @@ def _masked_outcome(
         model.kernels,
         model.deployed(),
         [bits] * len(model.kernels),
-        settings or {},
+        settings=settings or {},
     )
 
 
@@ -316,7 +325,13 @@ def _codeq_outcome(
         keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
     ]
     bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
-    return Outcome(plain, kernels, deployed, bits, settings)
+    activation_bits = settings.get("activation_bit_width")
+    if activation_bits:
+        # Its ranges are in no plain network.
+        return Outcome(
+            model, kernels, deployed, bits, activation_bits, settings
+        )
+    return Outcome(plain, kernels, deployed, bits, settings=settings)
 
 
 def _largest_code(model: Any) -> int:

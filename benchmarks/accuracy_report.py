@@ -81,7 +81,8 @@ def table(
             f"# Accuracy against cost: {note}",
             "",
             "Mean ± standard deviation over the seeds. BOPs are relative to "
-            "the dense float32 network, with 32-bit activations. Bytes are "
+            "the dense float32 network; activations have 32 bits where the "
+            "method does not say otherwise. Bytes are "
             "those of the kernels: dense codes, or a bitmap and the codes "
             'that are not zero, whichever is less. "Against float" compares '
             "with float fine-tuning of the same epochs.",
@@ -115,7 +116,7 @@ def plot(
     for axis, key, label in zip(
         axes,
         ("relative_bops", "kernel_bytes"),
-        ("relative BOPs, % (32-bit activations)", "kernels, bytes"),
+        ("relative BOPs, %", "kernels, bytes"),
         strict=True,
     ):
         for index, (method, members) in enumerate(by_method.items()):
