@@ -69,9 +69,10 @@ def abs_bound(
     bound_shape = [magnitudes.shape[i] if i in kept else 1 for i in range(rank)]
     reduced = [i for i in range(rank) if i not in kept]
     count = math.prod(magnitudes.shape[i] for i in reduced)
-    rows = ops.reshape(
-        ops.transpose(magnitudes, [*kept, *reduced]), (-1, count)
-    )
+    order = [*kept, *reduced]
+    if order != sorted(order):
+        magnitudes = ops.transpose(magnitudes, order)
+    rows = ops.reshape(magnitudes, (-1, count))
 
     # `top_k` of the largest percent is one op and a third of the cost of the
     # sort inside `ops.quantile`; the order statistics are the same.

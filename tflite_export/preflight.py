@@ -63,6 +63,8 @@ def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
             file, _ = convert_for_sparse_kernels(stripped, inputs, samples)
             return litert_sparse.check_model_file(file.to_bytes())
         file, _ = convert_exactly(stripped, trained, inputs, samples)
+        if target == "tflm":
+            tflm.write_convolutions(file)
     except (ValueError, RuntimeError) as error:
         finding = Finding("export", str(error), "")
         return CheckReport(target, {}, (finding,), {})

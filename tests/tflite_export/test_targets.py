@@ -202,6 +202,17 @@ def test_check_for_microcontrollers_measures_the_arena(dense_path):
     assert report.facts["arena_bytes"] > 0
 
 
+@needs_tflm
+def test_check_for_microcontrollers_sees_the_operators_of_the_export():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+
+    report = check(model, target="tflm")
+
+    # A Dense is written as a 1x1 convolution there.
+    operators = {name for place in report.placement.values() for name in place}
+    assert operators == {"CONV_2D", "RESHAPE"}
+
+
 def test_edge_tpu_takes_plain_convolutions_and_says_what_it_did_not_run(
     dense_path,
 ):
