@@ -199,6 +199,8 @@ def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:
         values = (layer.scale, layer.offset)
         gain, offset = (np.asarray(value, np.float32) for value in values)
         return gain, offset
+    if kind == "Normalization":
+        return _normalization_coefficients(layer)
     if kind != "BatchNormalization":
         return None
     if layer.axis not in (-1, layer.input_spec.ndim - 1):
@@ -210,6 +212,18 @@ def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:
     if layer.center:
         offset = offset + np.asarray(layer.beta)
     return gain, offset
+
+
+def _normalization_coefficients(layer: Any) -> tuple[Any, Any] | None:
+    mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))
+    if mean.size != mean.shape[-1]:
+        return None  # One value per pixel, say.
+    deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    if layer.invert:
+        gain, offset = deviation, mean
+    else:
+        gain, offset = 1 / deviation, -mean / deviation
+    return gain.reshape(-1), offset.reshape(-1)
 
 
 class _Affine:

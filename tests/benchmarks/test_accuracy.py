@@ -33,9 +33,9 @@ def stripes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def workload(monkeypatch):
-    tiny = accuracy.Workload(tiny_network, stripes, "stripes")
+    tiny = accuracy.Workload(tiny_network, stripes, "stripes", num_train=640)
     monkeypatch.setitem(accuracy.WORKLOADS, "tiny", tiny)
-    counts = {"train": 640, "validation": 100, "test": 200}
+    counts = {"validation": 100, "test": 200}
     monkeypatch.setattr(accuracy, "NUM_EXAMPLES", counts)
     monkeypatch.setattr(accuracy, "FLOAT_CYCLES", ((2, 3e-3),))
 

@@ -322,6 +322,32 @@ def test_gain_and_offset_of_batch_norm_are_what_it_computes():
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mean": [0.5, -1.0, 2.0], "variance": [4.0, 0.25, 1.0]},
+        {"mean": 0.5, "variance": 4.0, "axis": None},
+        {"mean": 0.5, "variance": 4.0, "invert": True},
+    ],
+)
+def test_gain_and_offset_of_normalization_are_what_it_computes(arguments):
+    layer = layers.Normalization(**arguments)
+    x = np.random.default_rng(0).normal(size=(5, 2, 2, 3)).astype("float32")
+    expected = layer(x)
+
+    gain, offset = affine_coefficients(layer)
+
+    # Two float32 operations in another order.
+    np.testing.assert_allclose(gain * x + offset, expected, atol=1e-5)
+
+
+def test_normalization_of_each_pixel_is_no_gain_of_channels():
+    layer = layers.Normalization(axis=(1, 2), mean=0.5, variance=4.0)
+    layer.build((None, 2, 3))
+
+    assert affine_coefficients(layer) is None
+
+
 def test_ranges_are_nudged_as_the_converter_does():
     assert nudged_range(0.0, 2.55).zero_point == -128
     assert nudged_range(-2.55, 0.0).zero_point == 127
