@@ -221,7 +221,7 @@ def _transfer_head():
     return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
-def _application(name, size, known=None, **options):
+def _application(name, size, **options):
     def build():
         return getattr(keras.applications, name)(
             weights=None,
@@ -231,17 +231,9 @@ def _application(name, size, known=None, **options):
             **options,
         )
 
-    return Row(build, is_convolutional=True, is_large=True, known=known or {})
+    return Row(build, is_convolutional=True, is_large=True)
 
 
-_NOT_FOUND = {
-    "parity": "The file is further from Keras than a step in one input of a "
-    "hundred explains. Which operator it is has not been found out."
-}
-_INSIDE_OF_LAYERS = {
-    "parity": "Keras does not round inside of LayerNormalization, whose ranges "
-    "are measured and not trained; the file does."
-}
 _NO_GATHER = {
     "vela": "Vela 5.2 has no GATHER, nor the LESS and SELECT with which Keras "
     "wraps negative indices, on the Ethos-U55; they run on the CPU in integers."
@@ -250,14 +242,7 @@ _NO_GATHER = {
 _SMALL = {
     "resnet8": Row(networks.resnet8, is_convolutional=True),
     "ds_cnn": Row(networks.ds_cnn, is_convolutional=True),
-    "fc_autoencoder": Row(
-        networks.fc_autoencoder,
-        is_convolutional=True,
-        known={
-            "parity": "99 % of the outputs are within a step; its outputs are "
-            "no classes, so the largest of 640 says little."
-        },
-    ),
+    "fc_autoencoder": Row(networks.fc_autoencoder, is_convolutional=True),
     "mobilenet_v1_vww": Row(
         networks.mobilenet_v1, is_convolutional=True, is_large=True
     ),
@@ -296,8 +281,8 @@ _SMALL = {
 _APPLICATIONS = {
     "MobileNet": _application("MobileNet", 32, alpha=0.25),
     "MobileNetV2": _application("MobileNetV2", 32, alpha=0.35),
-    "MobileNetV3Small": _application("MobileNetV3Small", 32, _NOT_FOUND),
-    "EfficientNetB0": _application("EfficientNetB0", 32, _NOT_FOUND),
+    "MobileNetV3Small": _application("MobileNetV3Small", 32),
+    "EfficientNetB0": _application("EfficientNetB0", 32),
     "EfficientNetV2B0": _application("EfficientNetV2B0", 32),
     "ResNet50": _application("ResNet50", 32),
     "ResNet50V2": _application("ResNet50V2", 32),
@@ -305,7 +290,7 @@ _APPLICATIONS = {
     "Xception": _application("Xception", 71),
     "InceptionV3": _application("InceptionV3", 75),
     "VGG16": _application("VGG16", 32),
-    "ConvNeXtTiny": _application("ConvNeXtTiny", 32, _INSIDE_OF_LAYERS),
+    "ConvNeXtTiny": _application("ConvNeXtTiny", 32),
     "InceptionResNetV2": _application("InceptionResNetV2", 75),
     "NASNetMobile": _application("NASNetMobile", 32),
 }
