@@ -6,7 +6,7 @@ samples) or `quantize_model` and `export` (which convert on the same samples,
 write the trained integers, and prove the file by running it). The two take
 turns, so that a noisy machine slows both alike; read the ratios. Time starts
 after the imports and the building of the network; memory is the peak of the
-process and its children together.
+process and its children together, what they share counted once (PSS).
 
     python benchmarks/export_cost.py [--networks MobileNetV2 ResNet50]
         [--size 96] [--samples 100] [--rounds 3]
@@ -94,7 +94,7 @@ def watch(process: multiprocessing.Process, peak: list[int]) -> None:
             break
         for member in members:
             try:
-                total += member.memory_info().rss
+                total += member.memory_full_info().pss
             except psutil.NoSuchProcess:
                 continue
         peak[0] = max(peak[0], total)
