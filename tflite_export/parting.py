@@ -85,7 +85,7 @@ class _Nearest:
         best = int(np.argmin([np.mean(d > 1) for d in distances]))
         within_one = float(np.mean(distances[best] <= 1))
         self._seen.setdefault(path, []).append(within_one)
-        codes = candidates[best] - held.zero_point
+        codes: np.ndarray = candidates[best] - held.zero_point
         return (codes * held.scale).reshape(value.shape).astype(value.dtype)
 
 
