@@ -180,13 +180,11 @@ class Splits:
     @classmethod
     def load(cls, workload: Workload) -> "Splits":
         """Loads a workload's data."""
+        counts = {"train": workload.num_train, **NUM_EXAMPLES}
         return cls(
             **{
                 split: workload.load(split, count)
-                for split, count in {
-                    "train": workload.num_train,
-                    **NUM_EXAMPLES,
-                }.items()
+                for split, count in counts.items()
             }
         )
 

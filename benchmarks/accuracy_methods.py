@@ -130,8 +130,8 @@ def prune_qat_layer_wise(
     for name, densities in candidates.items():
         model = MaskedModel(copy(net), bit_width=4)
         outcome = _prune_and_train(model, trial, densities)
-        scores[str(name)] = _accuracy(outcome.model, training.split.validation)
-    best = max(candidates, key=lambda name: scores[str(name)])
+        scores[name] = _accuracy(outcome.model, training.split.validation)
+    best = max(scores, key=scores.__getitem__)
     model = MaskedModel(copy(net), bit_width=4)
     settings = {"exponent": best, "trials": scores}
     return _prune_and_train(model, training, candidates[best], settings)
@@ -326,12 +326,16 @@ def _codeq_outcome(
     ]
     bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
     activation_bits = settings.get("activation_bit_width")
-    if activation_bits:
-        # Its ranges are in no plain network.
-        return Outcome(
-            model, kernels, deployed, bits, activation_bits, settings
-        )
-    return Outcome(plain, kernels, deployed, bits, settings=settings)
+    # Trained ranges are in no plain network.
+    judged = model if activation_bits else plain
+    return Outcome(
+        judged,
+        kernels,
+        deployed,
+        bits,
+        activation_bits or _FLOAT_BITS,
+        settings,
+    )
 
 
 def _largest_code(model: Any) -> int:

@@ -343,7 +343,8 @@ def _is_vanishing(call: Call) -> bool:
 
 def _is_moving(call: Call) -> bool:
     kind = kind_of(call.operation)
-    if kind not in _AVERAGING:
+    # A mask is a second input, and leaves values out.
+    if kind not in _AVERAGING or len(call.inputs) != 1:
         return kind in _MOVING
     (tensor,), (result,) = call.inputs, call.results
     is_same_batch = result.shape[:1] == tensor.shape[:1]

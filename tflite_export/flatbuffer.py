@@ -12,9 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.flatbuffer_names import short_names
-from tflite_export.flatbuffer_operators import (
-    write_option,
-)
+from tflite_export.flatbuffer_operators import write_option
 from tflite_export.flatbuffer_parts import FlatbufferParts, set_shape
 from tflite_export.flatbuffer_tensors import indices, packed_sparsity
 from tflite_export.graph import Constant, InputSite, Operator

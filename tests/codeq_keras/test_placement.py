@@ -176,6 +176,16 @@ def test_average_of_one_value_has_the_range_of_its_input():
     assert [site.path for site in sites] == ["x", "pool", "head"]
 
 
+def test_average_with_a_mask_has_a_range_of_its_own():
+    x = keras.Input((1, 2), name="x")
+    mask = keras.Input((1,), dtype="bool", name="mask")
+    y = layers.GlobalAveragePooling1D(name="pool")(x, mask=mask)
+
+    sites = ActivationGraph(keras.Model([x, mask], y)).placement.sites
+
+    assert [site.path for site in sites] == ["x", "pool"]
+
+
 def test_integer_inputs_are_not_quantized():
     tokens = keras.Input((6,), dtype="int32", name="tokens")
     x = layers.Embedding(10, 4, name="embedding")(tokens)
