@@ -42,7 +42,7 @@ def measure_parity(model, path, *, prepare):
     qmodel = codeq_keras.quantize_model(model, config)
     prepare(qmodel, inputs)
     _observe_ranges(qmodel, inputs)
-    tflite_export.export(
+    result = tflite_export.export(
         qmodel, path, weight_storage="int8", representative_dataset=inputs
     )
     data = path.read_bytes()
@@ -55,7 +55,7 @@ def measure_parity(model, path, *, prepare):
     text = f"{within_one:.1%}; {top1:.1%}"
     if within_one >= MIN_WITHIN_ONE and top1 >= MIN_TOP1:
         return True, text
-    layers = tflite_export.verify(path, qmodel, inputs).layer_agreement
+    layers = result.verification.layer_agreement
     if not layers:
         return False, text
     worst = min(layers, key=layers.__getitem__)
