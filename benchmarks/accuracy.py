@@ -19,6 +19,7 @@ the test split.
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -75,31 +76,41 @@ class Workload:
     load: Callable[[str, int], tuple[np.ndarray, np.ndarray]]
     note: str
     augment: bool = False
-    num_train: int = 10_000
+    num_train: int = 20_000
 
 
-def _resnet8(note: str, **arguments: Any) -> Workload:
-    return Workload(
-        lambda: networks.resnet8(stem_strides=2),
-        load_shapes,
-        "MLPerf Tiny's ResNet-8 with a stem of stride 2 (3.2 M MACs); "
-        f"synthetic images of shapes, 32x32x3, {note}",
-        **arguments,
-    )
+def _shapes(
+    network: str, build: Any, note: str = "20,000 for training", **settings: Any
+) -> Workload:
+    note = f"{network}; synthetic images of shapes, 32x32x3, {note}"
+    return Workload(build, load_shapes, note, **settings)
+
+
+_resnet8 = functools.partial(
+    _shapes,
+    "MLPerf Tiny's ResNet-8 with a stem of stride 2 (3.2 M MACs)",
+    lambda: networks.resnet8(stem_strides=2),
+)
 
 
 WORKLOADS = {
-    "resnet8": _resnet8("10,000 for training"),
+    "resnet8": _resnet8("10,000 for training", num_train=10_000),
+    "resnet8_20000": _resnet8(),
     # Enough data for 99 %, where methods differ less.
     "resnet8_augmented": _resnet8(
-        "20,000 for training, mirrored and transposed",
-        augment=True,
-        num_train=20_000,
+        "20,000 for training, mirrored and transposed", augment=True
     ),
+    "resnet20": _shapes("ResNet-20", networks.resnet20),
+    "mobilenet_v1": _shapes(
+        "MobileNetV1-0.25",
+        lambda: networks.mobilenet_v1(input_shape=(32, 32, 3), classes=10),
+    ),
+    "vit": _shapes("Vision transformer of 4 blocks, width 48", networks.vit),
     "ds_cnn": Workload(
         networks.ds_cnn,
         load_keywords,
         "MLPerf Tiny's DS-CNN; synthetic keywords, 49x10",
+        num_train=10_000,
     ),
 }
 

@@ -221,6 +221,49 @@ def mobilenet_v2(
     return keras.Model(inputs, outputs, name="mobilenet_v2")
 
 
+def vit(
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 48,
+    depth: int = 4,
+) -> keras.Model:
+    """Returns a small vision transformer; 87,802 parameters by default.
+
+    Args:
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+        width: Features of a token, a multiple of 16.
+        depth: Number of blocks.
+
+    References:
+
+    - [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929).
+    - [Early Convolutions Help Transformers See Better, 2021](
+      https://arxiv.org/abs/2106.14881): two convolutions make the tokens.
+      Differs from it in: no position embedding, since their zero padding
+      tells positions; the mean of the tokens is classified; width, depth.
+    """
+    inputs = keras.Input(input_shape)
+    x = _conv(inputs, width // 2, 3, strides=2, name="stem_1")
+    x = layers.ReLU()(_norm(x))
+    x = layers.ReLU()(_norm(_conv(x, width, 3, strides=2, name="stem_2")))
+    x = layers.Reshape((-1, width))(x)
+    for block in range(1, depth + 1):
+        y = layers.LayerNormalization()(x)
+        y = layers.MultiHeadAttention(
+            width // 16, 16, name=f"attention_{block}"
+        )(y, y)
+        x = layers.Add()([x, y])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(2 * width, "gelu", name=f"expand_{block}")(y)
+        y = layers.Dense(width, name=f"project_{block}")(y)
+        x = layers.Add()([x, y])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="vit")
+
+
 def _residual_block(x: Any, filters: int, strides: int, *, name: str) -> Any:
     """Two 3x3 convolutions and their shortcut."""
     y = _conv(x, filters, 3, strides=strides, name=f"{name}_conv_1")

@@ -59,3 +59,9 @@ def test_resnet8_with_a_strided_stem_has_the_same_kernels():
     small, full = networks.resnet8(stem_strides=2), networks.resnet8()
 
     assert [w.shape for w in small.weights] == [w.shape for w in full.weights]
+
+
+def test_vit_has_the_documented_number_of_parameters():
+    model = networks.vit()
+
+    assert f"{model.count_params():,} parameters" in networks.vit.__doc__
