@@ -62,9 +62,11 @@ class ActivationGraph:
 
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
-            if site.shared is not None and quantizer.fixed_range is None:
+            if site.is_average and quantizer.fixed_range is None:
                 return quantizer.round_average(value)
-            return quantizer(value, training=training)
+            # A quantizer observes the tensor it belongs to, no other.
+            observes = training and site.shared is None
+            return quantizer(value, training=observes)
 
         return run_graph(
             self.graph,

@@ -92,12 +92,15 @@ class Site(NamedTuple):
         fixed_range: The range that TFLite prescribes, or None.
         shared: Index of the tensor whose quantizer rounds this one too, or
             None for one of its own.
+        is_average: Whether it is an average of rounded values, which TFLite
+            rounds in a way of its own.
     """
 
     tensor: Tensor
     path: str
     fixed_range: tuple[float, float] | None
     shared: int | None
+    is_average: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +208,9 @@ def place(graph: Graph) -> Placement:
     They are the inputs and outputs of all operators of the file. A
     BatchNormalization directly behind a convolution and the ReLU behind it are
     one operator with it. What only moves data has the range of its input, and
-    what only a Concatenate reads is computed at the range of its output.
+    what only a Concatenate reads is computed at the range of its output. What
+    was moved and is read by a Concatenate and by others is rounded to the range
+    of the Concatenate for all of them.
 
     Args:
         graph: Calls in which `Dense(activation="sigmoid")` and the like are
@@ -268,7 +273,13 @@ class _Placer:
         source = call.inputs[0].index if call.inputs else -1
         if _is_vanishing(call) or _is_moving(call):
             for tensor in call.results:
-                if source in self.range_of:
+                joining = self._joining_reader(tensor)
+                if joining is not None and _is_moving(call):
+                    # The converter has it so: it moves this rounding in front
+                    # of what only moves data.
+                    joined = joining.results[0].index
+                    self._add(tensor, call.path, shared=joined)
+                elif source in self.range_of:
                     self.range_of[tensor.index] = self.range_of[source]
             return
         shared = self.range_of.get(source) if kind in _SAME_SCALE else None
@@ -277,7 +288,13 @@ class _Placer:
             has_own = fixed is not None or shared is not None
             is_joined = not has_own and self._is_joined(call, tensor)
             if not is_joined and not self._is_continued(call, tensor):
-                self._add(tensor, call.path, fixed=fixed, shared=shared)
+                self._add(
+                    tensor,
+                    call.path,
+                    fixed=fixed,
+                    shared=shared,
+                    is_average=shared is not None,
+                )
 
     def _add(
         self,
@@ -286,13 +303,14 @@ class _Placer:
         *,
         fixed: tuple[float, float] | None = None,
         shared: int | None = None,
+        is_average: bool = False,
     ) -> None:
         if not tensor.is_float:
             return
         self.names[path] += 1
         if self.names[path] > 1:
             path = f"{path}_{self.names[path] - 1}"
-        self.sites[tensor.index] = Site(tensor, path, fixed, shared)
+        self.sites[tensor.index] = Site(tensor, path, fixed, shared, is_average)
         self.range_of[tensor.index] = tensor.index if shared is None else shared
 
     def _is_continued(self, call: Call, tensor: Tensor) -> bool:
@@ -314,6 +332,13 @@ class _Placer:
         if following is None or is_joining(call.operation):
             return False
         return is_joining(following.operation)
+
+    def _joining_reader(self, tensor: Tensor) -> Call | None:
+        """The first Concatenate among several calls that read a tensor."""
+        readers = self.readers.get(tensor.index, [])
+        if len(readers) == 1:
+            return None
+        return next((c for c in readers if is_joining(c.operation)), None)
 
     def _only_reader(
         self, tensor: Tensor, *, past_moving: bool = False

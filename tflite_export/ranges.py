@@ -85,7 +85,7 @@ class RangedModel:
             is_fixed = self._sites.quantizers[path].fixed_range is not None
             # The file averages the codes whatever stands here, so this is
             # only for the comparison.
-            if site.shared is not None and not is_fixed:
+            if site.is_average and not is_fixed:
                 rounded = rounded_average(value, held.low, held.high)
             else:
                 rounded = _fake_quantized(value, held)

@@ -90,6 +90,14 @@ def joined(image):
     return layers.Concatenate(name="concat")([image, x, y])
 
 
+def dense_block(image):
+    """A pooling that a BatchNorm and a Concatenate read, as in a DenseNet."""
+    x = conv_norm_relu(image, "a")
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    y = layers.BatchNormalization(name="norm")(x)
+    return layers.Concatenate(name="concat")([x, y])
+
+
 def gated(image):
     """The range of a sigmoid is prescribed, whoever reads it."""
     x = layers.Conv2D(3, 1, activation="sigmoid", name="gate")(image)
@@ -113,6 +121,7 @@ TABLE = {
     separable: ["image", "sep/depthwise", "sep", "conv"],
     nested: ["image", "relu", "last"],
     joined: ["image", "concat"],
+    dense_block: ["image", "a_relu", "concat"],
     gated: ["image", "gate/linear", "gate", "maximum"],
     joined_twice: ["image", "first", "second"],
 }
@@ -161,6 +170,23 @@ def test_average_pooling_rounds_to_the_scale_of_its_input():
     assert isinstance(pooled, Site)
     assert (source.shared, pooled.shared) == (None, source.tensor.index)
     assert list(graph.quantizers) == ["image"]
+
+
+def test_pooling_is_rounded_as_the_concatenation_that_reads_it_among_others():
+    # The converter moves that rounding in front of the pooling.
+    sites = ActivationGraph(image_model(dense_block)).placement.sites
+
+    by_path = {site.path: site for site in sites}
+    assert by_path["pool"].shared == by_path["concat"].tensor.index
+    assert not by_path["pool"].is_average
+
+
+def test_ranges_are_observed_on_the_tensors_that_they_belong_to():
+    graph = ActivationGraph(image_model(dense_block))
+
+    graph(ops.ones((2, 8, 8, 3)), training=True)
+
+    assert {float(q.num_updates) for q in graph.quantizers.values()} == {1.0}
 
 
 def test_average_of_one_value_has_the_range_of_its_input():

@@ -234,12 +234,6 @@ def _application(name, size, known=None, **options):
     return Row(build, is_convolutional=True, is_large=True, known=known or {})
 
 
-_CONCATENATED_POOLING = {
-    "parity": "The converter moves the rounding to the range of the first "
-    "Concatenate in front of the pooling it reads, so that the "
-    "BatchNormalization that reads the pooling as well gets values that are "
-    "rounded once more than in Keras. All other layers are within a step."
-}
 _NO_GATHER = {
     "vela": "Vela 5.2 has no GATHER, nor the LESS and SELECT with which Keras "
     "wraps negative indices, on the Ethos-U55; they run on the CPU in integers."
@@ -292,7 +286,7 @@ _APPLICATIONS = {
     "EfficientNetV2B0": _application("EfficientNetV2B0", 32),
     "ResNet50": _application("ResNet50", 32),
     "ResNet50V2": _application("ResNet50V2", 32),
-    "DenseNet121": _application("DenseNet121", 32, _CONCATENATED_POOLING),
+    "DenseNet121": _application("DenseNet121", 32),
     "Xception": _application("Xception", 71),
     "InceptionV3": _application("InceptionV3", 75),
     "VGG16": _application("VGG16", 32),

@@ -229,6 +229,29 @@ def test_report_names_the_layer_where_the_file_parts(trained):
     assert "part first at 'inner/behind_pool'" in str(report)
 
 
+def dense_block():
+    """As in a DenseNet: a pooling that a BatchNorm and a Concatenate read."""
+    image = keras.Input((8, 8, 1), name="image")
+    x = normalized(image, layers.Conv2D(8, 3, padding="same", name="stem"))
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    y = layers.BatchNormalization(momentum=0.5, name="norm")(x)
+    y = layers.Conv2D(8, 3, padding="same", name="conv")(layers.ReLU()(y))
+    y = layers.Rescaling(7.3)(y)  # So that the Concatenate's steps are coarse.
+    x = layers.Concatenate(name="concat")([x, y])
+    x = normalized(x, layers.Conv2D(8, 1, name="last"))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(10, name="head")(x))
+
+
+def test_pooling_read_by_a_concatenation_and_others_is_rounded_for_all(
+    tmp_path, digits
+):
+    keras.utils.set_random_seed(0)
+    trained = train_and_export(dense_block(), *digits, tmp_path)
+
+    assert different_layers(trained, trained.qmodel) == []
+
+
 def different_layers(trained, qmodel):
     stripped = codeq_keras.strip_quantizers(qmodel)
     ranged = RangedModel(qmodel, stripped)
