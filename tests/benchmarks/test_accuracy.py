@@ -37,7 +37,7 @@ def workload(monkeypatch):
     monkeypatch.setitem(accuracy.WORKLOADS, "tiny", tiny)
     counts = {"validation": 100, "test": 200}
     monkeypatch.setattr(accuracy, "NUM_EXAMPLES", counts)
-    monkeypatch.setattr(accuracy, "FLOAT_CYCLES", ((2, 3e-3),))
+    monkeypatch.setattr(accuracy, "FLOAT_CYCLES", ((2, 0.5),))
 
 
 def run(monkeypatch, folder, *methods: str, command: str = "run") -> None:

@@ -1,0 +1,112 @@
+"""What the files of trained networks compute, against Keras, end to end.
+
+Starts from the float networks of `accuracy.py`, trains with 8-bit activations
+to 5 % of the multiply-accumulates' bit operations, exports, and runs model and
+file on the test split. The table of coverage does the same with random weights.
+
+    python benchmarks/trained_parity.py [--models resnet8 ds_cnn]
+        [--epochs 12] > benchmarks/results/trained_parity.md
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import pathlib
+import tempfile
+
+import accuracy
+import accuracy_methods
+import keras
+import numpy as np
+import overhead
+
+import tflite_export
+from tflite_export import interpreter
+
+METHOD = "ours_8bit"
+BUDGET = 0.05
+SEED = 0
+PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+COLUMNS = (
+    "model",
+    "test accuracy in Keras, %",
+    "of the file, %",
+    "same top class, %",
+    "outputs within one step, %",
+    "largest difference, steps",
+    "integers equal",
+)
+
+
+def main() -> None:
+    """Trains, exports and prints a table."""
+    args = parse_args()
+    versions = [
+        f"{name} {importlib.metadata.version(name)}" for name in PACKAGES
+    ]
+    print(
+        "# Trained networks: the file against Keras\n\n"
+        f"{datetime.date.today()}; {', '.join(versions)}; "
+        f"{overhead.processor()}; seed {SEED}, {args.epochs} epochs, "
+        f"{100 * BUDGET:g} % BOPs, 8-bit activations; synthetic data.\n"
+    )
+    print(as_row(COLUMNS))
+    print(as_row(["---"] * len(COLUMNS)))
+    for name in args.models:
+        print(as_row(measure(name, args)), flush=True)
+    print()
+    for name in args.models:
+        print(f"- {name}: {accuracy.WORKLOADS[name].note}")
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=accuracy.WORKLOADS,
+        default=["resnet8", "ds_cnn"],
+    )
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument(
+        "--results", type=pathlib.Path, default=accuracy.RESULTS
+    )
+    return parser.parse_args()
+
+
+def measure(name: str, args: argparse.Namespace) -> list[str]:
+    """Returns one row of the table."""
+    workload = accuracy.WORKLOADS[name]
+    split = accuracy.Splits.load(workload)
+    net = accuracy.float_network(name, split, args.results / "float")
+    keras.utils.set_random_seed(SEED)
+    training = accuracy.Training.of(workload, split, args.epochs, SEED)
+    compress = accuracy_methods.METHODS[METHOD].compress
+    qmodel = compress(net, training, BUDGET).model
+    x, y = split.test
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.tflite")
+        tflite_export.export(qmodel, path, weight_storage="int8")
+        report = tflite_export.verify(path, qmodel, x)
+        file = path.read_bytes()
+    names = [tensor.name for tensor in qmodel.latent_model.inputs]
+    (outputs,) = interpreter.predict(file, [x], names)
+    return [
+        name,
+        f"{100 * accuracy.accuracy(qmodel, x, y):.2f}",
+        f"{100 * np.mean(outputs.argmax(-1) == y):.2f}",
+        f"{100 * (report.top1_agreement or 0):.2f}",
+        f"{100 * report.within_one_lsb:.2f}",
+        f"{report.max_output_lsb:.0f}",
+        f"{report.num_tensors - len(report.unequal)} of {report.num_tensors}",
+    ]
+
+
+def as_row(cells: "list[str] | tuple[str, ...]") -> str:
+    """Returns a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
