@@ -23,12 +23,13 @@ import overhead
 import tflite_export
 from tflite_export import interpreter
 
-METHOD = "ours_8bit"
+LEVEL_GRIDS = ("dead_zone", "uniform")
 BUDGET = 0.05
 SEED = 0
 PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "numpy")
 COLUMNS = (
     "model",
+    "level grid",
     "test accuracy in Keras, %",
     "of the file, %",
     "same top class, %",
@@ -53,7 +54,8 @@ def main() -> None:
     print(as_row(COLUMNS))
     print(as_row(["---"] * len(COLUMNS)))
     for name in args.models:
-        print(as_row(measure(name, args)), flush=True)
+        for grid in LEVEL_GRIDS:
+            print(as_row(measure(name, grid, args)), flush=True)
     print()
     for name in args.models:
         print(f"- {name}: {accuracy.WORKLOADS[name].note}")
@@ -75,14 +77,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(name: str, args: argparse.Namespace) -> list[str]:
+def measure(name: str, grid: str, args: argparse.Namespace) -> list[str]:
     """Returns one row of the table."""
     workload = accuracy.WORKLOADS[name]
     split = accuracy.Splits.load(workload)
     net = accuracy.float_network(name, split, args.results / "float")
     keras.utils.set_random_seed(SEED)
     training = accuracy.Training.of(workload, split, args.epochs, SEED)
-    compress = accuracy_methods.METHODS[METHOD].compress
+    compress = accuracy_methods.codeq(
+        distill=True, activation_bit_width=8, level_grid=grid
+    )
     qmodel = compress(net, training, BUDGET).model
     x, y = split.test
     with tempfile.TemporaryDirectory() as folder:
@@ -94,6 +98,7 @@ def measure(name: str, args: argparse.Namespace) -> list[str]:
     (outputs,) = interpreter.predict(file, [x], names)
     return [
         name,
+        grid,
         f"{100 * accuracy.accuracy(qmodel, x, y):.2f}",
         f"{100 * np.mean(outputs.argmax(-1) == y):.2f}",
         f"{100 * (report.top1_agreement or 0):.2f}",
