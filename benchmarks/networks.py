@@ -92,6 +92,36 @@ def resnet20(
     return keras.Model(inputs, outputs, name="resnet20")
 
 
+def resnet18(
+    *,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+) -> keras.Model:
+    """Returns the ResNet-18 for ImageNet; 11.7 million parameters.
+
+    Args:
+        input_shape: Height, width and channels of the images.
+        classes: Number of logits.
+
+    Reference:
+
+    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
+      table 1. Differs from it in: the convolutions have biases, and no
+      BatchNorm follows those of the shortcuts.
+    """
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(_norm(_conv(inputs, 64, 7, strides=2, name="stem")))
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    for stage, filters in enumerate((64, 128, 256, 512), 1):
+        for block in range(2):
+            strides = 2 if stage > 1 and block == 0 else 1
+            name = f"stage_{stage}_block_{block + 1}"
+            x = _residual_block(x, filters, strides, name=name)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name="resnet18")
+
+
 def ds_cnn(
     *,
     input_shape: tuple[int, int, int] = (49, 10, 1),

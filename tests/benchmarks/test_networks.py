@@ -2,6 +2,7 @@ import itertools
 
 import keras
 import networks
+import numpy as np
 import pytest
 
 
@@ -65,3 +66,14 @@ def test_vit_has_the_documented_number_of_parameters():
     model = networks.vit()
 
     assert f"{model.count_params():,} parameters" in networks.vit.__doc__
+
+
+def test_resnet18_has_the_parameters_of_the_paper_and_biases():
+    # 11,689,512 are known from other frameworks, which have no biases, and
+    # BatchNorms in the shortcuts.
+    model = networks.resnet18()
+
+    biases = sum(w.shape[0] for w in model.weights if w.name == "bias") - 1000
+    shortcuts = 2 * (128 + 256 + 512)
+    trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert trainable == 11_689_512 + biases - shortcuts
