@@ -108,10 +108,9 @@ WORKLOADS = {
         "MobileNetV1-0.25",
         lambda: networks.mobilenet_v1(input_shape=(32, 32, 3), classes=10),
     ),
-    # At higher rates it does not learn, as transformers without a warm-up.
     "vit": _shapes(
-        "Vision transformer of 4 blocks, width 48",
-        networks.vit,
+        "Vision transformer of 4 blocks, width 48, patches of 8x8",
+        lambda: networks.vit(patch_size=8),
         learning_rate=1e-3,
     ),
     "ds_cnn": Workload(

@@ -255,6 +255,7 @@ def vit(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
+    patch_size: int = 4,
     width: int = 48,
     depth: int = 4,
 ) -> keras.Model:
@@ -263,6 +264,8 @@ def vit(
     Args:
         input_shape: Height, width and channels of the images.
         classes: Number of logits.
+        patch_size: Height and width in pixels that a token stands for, a
+            power of 2.
         width: Features of a token, a multiple of 16.
         depth: Number of blocks.
 
@@ -270,14 +273,17 @@ def vit(
 
     - [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929).
     - [Early Convolutions Help Transformers See Better, 2021](
-      https://arxiv.org/abs/2106.14881): two convolutions make the tokens.
+      https://arxiv.org/abs/2106.14881): convolutions make the tokens.
       Differs from it in: no position embedding, since their zero padding
       tells positions; the mean of the tokens is classified; width, depth.
     """
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, width // 2, 3, strides=2, name="stem_1")
-    x = layers.ReLU()(_norm(x))
-    x = layers.ReLU()(_norm(_conv(x, width, 3, strides=2, name="stem_2")))
+    x = inputs
+    num_convs = patch_size.bit_length() - 1
+    for index in range(1, num_convs + 1):
+        filters = width >> (num_convs - index)
+        x = _conv(x, filters, 3, strides=2, name=f"stem_{index}")
+        x = layers.ReLU()(_norm(x))
     x = layers.Reshape((-1, width))(x)
     for block in range(1, depth + 1):
         y = layers.LayerNormalization()(x)
