@@ -181,6 +181,23 @@ class ActivationQuantizer(keras.layers.Layer):
         values = ops.where(self.num_updates > 0, values, inputs)
         return inputs + ops.stop_gradient(values - inputs)
 
+    def round_joined(self, inputs: Any, training: bool | None = None) -> Any:
+        """Rounds what is read at this range and observed behind it.
+
+        In training nothing is clipped, or the range could not grow: what it
+        observes contains these values.
+
+        Args:
+            inputs: A tensor that becomes a part of the one that is observed.
+            training: Whether this is a training step.
+        """
+        low, high = self.low, self.high
+        if training and self.trainable:
+            low = ops.minimum(low, ops.min(inputs))
+            high = ops.maximum(high, ops.max(inputs))
+        rounded = _fake_quantize(inputs, low, high)
+        return ops.where(self.num_updates > 0, rounded, inputs)
+
     def _observe(self, values: Any) -> None:
         rate = ops.maximum(1.0 / (self.num_updates + 1.0), _RATE)
         for held, seen in (

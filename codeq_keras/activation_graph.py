@@ -62,11 +62,11 @@ class ActivationGraph:
 
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
-            if site.is_average and quantizer.fixed_range is None:
+            if site.shared is None or quantizer.fixed_range is not None:
+                return quantizer(value, training=training)
+            if site.is_average:
                 return quantizer.round_average(value)
-            # A quantizer observes the tensor it belongs to, no other.
-            observes = training and site.shared is None
-            return quantizer(value, training=observes)
+            return quantizer.round_joined(value, training=training)
 
         return run_graph(
             self.graph,

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from codeq_keras.graph import Call, Graph, Tensor
-from codeq_keras.placement import is_fused, kind_of
+from codeq_keras.operator_kinds import is_fused, kind_of
 
 _SEPARABLE = {
     "SeparableConv1D": (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),

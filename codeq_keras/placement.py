@@ -6,81 +6,27 @@ Pure analysis of a graph. Creates no layer.
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import keras
-
 from codeq_keras.graph import Call, Graph, Tensor, tensors_in
-
-# Layers and operations by class name: `keras.ops` has no public classes. Only
-# classes of Keras itself count, since a subclass may compute anything.
-
-# Nothing at inference: their output is their input.
-_VANISHING = {
-    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout",
-    "GaussianNoise", "Identity", "SpatialDropout1D", "SpatialDropout2D",
-    "SpatialDropout3D",
-}  # fmt: skip
-
-# Their output holds values of their input, or zeros, so it has its range.
-_MOVING = {
-    "Cropping1D", "Cropping2D", "Cropping3D", "ExpandDims", "Flatten", "Flip",
-    "GetItem", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "GlobalMaxPooling3D", "MaxPool", "MaxPooling1D", "MaxPooling2D",
-    "MaxPooling3D", "Permute", "Ravel", "Repeat", "RepeatVector", "Reshape",
-    "Split", "Squeeze", "Tile", "Transpose", "ZeroPadding1D", "ZeroPadding2D",
-    "ZeroPadding3D",
-}  # fmt: skip
-
-# They move data as well where each average is of one value, as behind the last
-# convolutions of a network for large images that is given small ones.
-_AVERAGING = {
-    "GlobalAveragePooling1D", "GlobalAveragePooling2D",
-    "GlobalAveragePooling3D", "Mean",
-}  # fmt: skip
-
-# TFLite keeps the scale of their input, and rounds the results to it.
-_SAME_SCALE = {
-    "AveragePool", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
-    "Resize", "UpSampling1D", "UpSampling2D", "UpSampling3D",
-}  # fmt: skip
-
-# TFLite reads and writes at one scale: rounding what they read is rounding
-# what they return.
-_JOINING = {"Concatenate", "Maximum", "Minimum"}
-
-# A BatchNormalization behind them becomes part of their weights.
-_CONVOLUTIONS = {
-    "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Conv3D",
-    "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "EinsumDense",
-    "SeparableConv1D", "SeparableConv2D",
-}  # fmt: skip
-
-_AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
-
-# An activation behind them is computed by the same operator of the file.
-_FUSING = _CONVOLUTIONS | _AFFINE | {"Add", "Subtract", "Multiply"}
-
-_FUSED_ACTIVATIONS = {"linear", "relu", "relu6"}
-
-# The ranges that TFLite prescribes: a scale of 1/256 or 1/128, zero point -128
-# or 0.
-_FIXED_RANGES = {
-    "sigmoid": (0.0, 255 / 256),
-    "softmax": (0.0, 255 / 256),
-    "tanh": (-1.0, 127 / 128),
-}
-
-# One operator each, or (SiLU) two with a prescribed range between them.
-_SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu", "silu"}
-
-# One operator of a file each, so that nothing inside is without a range.
-_SINGLE_OPERATORS = (
-    _VANISHING | _MOVING | _SAME_SCALE | _JOINING | _FUSING | {
-        "Embedding", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
-        "InputLayer", "LeakyReLU", "LeakyRelu", "Mean", "PReLU", "ReLU",
-    }
-)  # fmt: skip
+from codeq_keras.operator_kinds import (
+    AVERAGING,
+    CONVOLUTIONS,
+    FIXED_RANGES,
+    FUSED_ACTIVATIONS,
+    FUSING,
+    MOVING,
+    SAME_SCALE,
+    SINGLE_ACTIVATIONS,
+    SINGLE_OPERATORS,
+    VANISHING,
+    activation_name,
+    activation_of,
+    is_fused,
+    is_joining,
+    kind_of,
+)
 
 
 class Site(NamedTuple):
@@ -118,88 +64,6 @@ class Placement:
     sites: tuple[Site, ...]
     inner: tuple[str, ...]
     rounded: frozenset[int]
-
-
-def kind_of(operation: Any) -> str:
-    """Returns the class name of an operation of Keras, or "" for others.
-
-    Args:
-        operation: A layer, or an operation of `keras.ops`.
-
-    Example:
-
-    >>> kind_of(keras.layers.ReLU())
-    'ReLU'
-    """
-    is_keras = type(operation).__module__.split(".")[0] == "keras"
-    return type(operation).__name__ if is_keras else ""
-
-
-def activation_of(operation: Any) -> str | None:
-    """Returns the name of the function if an operation is an activation.
-
-    Args:
-        operation: A layer, or an operation of `keras.ops`.
-
-    Returns:
-        A name of `keras.activations`, or None if it is something else.
-
-    Example:
-
-    >>> activation_of(keras.layers.ReLU(max_value=6))
-    'relu6'
-    """
-    kind = kind_of(operation)
-    if kind == "ReLU":
-        config = operation.get_config()
-        if config["negative_slope"] or config["threshold"]:
-            return None
-        limits = {None: "relu", 6: "relu6"}
-        return limits.get(config["max_value"])
-    if kind == "Activation":
-        return activation_name(operation.activation)
-    if kind == "Softmax":
-        is_last = operation.get_config()["axis"] == -1
-        return "softmax" if is_last else None
-    names = {
-        "Gelu": "gelu",
-        "HardSilu": "hard_silu",
-        "Relu": "relu",
-        "Relu6": "relu6",
-        "Sigmoid": "sigmoid",
-        "Silu": "silu",
-        "Softmax": "softmax",
-        "Tanh": "tanh",
-    }
-    return names.get(kind)
-
-
-def activation_name(function: Any) -> str:
-    """Returns the name of an activation function, "" for one of one's own.
-
-    Args:
-        function: What a layer has as `activation`; None is linear.
-    """
-    name = keras.activations.serialize(function) if function else "linear"
-    return name if isinstance(name, str) else ""
-
-
-def is_fused(function: Any) -> bool:
-    """Whether TFLite computes an activation in the operator before it.
-
-    Args:
-        function: What a layer has as `activation`.
-    """
-    return activation_name(function) in _FUSED_ACTIVATIONS
-
-
-def is_joining(operation: Any) -> bool:
-    """Whether an operation reads all its inputs at the scale of its output.
-
-    Args:
-        operation: A layer, or an operation of `keras.ops`.
-    """
-    return kind_of(operation) in _JOINING
 
 
 def place(graph: Graph) -> Placement:
@@ -251,6 +115,8 @@ class _Placer:
         self.sites: dict[int, Site] = {}
         # The tensor whose range a tensor has, where it has one.
         self.range_of: dict[int, int] = {}
+        # What only moving data has made.
+        self.moved: set[int] = set()
         self.names: Counter[str] = Counter()
 
     def place(self) -> Placement:
@@ -272,18 +138,21 @@ class _Placer:
         kind = kind_of(call.operation)
         source = call.inputs[0].index if call.inputs else -1
         if _is_vanishing(call) or _is_moving(call):
+            is_moved = _is_moving(call) or source in self.moved
             for tensor in call.results:
-                joining = self._joining_reader(tensor)
-                if joining is not None and _is_moving(call):
-                    # The converter has it so: it moves this rounding in front
-                    # of what only moves data.
+                if is_moved:
+                    self.moved.add(tensor.index)
+                joining = self._joining_reader(tensor) if is_moved else None
+                if joining is not None:
+                    # The converter has it so: a file rounds what was moved
+                    # once, for all that read it.
                     joined = joining.results[0].index
                     self._add(tensor, call.path, shared=joined)
                 elif source in self.range_of:
                     self.range_of[tensor.index] = self.range_of[source]
             return
-        shared = self.range_of.get(source) if kind in _SAME_SCALE else None
-        fixed = _FIXED_RANGES.get(activation_of(call.operation) or "")
+        shared = self.range_of.get(source) if kind in SAME_SCALE else None
+        fixed = FIXED_RANGES.get(activation_of(call.operation) or "")
         for tensor in call.results:
             has_own = fixed is not None or shared is not None
             is_joined = not has_own and self._is_joined(call, tensor)
@@ -316,15 +185,15 @@ class _Placer:
     def _is_continued(self, call: Call, tensor: Tensor) -> bool:
         """Whether the operator of the file goes on behind this tensor."""
         kind = kind_of(call.operation)
-        if kind not in _FUSING or not _is_linear(call.operation):
+        if kind not in FUSING or not _is_linear(call.operation):
             return False
         following = self._only_reader(tensor)
         if following is None:
             return False
-        if activation_of(following.operation) in _FUSED_ACTIVATIONS:
+        if activation_of(following.operation) in FUSED_ACTIVATIONS:
             return True
         is_norm = kind_of(following.operation) == "BatchNormalization"
-        return is_norm and kind in _CONVOLUTIONS
+        return is_norm and kind in CONVOLUTIONS
 
     def _is_joined(self, call: Call, tensor: Tensor) -> bool:
         """Whether the range is that of the one call that reads a tensor."""
@@ -334,11 +203,28 @@ class _Placer:
         return is_joining(following.operation)
 
     def _joining_reader(self, tensor: Tensor) -> Call | None:
-        """The first Concatenate among several calls that read a tensor."""
+        """The first Concatenate among the several readers of a moved tensor.
+
+        None where averages are taken as well, or the tensor is an output:
+        the converter leaves these at the range of their input.
+        """
         readers = self.readers.get(tensor.index, [])
-        if len(readers) == 1:
+        if len(readers) < 2 or tensor.index in self.outputs:
             return None
-        return next((c for c in readers if is_joining(c.operation)), None)
+        computing = list(self._computing_readers(tensor))
+        if any(kind_of(call.operation) in SAME_SCALE for call in computing):
+            return None
+        joining = (c for c in computing if is_joining(c.operation))
+        return next(joining, None)
+
+    def _computing_readers(self, tensor: Tensor) -> Iterator[Call]:
+        """What reads a tensor, past what vanishes or only moves data."""
+        for call in self.readers.get(tensor.index, []):
+            if _is_vanishing(call) or _is_moving(call):
+                for result in call.results:
+                    yield from self._computing_readers(result)
+            else:
+                yield call
 
     def _only_reader(
         self, tensor: Tensor, *, past_moving: bool = False
@@ -363,14 +249,14 @@ class _Placer:
 def _is_vanishing(call: Call) -> bool:
     kind = kind_of(call.operation)
     is_linear = activation_of(call.operation) == "linear"
-    return kind in _VANISHING or is_linear
+    return kind in VANISHING or is_linear
 
 
 def _is_moving(call: Call) -> bool:
     kind = kind_of(call.operation)
     # A mask is a second input, and leaves values out.
-    if kind not in _AVERAGING or len(call.inputs) != 1:
-        return kind in _MOVING
+    if kind not in AVERAGING or len(call.inputs) != 1:
+        return kind in MOVING
     (tensor,), (result,) = call.inputs, call.results
     is_same_batch = result.shape[:1] == tensor.shape[:1]
     return is_same_batch and 0 < _size(tensor) == _size(result)
@@ -390,11 +276,11 @@ def _is_single_operator(call: Call) -> bool:
     name = activation_of(call.operation)
     if name is not None:
         return name in {
-            *_FUSED_ACTIVATIONS,
-            *_FIXED_RANGES,
-            *_SINGLE_ACTIVATIONS,
+            *FUSED_ACTIVATIONS,
+            *FIXED_RANGES,
+            *SINGLE_ACTIVATIONS,
         }
     kind = kind_of(call.operation)
-    if kind not in _SINGLE_OPERATORS:
+    if kind not in SINGLE_OPERATORS:
         return False
-    return kind not in _CONVOLUTIONS or is_fused(call.operation.activation)
+    return kind not in CONVOLUTIONS or is_fused(call.operation.activation)

@@ -16,7 +16,8 @@ import codeq_keras
 from codeq_keras.activation import ActivationRange, rounded_average
 from codeq_keras.activation_graph import ActivationGraph
 from codeq_keras.graph import Call, run_graph
-from codeq_keras.placement import Site, is_joining, kind_of
+from codeq_keras.operator_kinds import is_joining, kind_of
+from codeq_keras.placement import Site
 
 
 def has_trained_ranges(model: Any) -> bool:

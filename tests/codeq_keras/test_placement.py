@@ -1,6 +1,7 @@
 """Where activations are quantized, on a table of small graphs."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers, ops
 
@@ -172,21 +173,80 @@ def test_average_pooling_rounds_to_the_scale_of_its_input():
     assert list(graph.quantizers) == ["image"]
 
 
-def test_pooling_is_rounded_as_the_concatenation_that_reads_it_among_others():
-    # The converter moves that rounding in front of the pooling.
-    sites = ActivationGraph(image_model(dense_block)).placement.sites
+def dropped(image):
+    x = layers.MaxPooling2D(2, name="pool")(conv_norm_relu(image, "a"))
+    x = layers.Dropout(0.5, name="drop")(x)
+    y = layers.BatchNormalization(name="norm")(x)
+    return layers.Concatenate(name="concat")([x, y])
+
+
+def dropped_on_one_side(image):
+    x = layers.MaxPooling2D(2, name="pool")(conv_norm_relu(image, "a"))
+    y = layers.BatchNormalization(name="norm")(x)
+    x = layers.Dropout(0.5, name="drop")(x)
+    return layers.Concatenate(name="concat")([x, y])
+
+
+def moved_twice(image):
+    x = layers.MaxPooling2D(2, name="pool")(conv_norm_relu(image, "a"))
+    y = layers.BatchNormalization(name="norm")(x)
+    x, y = (layers.Flatten()(value) for value in (x, y))
+    return layers.Concatenate(name="concat")([x, y])
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (dense_block, "pool"),
+        (dropped, "drop"),
+        (dropped_on_one_side, "pool"),
+        (moved_twice, "pool"),
+    ],
+)
+def test_what_was_moved_is_rounded_as_a_concatenation_among_its_readers(
+    body, path
+):
+    # The converter rounds it once, for all of them.
+    sites = ActivationGraph(image_model(body)).placement.sites
 
     by_path = {site.path: site for site in sites}
-    assert by_path["pool"].shared == by_path["concat"].tensor.index
-    assert not by_path["pool"].is_average
+    assert by_path[path].shared == by_path["concat"].tensor.index
+    assert not by_path[path].is_average
+    assert len(by_path) == 4
 
 
-def test_ranges_are_observed_on_the_tensors_that_they_belong_to():
-    graph = ActivationGraph(image_model(dense_block))
+@pytest.mark.parametrize("reader", ["average", "output"])
+def test_what_is_averaged_or_an_output_keeps_its_range(reader):
+    image = keras.Input((8, 8, 3), name="image")
+    x = layers.MaxPooling2D(2, name="pool")(conv_norm_relu(image, "a"))
+    y = layers.BatchNormalization(name="norm")(x)
+    other = layers.AveragePooling2D(2)(x) if reader == "average" else x
+    outputs = [layers.Concatenate(name="concat")([x, y]), other]
 
-    graph(ops.ones((2, 8, 8, 3)), training=True)
+    sites = ActivationGraph(keras.Model(image, outputs)).placement.sites
 
-    assert {float(q.num_updates) for q in graph.quantizers.values()} == {1.0}
+    assert "pool" not in {site.path for site in sites}
+
+
+def test_range_grows_with_a_tensor_that_is_rounded_to_it_before():
+    graph = ActivationGraph(image_model(moved_input))
+    x = np.ones((2, 8, 8, 3), "float32")
+
+    graph(x, training=True)
+    for _ in range(200):
+        graph(10 * x, training=True)
+
+    # A mean of the first batches, then a moving average.
+    ranges = {path: q.range.high for path, q in graph.quantizers.items()}
+    assert ranges["image"] == pytest.approx(10, rel=0.1)
+    assert ranges["concat"] == pytest.approx(10, rel=0.1)
+    assert {float(q.num_updates) for q in graph.quantizers.values()} == {201.0}
+
+
+def moved_input(image):
+    x = layers.MaxPooling2D(2, name="pool")(image)
+    y = layers.Rescaling(0.1, name="scaled")(x)
+    return layers.Concatenate(name="concat")([x, y])
 
 
 def test_average_of_one_value_has_the_range_of_its_input():
