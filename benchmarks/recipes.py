@@ -6,16 +6,19 @@
     python benchmarks/recipes.py resnet20 --dataset shapes --epochs 5
 
 Networks and data sets: `resnet20` and `tinyvit` on cifar10, `resnet18` and
-`resnet50` on imagenet2012, `ds_cnn` on speech_commands (a recipe of ours).
-Public data is downloaded by `tensorflow-datasets`, or read from `--data-dir`.
+`resnet50` on imagenet2012. Public data is downloaded by `tensorflow-datasets`,
+or read from `--data-dir`. `ds_cnn` on speech_commands is a recipe of ours.
 
 Without `--relative-bops` the network trains on the paper's grid with learned
 bit widths and the paper's penalties, which has no integers to export. With it,
 one number replaces the penalties, and a `.tflite` file is written and verified.
+Differs from the paper in: a tenth of CIFAR-10's training images, and a fiftieth
+of ImageNet's, are left for validation; which TinyViT it is.
 
-Everything goes to `artifacts/<network>` or `--output`: `model.keras`,
-`history.csv`, `summary.json`, `model.tflite`. A run that was cut off goes on
-where it was.
+Everything goes to a folder of the run in `artifacts`, or to `--output`:
+`settings.json`, `history.csv`, `model.keras`, `summary.json`, `model.tflite`,
+and the float network as `float/model.keras`. A run that was cut off goes on
+from its last whole epoch.
 """
 
 import argparse
@@ -49,11 +52,13 @@ class Recipe:
         epochs: Length of the training; the learning rate follows a cosine.
         batch_size: Examples per step.
         learning_rate: Of the weights: SGD with momentum, or AdamW.
-        dead_zone_penalty: The paper's lambda_dz, a decay of the logits.
+        dead_zone_penalty: The paper's lambda_dz: a loss term under SGD, a
+            decay of the logits under AdamW, which would divide the term away.
         bit_width_penalty: The paper's lambda_bit, likewise.
         logit_rate: Learning rate of the logits.
         is_adam: Whether AdamW moves the weights and the logits.
         weight_decay: Of the weights.
+        float_rate: Learning rate of a training in float that comes first.
         needs_weights: Whether the paper starts from a trained network.
     """
 
@@ -67,13 +72,20 @@ class Recipe:
     logit_rate: float = 1e-3
     is_adam: bool = False
     weight_decay: float = 1e-4
+    float_rate: float = 0.1
     needs_weights: bool = False
 
 
 def _resnet50(classes: int) -> keras.Model:
-    return keras.applications.ResNet50(
+    """The network as published, for the images of `data`, in [-1, 1].
+
+    Keras's weights are for BGR in [0, 255] less a mean; the first convolution
+    takes over both, so that they can be loaded as they are.
+    """
+    net = keras.applications.ResNet50(
         weights=None, classes=classes, classifier_activation=None
     )
+    return net
 
 
 # Epochs, batch sizes, penalties and the rates of the logits are those of the

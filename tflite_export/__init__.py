@@ -5,9 +5,9 @@ training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
 `exact_conversion` with `rewrites`, `matching`, `exact_weights` and
 `float_codes` (the trained integers), `storage`, `packing` and
 `sparse_encoding` (their bytes), `sparse_inference` and `symmetric_padding`
-(graphs for sparse kernels), `integer_splits`, `graph` and `flatbuffer` (the
-file format),
-`interpreter`, `sandbox` and `arm` (LiteRT here and on an emulated phone),
+(graphs for sparse kernels), `converter_mends` (what the converter gets wrong),
+`graph` and `flatbuffer` (the file format), `interpreter`, `sandbox` and `arm`
+(LiteRT here and on an emulated phone),
 `verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
 """
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tflite_export.convert import convert, convert_float
+from tflite_export.converter_mends import mended_file
 from tflite_export.exact_weights import (
     FoldedInputGainError,
     TrainedWeight,
@@ -17,7 +18,6 @@ from tflite_export.exact_weights import (
     write_exact_weights,
 )
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.integer_splits import integer_file
 from tflite_export.representative import ModelInput
 from tflite_export.rewrites import rewrite
 from tflite_export.symmetric_padding import pad_symmetrically
@@ -53,7 +53,7 @@ def convert_exactly(
     model, notes = rewrite(stripped)
     folded: dict[str, np.ndarray] = {}
     while True:
-        file = integer_file(convert(model, inputs, samples))
+        file = mended_file(convert(model, inputs, samples))
         try:
             written = write_exact_weights(file, trained, kernels)
         except FoldedInputGainError as error:

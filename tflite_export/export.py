@@ -11,6 +11,7 @@ import numpy as np
 import codeq_keras
 from tflite_export import qat
 from tflite_export.convert import convert_qat, convert_ranged
+from tflite_export.converter_mends import mended_file
 from tflite_export.delivery import ExportResult, Proof, deliver
 from tflite_export.exact_conversion import (
     convert_exactly,
@@ -23,7 +24,6 @@ from tflite_export.exact_weights import (
 )
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.float_codes import write_float_codes
-from tflite_export.integer_splits import integer_file
 from tflite_export.interpreter import Run, quantized_inputs
 from tflite_export.ranges import RangedModel, has_trained_ranges
 from tflite_export.representative import (
@@ -235,7 +235,7 @@ def _converted_ranged(
     ranged = RangedModel(model, rewritten.model)
     if samples is None:
         ranged.require_ranges_for_kernels()
-    file = integer_file(convert_ranged(ranged, inputs, ranged.weights, samples))
+    file = mended_file(convert_ranged(ranged, inputs, ranged.weights, samples))
     written = write_exact_weights(file, trained, kernels)
     written.notes.extend(rewritten.notes)
     written.notes.extend(ranged.notes(has_samples=samples is not None))
@@ -255,7 +255,7 @@ def _converted_qat(model: Any, dataset: Any, target: str) -> _Converted:
         )
     trained, kernels = qat.weights(model)
     inputs = model_inputs(model)
-    file = integer_file(convert_qat(model, inputs))
+    file = mended_file(convert_qat(model, inputs))
     written = write_exact_weights(file, trained, kernels)
     samples = _samples(dataset, inputs)
     arrays = samples or _random_arrays(file, inputs, written)

@@ -5,6 +5,7 @@ schema. It decides nothing: which tensors to rewrite, and to
 what, is the business of `exact_weights.py`.
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
@@ -198,6 +199,14 @@ class Flatbuffer(FlatbufferParts):
         floats = dequantize.outputs[0]
         is_read = any(floats in o.inputs for o in graph.operators)
         self.remove([*quantizes, *([] if is_read else [dequantize])])
+
+    def keep_scale(self, operator: Operator) -> None:
+        """Gives the outputs of an operator the scale of its first input."""
+        tensors = self._model.subgraphs[operator.subgraph].tensors
+        for output in operator.outputs:
+            tensors[output].quantization = copy.deepcopy(
+                tensors[operator.inputs[0]].quantization
+            )
 
     def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
         """Gives an int8 output a scale; a QUANTIZE behind restores the old one.

@@ -1,9 +1,13 @@
-"""SPLIT on integers, where the converter leaves it in float.
+"""What the converter gets wrong in its operators, put right in its file.
 
-Where nothing reads one of the parts, as the forget gate in the first step of an
-unrolled LSTM, the converter gives that part no range, and in about half of its
-runs SPLIT stays between a DEQUANTIZE and QUANTIZEs. All have the same scale, so
-the integers can be split themselves.
+SPLIT stays in float where nothing reads one of the parts, as the forget gate in
+the first step of an unrolled LSTM: that part has no range, and in about half of
+the converter's runs SPLIT stays between a DEQUANTIZE and QUANTIZEs. All have
+the same scale, so the integers can be split themselves.
+
+An operator that only moves integers cannot change their scale. The converter
+gives the output of REVERSE_V2 one of its own where a multiplication by a
+constant and an addition follow, and everything behind is wrong by that factor.
 """
 
 import numpy as np
@@ -14,9 +18,17 @@ from tflite_export.graph import Operator
 # SPLIT's second input; the first is the axis.
 _VALUE = 1
 
+# They copy integers of their first input.
+_MOVING = {
+    "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS",
+    "GATHER", "GATHER_ND", "RESHAPE", "REVERSE_V2", "SLICE",
+    "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SQUEEZE", "STRIDED_SLICE", "TILE",
+    "TRANSPOSE", "UNPACK",
+}  # fmt: skip
 
-def integer_file(data: bytes) -> Flatbuffer:
-    """Reads a file, without the conversions around each SPLIT.
+
+def mended_file(data: bytes) -> Flatbuffer:
+    """Reads a file, and puts right what the module's text says.
 
     Args:
         data: The bytes of a file from the converter.
@@ -25,7 +37,24 @@ def integer_file(data: bytes) -> Flatbuffer:
     while (found := _find(file)) is not None:
         split, dequantize, quantizes = found
         file.compute_on_integers(split, dequantize, _VALUE, quantizes)
+    for operator in file.operators:
+        if operator.name in _MOVING and _changes_scale(file, operator):
+            file.keep_scale(operator)
     return file
+
+
+def _changes_scale(file: Flatbuffer, operator: Operator) -> bool:
+    """Whether integers have another scale behind an operator."""
+    source = file.tensor(operator.subgraph, operator.inputs[0])
+    results = [file.tensor(operator.subgraph, o) for o in operator.outputs]
+    return source.scales.size == 1 and any(
+        result.dtype == source.dtype
+        and not (
+            np.array_equal(result.scales, source.scales)
+            and np.array_equal(result.zero_points, source.zero_points)
+        )
+        for result in results
+    )
 
 
 def _find(
