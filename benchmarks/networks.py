@@ -255,8 +255,8 @@ def vit(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    patch_size: int = 4,
-    width: int = 48,
+    stem_convs: int = 2,
+    heads: int = 3,
     depth: int = 4,
 ) -> keras.Model:
     """Returns a small vision transformer; 87,802 parameters by default.
@@ -264,9 +264,9 @@ def vit(
     Args:
         input_shape: Height, width and channels of the images.
         classes: Number of logits.
-        patch_size: Height and width in pixels that a token stands for, a
-            power of 2.
-        width: Features of a token, a multiple of 16.
+        stem_convs: Convolutions of stride 2 that make the tokens: n of them
+            make patches of 2 ** n pixels.
+        heads: Heads of the attention, of 16 features each.
         depth: Number of blocks.
 
     References:
@@ -278,18 +278,18 @@ def vit(
       tells positions; the mean of the tokens is classified; width, depth.
     """
     inputs = keras.Input(input_shape)
+    width = 16 * heads
     x = inputs
-    num_convs = patch_size.bit_length() - 1
-    for index in range(1, num_convs + 1):
-        filters = width >> (num_convs - index)
+    for index in range(1, stem_convs + 1):
+        filters = width >> (stem_convs - index)
         x = _conv(x, filters, 3, strides=2, name=f"stem_{index}")
         x = layers.ReLU()(_norm(x))
     x = layers.Reshape((-1, width))(x)
     for block in range(1, depth + 1):
         y = layers.LayerNormalization()(x)
-        y = layers.MultiHeadAttention(
-            width // 16, 16, name=f"attention_{block}"
-        )(y, y)
+        y = layers.MultiHeadAttention(heads, 16, name=f"attention_{block}")(
+            y, y
+        )
         x = layers.Add()([x, y])
         y = layers.LayerNormalization()(x)
         y = layers.Dense(2 * width, "gelu", name=f"expand_{block}")(y)

@@ -101,7 +101,7 @@ def measure(name: str, grid: str, args: argparse.Namespace) -> list[str]:
         grid,
         f"{100 * accuracy.accuracy(qmodel, x, y):.2f}",
         f"{100 * np.mean(outputs.argmax(-1) == y):.2f}",
-        f"{100 * (report.top1_agreement or 0):.2f}",
+        f"{100 * (report.top1_agreement or np.nan):.2f}",
         f"{100 * report.within_one_lsb:.2f}",
         f"{report.max_output_lsb:.0f}",
         f"{report.num_tensors - len(report.unequal)} of {report.num_tensors}",

@@ -119,6 +119,7 @@ def load_batches(
     batch_size: int,
     image_size: int = 224,
     data_dir: str | os.PathLike | None = None,
+    workers: int = 1,
 ) -> "ImageBatches":
     """Returns a split of images as a Keras data set that reads as it goes.
 
@@ -131,6 +132,7 @@ def load_batches(
         data_dir: Folder of the prepared data sets; by default
             `~/tensorflow_datasets`. For `"imagenet2012"` the archives must
             lie in its `downloads/manual`.
+        workers: Threads that read and crop.
 
     Raises:
         ValueError: If the name or split is not known.
@@ -141,6 +143,7 @@ def load_batches(
         batch_size=batch_size,
         image_size=image_size,
         augment=split == "train",
+        workers=workers,
     )
 
 

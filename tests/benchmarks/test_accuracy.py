@@ -6,6 +6,7 @@ import sys
 import accuracy
 import accuracy_methods
 import accuracy_report
+import batches
 import keras
 import numpy as np
 import pytest
@@ -107,8 +108,14 @@ def test_table_gives_the_spread_and_the_loss_against_equal_epochs():
 
 def test_augmentation_keeps_images_and_labels_together():
     x = np.arange(64 * 4, dtype="float32").reshape(64, 2, 2, 1)
-    batches = accuracy.Batches(x, np.arange(64), seed=0, augment=True)
-    images, labels = batches[0]
+    found = batches.Batches(
+        x,
+        np.arange(64),
+        batch_size=64,
+        seed=0,
+        augment=batches.mirror_and_transpose,
+    )
+    images, labels = found[0]
     np.testing.assert_array_equal(
         np.sort(images.reshape(64, 4)), np.sort(x[labels].reshape(64, 4))
     )

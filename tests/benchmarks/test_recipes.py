@@ -5,11 +5,15 @@ import dataclasses
 import json
 import sys
 
+import batches
 import keras
 import numpy as np
+import paper_recipes
 import pytest
 import recipes
 from datasets import shapes
+
+import codeq_keras
 
 
 def tiny_network(classes: int) -> keras.Model:
@@ -80,34 +84,98 @@ def test_recipe_with_a_budget_starts_from_float_and_ends_in_a_file(
     assert (tmp_path / "float" / "history.csv").exists()
 
 
-def test_penalties_are_decays_of_the_logits_as_in_an_l2_term():
-    recipe = recipes.RECIPES["resnet20"]
-    optimizer = recipes.optimizer(recipe, 100, is_published=True)
-    theta = keras.Variable(3.0, name="dead_zone_logit")
-    optimizer.build([theta])
+def test_run_that_was_cut_off_goes_on_and_no_other_takes_its_place(
+    images, monkeypatch, tmp_path
+):
+    arguments = ("--relative-bops", "0.1", "--float-epochs", "1")
+    train = recipes.train
 
-    steps = 5
-    for _ in range(steps):
-        optimizer.apply([np.zeros((), "float32")], [theta])
+    def cut_off(model, *args, **kwargs):
+        if isinstance(model, codeq_keras.QuantizedModel):
+            raise KeyboardInterrupt
+        train(model, *args, **kwargs)
 
-    # Each step decays by `rate / (1 - momentum)` times lambda; the cosine has
-    # hardly begun.
-    rate = recipe.logit_rate / (1 - recipes.MOMENTUM)
-    expected = 3.0 * (1 - rate * recipe.dead_zone_penalty) ** steps
-    assert 3.0 - float(theta) == pytest.approx(3.0 - expected, rel=0.01)
+    monkeypatch.setattr(recipes, "train", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, tmp_path, *arguments)
+    with pytest.raises(SystemExit, match="same settings"):
+        run(monkeypatch, tmp_path)
+    trained = []
+    monkeypatch.setattr(
+        recipes, "train", lambda model, *args, **kwargs: trained.append(model)
+    )
+    run(monkeypatch, tmp_path, *arguments)
+    with pytest.raises(SystemExit, match="finished run"):
+        run(monkeypatch, tmp_path, *arguments)
+
+    # The float network was not trained again.
+    [model] = trained
+    assert isinstance(model, codeq_keras.QuantizedModel)
+
+
+def test_logits_shrink_by_the_papers_loss_term_at_their_own_rate():
+    recipe = paper_recipes.RECIPES["resnet20"]
+    model = paper_recipes.quantized(tiny_network(10), recipe, None)
+    optimizer = paper_recipes.optimizer(recipe, 10_000, is_published=True)
+    # Without a task, only the loss term moves the logits.
+    model.compile(optimizer, lambda y_true, y_pred: 0.0 * y_pred)
+    x, y = np.zeros((50, 32, 32, 3), "float32"), np.zeros((50, 10), "float32")
+
+    model.fit(x, y, batch_size=1, verbose=0)
+
+    # Its gradient is 2 * lambda * theta. Momentum takes 10 steps to build up,
+    # a fifth of the run.
+    rate = 2 * recipe.dead_zone_penalty * recipe.logit_rate
+    expected = 3.0 * rate / (1 - paper_recipes.MOMENTUM) * 50
+    moved = 3.0 - float(model.quantizers[0].dead_zone_logit.value)
+    assert moved == pytest.approx(expected, rel=0.25)
 
 
 def test_images_are_moved_and_mirrored_but_not_changed():
-    x = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
-    batches = recipes.Batches(x, np.arange(32), 32, augment=True)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 8, 8, 3)).astype("float32")
 
-    moved, labels = batches[0]
+    moved = batches.crop_and_mirror(x, rng)
 
-    assert sorted(labels) == list(range(32))
-    for image, label in zip(moved, labels, strict=True):
-        values = image[image != 0]
-        assert np.isin(values, x[label]).all()
+    for before, after in zip(x, moved, strict=True):
+        values = after[after != 0]
+        assert np.isin(values, before).all()
         assert len(values) >= 4 * 4 * 3  # Four of eight pixels remain.
+
+
+def test_batches_without_a_seed_are_all_examples_in_order():
+    x = np.arange(5)
+
+    found = batches.Batches(x, x, batch_size=2, seed=None)
+
+    assert [list(found[i][0]) for i in range(len(found))] == [
+        [0, 1],
+        [2, 3],
+        [4],
+    ]
+
+
+def test_resnet50_takes_rgb_and_the_weights_of_keras():
+    model = paper_recipes.RECIPES["resnet50"].build(10)
+    theirs = keras.applications.ResNet50(
+        weights=None, classes=10, classifier_activation=None
+    )
+    model.set_weights(theirs.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3))
+    expected = theirs(
+        keras.applications.resnet.preprocess_input(pixels.astype("float32"))
+    )
+
+    outputs = model(pixels.astype("float32") / 127.5 - 1)
+
+    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_budget_out_of_range_is_refused_before_training(images, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "tiny", "--relative-bops", "0"])
+
+    with pytest.raises(SystemExit):
+        recipes.main()
 
 
 def test_network_that_starts_trained_asks_for_weights(monkeypatch, capsys):

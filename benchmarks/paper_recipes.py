@@ -1,0 +1,181 @@
+"""How the paper trains each network: its section 6.1, and its optimizer."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import networks
+import numpy as np
+
+import codeq_keras
+
+MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the paper trains one network.
+
+    Attributes:
+        build: From the number of classes to the network, its output logits.
+        dataset: Key of `data.DATASETS`.
+        epochs: Length of the training; the learning rate follows a cosine.
+        batch_size: Examples per step.
+        learning_rate: Of the weights: SGD with momentum, or AdamW.
+        dead_zone_penalty: The paper's lambda_dz: a loss term under SGD, a
+            decay of the logits under AdamW, which would divide the term away.
+        bit_width_penalty: The paper's lambda_bit, likewise.
+        logit_rate: Learning rate of the logits.
+        is_adam: Whether AdamW moves the weights and the logits.
+        weight_decay: Of the weights.
+        float_rate: Learning rate of a training in float that comes first.
+        needs_weights: Whether the paper starts from a trained network.
+    """
+
+    build: Callable[[int], keras.Model]
+    dataset: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    dead_zone_penalty: float
+    bit_width_penalty: float
+    logit_rate: float = 1e-3
+    is_adam: bool = False
+    weight_decay: float = 1e-4
+    float_rate: float = 0.1
+    needs_weights: bool = False
+
+
+def _resnet50(classes: int) -> keras.Model:
+    """Takes RGB in [-1, 1], as `data` has it, and the weights of Keras.
+
+    These are for BGR in [0, 255] less a mean.
+    """
+    image = keras.Input((224, 224, 3))
+    mean = np.array([103.939, 116.779, 123.68])
+    x = keras.ops.flip(image, axis=-1)
+    x = keras.layers.Rescaling(127.5, offset=list(127.5 - mean))(x)
+    net = keras.applications.ResNet50(
+        weights=None,
+        input_tensor=x,
+        classes=classes,
+        classifier_activation=None,
+    )
+    return keras.Model(image, net.output, name="resnet50")
+
+
+# Epochs, batch sizes, penalties and the rates of the logits are those of the
+# paper's section 6.1. It refers to "the original work" for the rest: rate and
+# decay of SGD are those of the ResNet papers, a tenth of them for fine-tuning.
+RECIPES = {
+    "resnet20": Recipe(
+        lambda classes: networks.resnet20(classes=classes),
+        "cifar10",
+        epochs=300,
+        batch_size=512,
+        learning_rate=0.1,
+        dead_zone_penalty=0.01,
+        bit_width_penalty=0.01,
+    ),
+    "resnet18": Recipe(
+        lambda classes: networks.resnet18(classes=classes),
+        "imagenet2012",
+        epochs=120,
+        batch_size=512,
+        learning_rate=0.01,
+        logit_rate=1e-4,
+        dead_zone_penalty=0.02,
+        bit_width_penalty=0.1,
+        needs_weights=True,
+    ),
+    "resnet50": Recipe(
+        _resnet50,
+        "imagenet2012",
+        epochs=120,
+        batch_size=256,
+        learning_rate=0.01,
+        logit_rate=1e-4,
+        dead_zone_penalty=0.02,
+        bit_width_penalty=0.05,
+        needs_weights=True,
+    ),
+    # The paper does not say which TinyViT; this one is `networks.vit`.
+    "tinyvit": Recipe(
+        lambda classes: networks.vit(classes=classes),
+        "cifar10",
+        epochs=200,
+        batch_size=128,
+        learning_rate=3e-4,
+        is_adam=True,
+        dead_zone_penalty=0.5,
+        bit_width_penalty=0.75,
+    ),
+    # Not in the paper.
+    "ds_cnn": Recipe(
+        lambda classes: networks.ds_cnn(classes=classes),
+        "speech_commands",
+        epochs=36,
+        batch_size=100,
+        learning_rate=1e-3,
+        is_adam=True,
+        dead_zone_penalty=0.5,
+        bit_width_penalty=0.75,
+    ),
+}
+
+
+def quantized(
+    net: keras.Model, recipe: Recipe, budget: float | None
+) -> codeq_keras.QuantizedModel:
+    """Returns the network to train: for a budget, or as published."""
+    if budget is not None:
+        return codeq_keras.quantize_model(net)
+    penalties = {}
+    if not recipe.is_adam:
+        penalties = {
+            "dead_zone_penalty": recipe.dead_zone_penalty,
+            "bit_width_penalty": recipe.bit_width_penalty,
+        }
+    return codeq_keras.quantize_model(
+        net,
+        codeq_keras.CoDeQConfig(
+            bit_width="learned", min_bit_width=2, level_grid="paper"
+        ),
+        regularizer=codeq_keras.CompressionRegularizer(**penalties),
+    )
+
+
+def optimizer(
+    recipe: Recipe, num_steps: int, *, is_published: bool
+) -> keras.optimizers.Optimizer:
+    """Returns the paper's optimizer; the one of the weights if not published.
+
+    As published, the logits have a rate of their own, and under AdamW decays.
+    """
+
+    def on_cosine(value: float, decay: float) -> keras.optimizers.Optimizer:
+        rate = keras.optimizers.schedules.CosineDecay(value, num_steps)
+        if recipe.is_adam:
+            return keras.optimizers.AdamW(rate, decay)
+        # Keras's decay bypasses the momentum, an L2 term goes through it.
+        decay = decay / (1 - MOMENTUM)
+        return keras.optimizers.SGD(rate, MOMENTUM, weight_decay=decay)
+
+    weights = on_cosine(recipe.learning_rate, recipe.weight_decay)
+    if not is_published:
+        return weights
+    logits = {
+        ".*dead_zone_logit.*": recipe.dead_zone_penalty,
+        ".*bit_width_logit.*": recipe.bit_width_penalty,
+    }
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            weights,
+            {
+                path: on_cosine(
+                    recipe.logit_rate, penalty if recipe.is_adam else 0.0
+                )
+                for path, penalty in logits.items()
+            },
+        )
+    )
