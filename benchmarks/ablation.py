@@ -23,7 +23,8 @@ import ablation_extras as extras
 import accuracy
 import keras
 import numpy as np
-from accuracy import RESULTS, Batches, Splits, load_keywords
+from accuracy import BATCH_SIZE, RESULTS, Splits, load_keywords
+from batches import Batches
 
 import codeq_keras
 
@@ -164,7 +165,7 @@ def float_network(split: Splits) -> keras.Model:
     """Returns the float network that all runs start from."""
     keras.utils.set_random_seed(1000)
     net = build()
-    train = Batches(*split.train, seed=1000, augment=False)
+    train = Batches(*split.train, batch_size=BATCH_SIZE, seed=1000)
     fit(net, train, [], epochs=FLOAT_EPOCHS, constant_rate=False)
     return net
 
@@ -197,7 +198,7 @@ def execute(
     begin = time.monotonic()
     variant = VARIANTS[name]
     keras.utils.set_random_seed(seed)
-    train = Batches(*split.train, seed=seed, augment=False)
+    train = Batches(*split.train, batch_size=BATCH_SIZE, seed=seed)
     line = {"variant": name, "seed": seed}
     settings = {"epochs": EPOCHS, "constant_rate": variant.constant_rate}
     if variant.is_float:
@@ -208,7 +209,7 @@ def execute(
         model = quantized(variant, net)
         budget = codeq_keras.CompressionBudget(relative_bops=BUDGET)
         callbacks = variant.callbacks(
-            net, Batches(*split.train, seed=seed, augment=False)
+            net, Batches(*split.train, batch_size=BATCH_SIZE, seed=seed)
         )
         fit(model, train, [budget, *callbacks], **settings)
         line["relative_bops"] = codeq_keras.report(model).relative_bops

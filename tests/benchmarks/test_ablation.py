@@ -42,7 +42,7 @@ def test_bound_is_learned_and_weights_oscillate():
     for name in ("learned_bound", "oscillation_strong"):
         variant = ablation.VARIANTS[name]
         model = ablation.quantized(variant, net)
-        train = ablation.Batches(*split.train, seed=0, augment=False)
+        train = ablation.Batches(*split.train, batch_size=64, seed=0)
         callbacks = variant.callbacks(net, train)
         ablation.fit(model, train, callbacks, epochs=1, constant_rate=True)
         if variant.quantizer:
