@@ -32,9 +32,9 @@ class Trained(NamedTuple):
     file: Flatbuffer
 
 
-def train_and_export(model, x, y, folder, **options):
+def train_and_export(model, x, y, folder, *, epochs=4, **options):
     qmodel = codeq_keras.quantize_model(model, CONFIG)
-    compile_and_fit(qmodel, (x, y), epochs=4)
+    compile_and_fit(qmodel, (x, y), epochs=epochs)
     result = tflite_export.export(qmodel, folder / "model.tflite", **options)
     file = Flatbuffer(result.path.read_bytes())
     return Trained(qmodel, x, result, file)
@@ -111,7 +111,9 @@ def trained_cnn(tmp_path_factory, digits):
     x += np.random.default_rng(0).integers(-40, 41, x.shape)
     x = np.clip(x, 0, 255).astype("float32")
     folder = tmp_path_factory.mktemp("cnn")
-    return train_and_export(small_cnn(), x, digits[1], folder)
+    # After fewer epochs the best two classes are a step apart too often for a
+    # top-1 agreement of 99.5 %, the outputs being equal to a step all the same.
+    return train_and_export(small_cnn(), x, digits[1], folder, epochs=12)
 
 
 def test_file_of_a_cnn_computes_what_the_model_does(trained_cnn):
