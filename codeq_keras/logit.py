@@ -23,8 +23,7 @@ class Logit(keras.layers.Layer):
     value but carries its gradient. `advance` reads how far the probe was
     moved, divides by the root mean square of its moves, and moves `value` by
     that many times `rate`. So Adam, AdamW and SGD at any learning rate move
-    the logit alike. Then the probe is 0 again, where weight decay has nothing
-    to act on.
+    the logit alike.
 
     Args:
         initial_value: Float, magnitude at most 4.
@@ -65,6 +64,7 @@ class Logit(keras.layers.Layer):
 
         self.value = variable("value", self.initial_value, trainable=False)
         self.probe = variable("probe", 0.0, trainable=True)
+        self.seen = variable("seen", 0.0, trainable=False)
         self.mean_square = variable("mean_square", 0.0, trainable=False)
         self.built = True
 
@@ -80,7 +80,10 @@ class Logit(keras.layers.Layer):
             rate: Float >= 0, how far one typical move changes the value.
             step: Integer >= 0, steps since the training began.
         """
-        move = ops.stop_gradient(self.probe)
+        # A copy: JAX donates every variable's buffer to the step, and may be
+        # given each only once.
+        probe = ops.copy(ops.stop_gradient(self.probe))
+        move = probe - self.seen
         mean_square = _DECAY * self.mean_square + (1 - _DECAY) * move * move
         count = ops.maximum(ops.cast(step, "float32"), 1.0)
         unbiased = mean_square / (1 - ops.power(_DECAY, count))
@@ -89,7 +92,7 @@ class Logit(keras.layers.Layer):
         self.value.assign(
             ops.clip(self.value + step_size, -MAX_LOGIT, MAX_LOGIT)
         )
-        self.probe.assign(ops.zeros(self.shape))
+        self.seen.assign(probe)
         self.mean_square.assign(mean_square)
 
     def restart(self) -> None:
