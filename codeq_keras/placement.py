@@ -82,6 +82,7 @@ def place(graph: Graph) -> Placement:
 
     Example:
 
+    >>> import keras
     >>> from codeq_keras.graph import read_graph
     >>> model = keras.Sequential([
     ...     keras.Input((8, 8, 3), name="image"),
