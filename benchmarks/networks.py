@@ -82,11 +82,7 @@ def resnet20(
     """
     inputs = keras.Input(input_shape)
     x = layers.ReLU()(_norm(_conv(inputs, 16, 3, name="stem")))
-    for stage, filters in enumerate((16, 32, 64), 1):
-        for block in range(3):
-            strides = 2 if stage > 1 and block == 0 else 1
-            name = f"stage_{stage}_block_{block + 1}"
-            x = _residual_block(x, filters, strides, name=name)
+    x = _residual_stages(x, (16, 32, 64), blocks=3)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="resnet20")
@@ -106,17 +102,12 @@ def resnet18(
     Reference:
 
     - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
-      table 1. Differs from it in: the convolutions have biases, and no
-      BatchNorm follows those of the shortcuts.
+      table 1. Differs from it in: biases; no BatchNorm in the shortcuts.
     """
     inputs = keras.Input(input_shape)
     x = layers.ReLU()(_norm(_conv(inputs, 64, 7, strides=2, name="stem")))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    for stage, filters in enumerate((64, 128, 256, 512), 1):
-        for block in range(2):
-            strides = 2 if stage > 1 and block == 0 else 1
-            name = f"stage_{stage}_block_{block + 1}"
-            x = _residual_block(x, filters, strides, name=name)
+    x = _residual_stages(x, (64, 128, 256, 512), blocks=2)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="resnet18")
@@ -264,8 +255,7 @@ def vit(
     Args:
         input_shape: Height, width and channels of the images.
         classes: Number of logits.
-        stem_convs: Convolutions of stride 2 that make the tokens: n of them
-            make patches of 2 ** n pixels.
+        stem_convs: Convolutions of stride 2; n make patches of 2**n pixels.
         heads: Heads of the attention, of 16 features each.
         depth: Number of blocks.
 
@@ -298,6 +288,16 @@ def vit(
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="vit")
+
+
+def _residual_stages(x: Any, stages: tuple[int, ...], blocks: int) -> Any:
+    """Residual blocks; each stage but the first halves the image."""
+    for stage, filters in enumerate(stages, 1):
+        for block in range(blocks):
+            strides = 2 if stage > 1 and block == 0 else 1
+            name = f"stage_{stage}_block_{block + 1}"
+            x = _residual_block(x, filters, strides, name=name)
+    return x
 
 
 def _residual_block(x: Any, filters: int, strides: int, *, name: str) -> Any:

@@ -54,8 +54,11 @@ def main() -> None:
     print(as_row(COLUMNS))
     print(as_row(["---"] * len(COLUMNS)))
     for name in args.models:
+        split = accuracy.Splits.load(accuracy.WORKLOADS[name])
+        net = accuracy.float_network(name, split, args.results / "float")
         for grid in LEVEL_GRIDS:
-            print(as_row(measure(name, grid, args)), flush=True)
+            row = measure(name, grid, net, split, epochs=args.epochs)
+            print(as_row(row), flush=True)
     print()
     for name in args.models:
         print(f"- {name}: {accuracy.WORKLOADS[name].note}")
@@ -77,13 +80,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(name: str, grid: str, args: argparse.Namespace) -> list[str]:
+def measure(
+    name: str,
+    grid: str,
+    net: keras.Model,
+    split: accuracy.Splits,
+    *,
+    epochs: int,
+) -> list[str]:
     """Returns one row of the table."""
-    workload = accuracy.WORKLOADS[name]
-    split = accuracy.Splits.load(workload)
-    net = accuracy.float_network(name, split, args.results / "float")
     keras.utils.set_random_seed(SEED)
-    training = accuracy.Training.of(workload, split, args.epochs, SEED)
+    workload = accuracy.WORKLOADS[name]
+    training = accuracy.Training.of(workload, split, epochs, SEED)
     compress = accuracy_methods.codeq(
         distill=True, activation_bit_width=8, level_grid=grid
     )

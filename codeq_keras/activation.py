@@ -164,9 +164,8 @@ class ActivationQuantizer(keras.layers.Layer):
         if training and self.trainable:
             self._observe(ops.cast(ops.stop_gradient(inputs), "float32"))
             return _fake_quantize(inputs, self.low, self.high)
-        # A scalar decides, so this costs nothing where XLA fuses it.
         rounded = _fake_quantize(inputs, self.low, self.high)
-        return ops.where(self.num_updates > 0, rounded, inputs)
+        return self._if_seen(rounded, inputs)
 
     def round_average(self, inputs: Any) -> Any:
         """Rounds averages of rounded values as TFLite's pooling does.
@@ -178,7 +177,7 @@ class ActivationQuantizer(keras.layers.Layer):
             inputs: Averages of values that this quantizer rounded.
         """
         values = rounded_average(inputs, self.low, self.high)
-        values = ops.where(self.num_updates > 0, values, inputs)
+        values = self._if_seen(values, inputs)
         return inputs + ops.stop_gradient(values - inputs)
 
     def round_joined(self, inputs: Any, training: bool | None = None) -> Any:
@@ -195,7 +194,11 @@ class ActivationQuantizer(keras.layers.Layer):
         if training and self.trainable:
             low = ops.minimum(low, ops.min(inputs))
             high = ops.maximum(high, ops.max(inputs))
-        rounded = _fake_quantize(inputs, low, high)
+        return self._if_seen(_fake_quantize(inputs, low, high), inputs)
+
+    def _if_seen(self, rounded: Any, inputs: Any) -> Any:
+        """The rounded values, or the inputs before there is a range."""
+        # A scalar decides, so this costs nothing where XLA fuses it.
         return ops.where(self.num_updates > 0, rounded, inputs)
 
     def _observe(self, values: Any) -> None:

@@ -107,11 +107,6 @@ class _Placer:
         for call in graph.calls:
             for tensor in call.inputs:
                 self.readers.setdefault(tensor.index, []).append(call)
-        self.producers = {
-            tensor.index: call
-            for call in graph.calls
-            for tensor in call.results
-        }
         self.outputs = {t.index for t in tensors_in(graph.outputs)}
         self.sites: dict[int, Site] = {}
         # The tensor whose range a tensor has, where it has one.

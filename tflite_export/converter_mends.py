@@ -13,7 +13,7 @@ constant and an addition follow, and everything behind is wrong by that factor.
 import numpy as np
 
 from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.graph import Operator
+from tflite_export.graph import Operator, Tensor
 
 # SPLIT's second input; the first is the axis.
 _VALUE = 1
@@ -48,12 +48,14 @@ def _changes_scale(file: Flatbuffer, operator: Operator) -> bool:
     source = file.tensor(operator.subgraph, operator.inputs[0])
     results = [file.tensor(operator.subgraph, o) for o in operator.outputs]
     return source.scales.size == 1 and any(
-        result.dtype == source.dtype
-        and not (
-            np.array_equal(result.scales, source.scales)
-            and np.array_equal(result.zero_points, source.zero_points)
-        )
+        result.dtype == source.dtype and not _is_same_scale(source, result)
         for result in results
+    )
+
+
+def _is_same_scale(first: Tensor, second: Tensor) -> bool:
+    return np.array_equal(first.scales, second.scales) and np.array_equal(
+        first.zero_points, second.zero_points
     )
 
 
@@ -86,8 +88,4 @@ def _is_inverse(
         return False
     before = file.tensor(dequantize.subgraph, dequantize.inputs[0])
     after = file.tensor(quantize.subgraph, quantize.outputs[0])
-    return (
-        before.dtype == after.dtype
-        and np.array_equal(before.scales, after.scales)
-        and np.array_equal(before.zero_points, after.zero_points)
-    )
+    return before.dtype == after.dtype and _is_same_scale(before, after)

@@ -5,13 +5,13 @@ import dataclasses
 import json
 import sys
 
+import accuracy
 import batches
 import keras
 import numpy as np
 import paper_recipes
 import pytest
 import recipes
-from datasets import shapes
 
 import codeq_keras
 
@@ -29,8 +29,7 @@ def images(monkeypatch):
     """A recipe of a tiny network, and few images for it."""
 
     def load(name, split, data_dir=None):
-        x, y = zip(*shapes.generate(split, 64, image_size=32), strict=True)
-        return np.stack(x).astype("float32") / 127.5 - 1.0, np.array(y)
+        return accuracy.load_shapes(split, 64)
 
     monkeypatch.setattr(recipes.data, "load", load)
     tiny = dataclasses.replace(
