@@ -10,7 +10,8 @@ import keras
 
 from codeq_keras import metrics
 from codeq_keras.config import check_patterns, first_match
-from codeq_keras.model import QuantizedModel, check_quantized
+from codeq_keras.has_quantizers import check_quantized
+from codeq_keras.model import QuantizedModel
 from codeq_keras.report import kernel_costs, summarize
 
 _LIMITS = {

@@ -4,8 +4,9 @@ import keras
 
 from codeq_keras.activation import ActivationRange
 from codeq_keras.architecture import copy_model
+from codeq_keras.has_quantizers import check_quantized
 from codeq_keras.kernels import find_kernels
-from codeq_keras.model import QuantizedModel, check_quantized
+from codeq_keras.model import QuantizedModel
 from codeq_keras.quantizer import QuantizedWeight
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
@@ -21,30 +21,16 @@ from codeq_keras.config import (
     check_overrides,
     config_for,
 )
-from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.kernels import find_kernels
 from codeq_keras.quantizer import DeadZoneQuantizer, share_states
 from codeq_keras.quantizer_state import QuantizerState
 from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
+from codeq_keras.weight_decay import exclude_from_weight_decay
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less
 # than the noise between seeds.
 REFRESH_STEPS = 10
-
-
-@runtime_checkable
-class HasQuantizers(Protocol):
-    """What reports and callbacks read; `codeq_keras.tfmot` has it too.
-
-    Attributes:
-        kernels: The kernels of a model.
-        quantizers: One per kernel; None where it was left in float.
-        schedule: Counts the training steps.
-    """
-
-    kernels: Sequence[Kernel]
-    quantizers: Sequence[DeadZoneQuantizer | None]
-    schedule: TrainingSchedule
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -183,6 +169,18 @@ class QuantizedModel(keras.Model):
         if training and self.training_loss is not None:
             loss = loss + self.training_loss(x, y_pred, sample_weight)
         return loss
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles as `keras.Model.compile`; logits get no weight decay."""
+        super().compile(*args, **kwargs)
+        logits = [v for s in self.states for v in s.trainable_variables]
+        exclude_from_weight_decay(self.optimizer, logits)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as it was when the model was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        # Its state is loaded next.
+        self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -383,17 +381,3 @@ def quantize_model(
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )
-
-
-def check_quantized(qmodel: Any) -> None:
-    """Raises a ValueError unless `qmodel` comes from `quantize_model`.
-
-    Args:
-        qmodel: Any object.
-    """
-    if not isinstance(qmodel, HasQuantizers):
-        raise ValueError(
-            "Expected a model returned by `codeq_keras.quantize_model`. "
-            f"Received: an instance of {type(qmodel).__name__}. Call "
-            "`quantize_model(model)` and train the result."
-        )

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from codeq_keras.model import check_quantized
+from codeq_keras.has_quantizers import check_quantized
 from codeq_keras.report import summarize
 
 _INDEX = "index.json"

@@ -48,8 +48,9 @@ class CompressionRegularizer(keras.layers.Layer):
     the loss of the task pushes back. What prunes is the sum of these rates
     over the training: at a sum below `ln(3 / 1)` the dead zone does not open.
     Give the logits an optimizer of their own, as the paper does, by the path
-    of their variables; it also spares them from the weight decay of the
-    kernels. Under Adam the strength of the penalty has almost no effect.
+    of their variables. Weight decay of a single optimizer spares logits, that
+    of a `MultiOptimizer` is that of its members. Under Adam the strength of
+    the penalty has almost no effect.
 
     Args:
         dead_zone_penalty: Float >= 0, the paper's lambda_dz.

@@ -10,8 +10,9 @@ import numpy as np
 from codeq_keras import metrics
 from codeq_keras.costs import kernel_cost
 from codeq_keras.deployed import activation_ranges
+from codeq_keras.has_quantizers import HasQuantizers, check_quantized
 from codeq_keras.kernels import Kernel
-from codeq_keras.model import HasQuantizers, QuantizedModel, check_quantized
+from codeq_keras.model import QuantizedModel
 from codeq_keras.quantizer import DeadZoneQuantizer
 
 _FLOAT_BYTES = 4
