@@ -23,8 +23,9 @@ import ablation_extras as extras
 import accuracy
 import keras
 import numpy as np
-from accuracy import BATCH_SIZE, RESULTS, Splits, load_keywords
+from accuracy import BATCH_SIZE, RESULTS
 from batches import Batches
+from workloads import CLASSIFICATION, Splits, load_keywords
 
 import codeq_keras
 
@@ -215,7 +216,7 @@ def execute(
         line["relative_bops"] = codeq_keras.report(model).relative_bops
     return {
         **line,
-        "test_accuracy": accuracy.accuracy(model, *split.test),
+        "test_accuracy": CLASSIFICATION.evaluate(model, split.test),
         "seconds": round(time.monotonic() - begin, 1),
         "date": datetime.date.today().isoformat(),
         "versions": accuracy.versions(),

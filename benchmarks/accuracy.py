@@ -19,25 +19,20 @@ the test split.
 import argparse
 import dataclasses
 import datetime
-import functools
 import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import accuracy_methods
 import accuracy_report
 import batches
-import data  # noqa: F401  Makes `datasets` importable.
 import keras
-import networks
-import numpy as np
 import overhead
-from datasets import keywords, shapes
+from workloads import WORKLOADS, Splits, Workload
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 BATCH_SIZE = 64
@@ -45,82 +40,6 @@ BATCH_SIZE = 64
 # train the float network, enough that fine-tuning gains little.
 FLOAT_CYCLES = ((60, 0.5), (36, 1.0))
 FLOAT_SEED = 1000
-NUM_EXAMPLES = {"validation": 3_000, "test": 10_000}
-
-
-def load_shapes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws images, in [-1, 1]."""
-    x, y = zip(*shapes.generate(split, count, image_size=32), strict=True)
-    return np.stack(x).astype("float32") / 127.5 - 1.0, np.array(y)
-
-
-def load_keywords(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes cepstral coefficients."""
-    x, y = zip(*keywords.generate(split, count), strict=True)
-    return np.stack(x), np.array(y)
-
-
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    """A network and its data.
-
-    Attributes:
-        build: Returns the untrained network.
-        load: Returns the first examples of a split as arrays `(x, y)`.
-        note: What a reader must know of it.
-        augment: Whether images may be mirrored and transposed.
-        num_train: Training examples.
-        learning_rate: Of all methods; chosen on ResNet-8's validation split
-            where nothing else is said.
-    """
-
-    build: Any
-    load: Callable[[str, int], tuple[np.ndarray, np.ndarray]]
-    note: str
-    augment: bool = False
-    num_train: int = 10_000
-    learning_rate: float = 6e-3
-
-
-def _shapes(
-    network: str, build: Any, note: str = "10,000 for training", **settings: Any
-) -> Workload:
-    note = f"{network}; synthetic images of shapes, 32x32x3, {note}"
-    return Workload(build, load_shapes, note, **settings)
-
-
-_resnet8 = functools.partial(
-    _shapes,
-    "MLPerf Tiny's ResNet-8 with a stem of stride 2 (3.2 M MACs)",
-    lambda: networks.resnet8(stem_strides=2),
-)
-
-
-WORKLOADS = {
-    "resnet8": _resnet8(),
-    "resnet8_20000": _resnet8("20,000 for training", num_train=20_000),
-    # Enough data for 99 %, where methods differ less.
-    "resnet8_augmented": _resnet8(
-        "20,000 for training, mirrored and transposed",
-        augment=True,
-        num_train=20_000,
-    ),
-    "resnet20": _shapes("ResNet-20", networks.resnet20),
-    "mobilenet_v1": _shapes(
-        "MobileNetV1-0.25",
-        lambda: networks.mobilenet_v1(input_shape=(32, 32, 3), classes=10),
-    ),
-    "vit": _shapes(
-        "Vision transformer of 4 blocks, width 48, patches of 8x8",
-        lambda: networks.vit(stem_convs=3),
-        learning_rate=3e-3,  # 1e-3 was behind on validation.
-    ),
-    "ds_cnn": Workload(
-        networks.ds_cnn,
-        load_keywords,
-        "MLPerf Tiny's DS-CNN; synthetic keywords, 49x10",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +58,7 @@ def main() -> None:
     args = parse_args()
     path = args.results / f"accuracy_{args.model}.jsonl"
     if args.command == "report":
-        accuracy_report.write(path, note=WORKLOADS[args.model].note)
+        accuracy_report.write(path, WORKLOADS[args.model])
         return
     done = {run_of(line) for line in read(path)}
     split = Splits.load(WORKLOADS[args.model])
@@ -188,26 +107,6 @@ def runs(args: argparse.Namespace) -> list[Run]:
     return list(found)
 
 
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """Arrays `(x, y)` of the three splits."""
-
-    train: tuple[Any, Any]
-    validation: tuple[Any, Any]
-    test: tuple[Any, Any]
-
-    @classmethod
-    def load(cls, workload: Workload) -> "Splits":
-        """Loads a workload's data."""
-        counts = {"train": workload.num_train, **NUM_EXAMPLES}
-        return cls(
-            **{
-                split: workload.load(split, count)
-                for split, count in counts.items()
-            }
-        )
-
-
 def float_network(
     name: str, split: Splits, folder: pathlib.Path
 ) -> keras.Model:
@@ -218,11 +117,10 @@ def float_network(
     path = folder / f"{name}.keras"
     if not path.exists():
         keras.utils.set_random_seed(FLOAT_SEED)
-        net = WORKLOADS[name].build()
+        workload = WORKLOADS[name]
+        net = workload.build()
         for epochs, part in FLOAT_CYCLES:
-            training = Training.of(WORKLOADS[name], split, epochs, FLOAT_SEED)
-            rate = part * training.learning_rate
-            dataclasses.replace(training, learning_rate=rate).fit(net)
+            Training(workload, split, epochs, FLOAT_SEED, part).fit(net)
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.keras")
         net.save(partial, include_optimizer=False)
@@ -232,22 +130,26 @@ def float_network(
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The training that all methods share."""
+    """The training that all methods share.
 
+    Attributes:
+        workload: What is trained.
+        split: Its data.
+        epochs: Passes over the training split.
+        seed: Decides the order of the data.
+        rate_part: Part of the workload's learning rate that it begins with.
+    """
+
+    workload: Workload
     split: Splits
     epochs: int
     seed: int
-    augment: bool
-    learning_rate: float
+    rate_part: float = 1.0
 
-    @classmethod
-    def of(
-        cls, workload: Workload, split: Splits, epochs: int, seed: int
-    ) -> "Training":
-        """Returns the training of a workload."""
-        return cls(
-            split, epochs, seed, workload.augment, workload.learning_rate
-        )
+    @property
+    def learning_rate(self) -> float:
+        """The rate that the cosine begins with."""
+        return self.rate_part * self.workload.learning_rate
 
     @property
     def num_steps(self) -> int:
@@ -256,22 +158,20 @@ class Training:
 
     def batches(self) -> keras.utils.PyDataset:
         """Returns the training data."""
+        augment = self.workload.augment and batches.mirror_and_transpose
         return batches.Batches(
             *self.split.train,
             batch_size=BATCH_SIZE,
             seed=self.seed,
-            augment=batches.mirror_and_transpose if self.augment else None,
+            augment=augment or None,
         )
 
     def fit(self, model: keras.Model, callbacks: Any = ()) -> None:
-        """Compiles and trains a model with logits as its output."""
+        """Compiles and trains a model."""
         rate = keras.optimizers.schedules.CosineDecay(
             self.learning_rate, self.num_steps
         )
-        model.compile(
-            keras.optimizers.AdamW(rate),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
+        model.compile(keras.optimizers.AdamW(rate), self.workload.task.loss)
         model.fit(
             self.batches(),
             epochs=self.epochs,
@@ -279,19 +179,23 @@ class Training:
             verbose=0,
         )
 
+    def evaluate(self, model: keras.Model, split: str) -> float:
+        """Returns the score on a split, "validation" or "test"."""
+        return self.workload.task.evaluate(model, getattr(self.split, split))
+
 
 def execute(run: Run, net: keras.Model, split: Splits) -> dict[str, Any]:
     """Carries out a run and returns its line."""
     keras.utils.set_random_seed(run.seed)
     begin = time.monotonic(), time.process_time()
     entry = accuracy_methods.METHODS[run.method]
-    training = Training.of(WORKLOADS[run.model], split, run.epochs, run.seed)
+    training = Training(WORKLOADS[run.model], split, run.epochs, run.seed)
     outcome = entry.compress(net, training, run.budget)
     seconds = time.monotonic() - begin[0], time.process_time() - begin[1]
     return {
         **dataclasses.asdict(run),
-        "test_accuracy": accuracy(outcome.model, *split.test),
-        "validation_accuracy": accuracy(outcome.model, *split.validation),
+        "test_score": training.evaluate(outcome.model, "test"),
+        "validation_score": training.evaluate(outcome.model, "validation"),
         **outcome.costs(),
         "settings": outcome.settings,
         "seconds": round(seconds[0], 1),
@@ -301,12 +205,6 @@ def execute(run: Run, net: keras.Model, split: Splits) -> dict[str, Any]:
         "versions": versions(),
         "hardware": f"{overhead.processor()}, {os.cpu_count()} cores",
     }
-
-
-def accuracy(model: keras.Model, x: Any, y: Any) -> float:
-    """Returns the fraction of right answers."""
-    logits = model.predict(x, batch_size=500, verbose=0)
-    return float((logits.argmax(-1) == y).mean())
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from baselines import optimal_brain, pruning
 from baselines.masked_model import MaskedModel
+from workloads import CLASSIFICATION
 
 import codeq_keras
 from codeq_keras.kernels import Kernel, find_kernels
@@ -130,7 +131,7 @@ def prune_qat_layer_wise(
     for name, densities in candidates.items():
         model = MaskedModel(copy(net), bit_width=4)
         outcome = _prune_and_train(model, trial, densities)
-        scores[name] = _accuracy(outcome.model, training.split.validation)
+        scores[name] = training.evaluate(outcome.model, "validation")
     best = max(scores, key=scores.__getitem__)
     model = MaskedModel(copy(net), bit_width=4)
     settings = {"exponent": best, "trials": scores}
@@ -202,7 +203,9 @@ def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
         )
         callbacks = [codeq_keras.CompressionBudget(relative_bops=budget)]
         if distill:
-            callbacks.append(codeq_keras.Distillation(net))
+            task = training.workload.task
+            distance = None if task is CLASSIFICATION else task.loss
+            callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
         settings["largest_code"] = _largest_code(model)
         return _codeq_outcome(model, training, settings)
@@ -317,8 +320,8 @@ def _codeq_outcome(
     model: Any, training: Any, settings: dict[str, Any]
 ) -> Outcome:
     plain = codeq_keras.strip_quantizers(model)
-    before = _accuracy(plain, training.split.validation)
-    settings["validation_accuracy_before_batch_norm"] = before
+    before = training.evaluate(plain, "validation")
+    settings["validation_score_before_batch_norm"] = before
     codeq_keras.reestimate_batch_norm(plain, calibration(training))
     kernels = find_kernels(plain)
     deployed = [
@@ -353,9 +356,3 @@ def _largest_code(model: Any) -> int:
         )
         largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
     return largest
-
-
-def _accuracy(model: keras.Model, split: tuple[Any, Any]) -> float:
-    x, y = split
-    logits = model.predict(x, batch_size=500, verbose=0)
-    return float((logits.argmax(-1) == y).mean())

@@ -8,21 +8,22 @@ from typing import Any
 
 import accuracy_methods
 import numpy as np
+from workloads import Workload
 
 Line = dict[str, Any]
 
 
-def write(path: pathlib.Path, *, note: str) -> None:
+def write(path: pathlib.Path, workload: Workload) -> None:
     """Writes a table (.md) and a plot (.png) next to a file of results.
 
     Args:
         path: The file with one JSON object per line.
-        note: What a reader must know of the model and its data.
+        workload: What they are of.
     """
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     groups = grouped(lines)
-    path.with_suffix(".md").write_text(table(groups, lines, note=note))
-    plot(groups, path.with_suffix(".png"), note=note)
+    path.with_suffix(".md").write_text(table(groups, lines, workload))
+    plot(groups, path.with_suffix(".png"), workload)
 
 
 def grouped(lines: Sequence[Line]) -> list[list[Line]]:
@@ -46,7 +47,7 @@ def grouped(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def table(
-    groups: Sequence[Sequence[Line]], lines: Sequence[Line], *, note: str
+    groups: Sequence[Sequence[Line]], lines: Sequence[Line], workload: Workload
 ) -> str:
     """Returns the table in Markdown, with what the numbers depend on."""
     baseline = {
@@ -55,7 +56,8 @@ def table(
         if group[0]["method"] == "float"
     }
     rows = [
-        "| method | epochs | BOPs, % | test accuracy, % | against float, pt "
+        "| method | epochs | BOPs, % "
+        f"| test {workload.task.score_name}, % | against float, pt "
         "| zeros, % | kernels, bytes | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -63,14 +65,14 @@ def table(
         first = group[0]
         loss = "-"
         if first["epochs"] in baseline and first["method"] != "float":
-            reference = values(baseline[first["epochs"]], "test_accuracy")
-            difference = values(group, "test_accuracy").mean()
+            reference = values(baseline[first["epochs"]], "test_score")
+            difference = values(group, "test_score").mean()
             loss = f"{100 * (difference - reference.mean()):+.2f}"
         rows.append(
             f"| {accuracy_methods.METHODS[first['method']].label} "
             f"| {first['epochs'] or '-'} "
             f"| {_percent(group, 'relative_bops')} "
-            f"| {_percent(group, 'test_accuracy')} "
+            f"| {_percent(group, 'test_score')} "
             f"| {loss} "
             f"| {100 * values(group, 'sparsity').mean():.1f} "
             f"| {values(group, 'kernel_bytes').mean():,.0f} "
@@ -78,7 +80,7 @@ def table(
         )
     return "\n".join(
         [
-            f"# Accuracy against cost: {note}",
+            f"# Accuracy against cost: {workload.note}",
             "",
             "Mean ± standard deviation over the seeds. BOPs are relative to "
             "the dense float32 network; activations have 32 bits where the "
@@ -101,7 +103,7 @@ def values(group: Sequence[Line], key: str) -> np.ndarray:
 
 
 def plot(
-    groups: Sequence[Sequence[Line]], path: pathlib.Path, *, note: str
+    groups: Sequence[Sequence[Line]], path: pathlib.Path, workload: Workload
 ) -> None:
     """Draws accuracy against relative BOPs and against bytes."""
     import matplotlib
@@ -121,7 +123,7 @@ def plot(
     ):
         for index, (method, members) in enumerate(by_method.items()):
             factor = 100 if key == "relative_bops" else 1
-            accuracy = [100 * values(g, "test_accuracy") for g in members]
+            accuracy = [100 * values(g, "test_score") for g in members]
             axis.errorbar(
                 [factor * values(g, key).mean() for g in members],
                 [a.mean() for a in accuracy],
@@ -134,9 +136,9 @@ def plot(
         axis.set_xscale("log")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("test accuracy, %")
+    axes[0].set_ylabel(f"test {workload.task.score_name}, %")
     axes[0].legend(fontsize=7)
-    figure.suptitle(note, fontsize=9)
+    figure.suptitle(workload.note, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

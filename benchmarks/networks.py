@@ -4,10 +4,20 @@ All take and return float32, end in logits, and are not compiled. The layers
 with a 1x1 kernel in the MobileNets have "pointwise" in their names.
 """
 
-from typing import Any
-
 import keras
 from keras import layers
+from network_blocks import (
+    conv,
+    depthwise,
+    divisible,
+    inverted_residual,
+    norm,
+    pointwise,
+    relu6,
+    residual_block,
+    residual_stages,
+    strided_conv,
+)
 
 # Output channels, blocks and stride of each stage of MobileNetV1.
 _V1_STAGES = (
@@ -52,11 +62,11 @@ def resnet8(
       Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, 16, 3, strides=stem_strides, name="stem")
-    x = layers.ReLU()(_norm(x))
+    x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
+    x = layers.ReLU()(norm(x))
     for stage, (filters, strides) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
         name = f"stage_{stage}"
-        x = _residual_block(x, filters, strides, name=name)
+        x = residual_block(x, filters, strides, name=name)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="resnet8")
@@ -66,12 +76,15 @@ def resnet20(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
+    stem_strides: int = 1,
 ) -> keras.Model:
     """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses.
 
     Args:
         input_shape: Height, width and channels of the images.
         classes: Number of logits.
+        stem_strides: 2 makes all feature maps a quarter of the size, for
+            quick experiments.
 
     Reference:
 
@@ -81,8 +94,9 @@ def resnet20(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
     """
     inputs = keras.Input(input_shape)
-    x = layers.ReLU()(_norm(_conv(inputs, 16, 3, name="stem")))
-    x = _residual_stages(x, (16, 32, 64), blocks=3)
+    x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
+    x = layers.ReLU()(norm(x))
+    x = residual_stages(x, (16, 32, 64), blocks=3)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="resnet20")
@@ -105,9 +119,9 @@ def resnet18(
       table 1. Differs from it in: biases; no BatchNorm in the shortcuts.
     """
     inputs = keras.Input(input_shape)
-    x = layers.ReLU()(_norm(_conv(inputs, 64, 7, strides=2, name="stem")))
+    x = layers.ReLU()(norm(conv(inputs, 64, 7, strides=2, name="stem")))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    x = _residual_stages(x, (64, 128, 256, 512), blocks=2)
+    x = residual_stages(x, (64, 128, 256, 512), blocks=2)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="resnet18")
@@ -134,15 +148,15 @@ def ds_cnn(
       Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, filters, (10, 4), strides=2, name="stem")
-    x = layers.Dropout(0.2)(layers.ReLU()(_norm(x)))
+    x = conv(inputs, filters, (10, 4), strides=2, name="stem")
+    x = layers.Dropout(0.2)(layers.ReLU()(norm(x)))
     for block in range(1, 5):
         x = layers.DepthwiseConv2D(
             3, padding="same", name=f"depthwise_{block}"
         )(x)
-        x = layers.ReLU()(_norm(x))
-        x = _conv(x, filters, 1, name=f"pointwise_{block}")
-        x = layers.ReLU()(_norm(x))
+        x = layers.ReLU()(norm(x))
+        x = conv(x, filters, 1, name=f"pointwise_{block}")
+        x = layers.ReLU()(norm(x))
     x = layers.GlobalAveragePooling2D()(layers.Dropout(0.4)(x))
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="ds_cnn")
@@ -164,7 +178,7 @@ def fc_autoencoder(*, features: int = 640) -> keras.Model:
     inputs = keras.Input((features,))
     x = inputs
     for index, units in enumerate((128,) * 4 + (8,) + (128,) * 4, 1):
-        x = layers.ReLU()(_norm(layers.Dense(units, name=f"dense_{index}")(x)))
+        x = layers.ReLU()(norm(layers.Dense(units, name=f"dense_{index}")(x)))
     outputs = layers.Dense(features, name="reconstruction")(x)
     return keras.Model(inputs, outputs, name="fc_autoencoder")
 
@@ -195,13 +209,13 @@ def mobilenet_v1(
     - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
     """
     inputs = keras.Input(input_shape)
-    x = _relu6(_strided_conv(inputs, int(32 * alpha), name="stem"))
+    x = relu6(strided_conv(inputs, int(32 * alpha), name="stem"))
     block = 0
     for channels, blocks, stage_strides in _V1_STAGES:
         for strides in (stage_strides,) + (1,) * (blocks - 1):
             block += 1
-            x = _depthwise(x, strides, name=f"depthwise_{block}")
-            x = _pointwise(x, int(channels * alpha), name=f"pointwise_{block}")
+            x = depthwise(x, strides, name=f"depthwise_{block}")
+            x = pointwise(x, int(channels * alpha), name=f"pointwise_{block}")
             x = layers.ReLU(6.0)(x)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(classes, name="classifier")(x)
@@ -228,15 +242,15 @@ def mobilenet_v2(
       from it in: nothing.
     """
     inputs = keras.Input(input_shape)
-    x = _relu6(_strided_conv(inputs, _divisible(32 * alpha), name="stem"))
+    x = relu6(strided_conv(inputs, divisible(32 * alpha), name="stem"))
     block = 0
     for expansion, channels, blocks, stage_strides in _V2_STAGES:
         for strides in (stage_strides,) + (1,) * (blocks - 1):
             block += 1
-            x = _inverted_residual(
-                x, expansion, _divisible(channels * alpha), strides, block
+            x = inverted_residual(
+                x, expansion, divisible(channels * alpha), strides, block
             )
-    x = _pointwise(x, _divisible(1280 * max(alpha, 1)), name="head_pointwise")
+    x = pointwise(x, divisible(1280 * max(alpha, 1)), name="head_pointwise")
     x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="mobilenet_v2")
@@ -272,8 +286,8 @@ def vit(
     x = inputs
     for index in range(1, stem_convs + 1):
         filters = width >> (stem_convs - index)
-        x = _conv(x, filters, 3, strides=2, name=f"stem_{index}")
-        x = layers.ReLU()(_norm(x))
+        x = conv(x, filters, 3, strides=2, name=f"stem_{index}")
+        x = layers.ReLU()(norm(x))
     x = layers.Reshape((-1, width))(x)
     for block in range(1, depth + 1):
         y = layers.LayerNormalization()(x)
@@ -288,113 +302,3 @@ def vit(
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
     outputs = layers.Dense(classes, name="classifier")(x)
     return keras.Model(inputs, outputs, name="vit")
-
-
-def _residual_stages(x: Any, stages: tuple[int, ...], blocks: int) -> Any:
-    """Residual blocks; each stage but the first halves the image."""
-    for stage, filters in enumerate(stages, 1):
-        for block in range(blocks):
-            strides = 2 if stage > 1 and block == 0 else 1
-            name = f"stage_{stage}_block_{block + 1}"
-            x = _residual_block(x, filters, strides, name=name)
-    return x
-
-
-def _residual_block(x: Any, filters: int, strides: int, *, name: str) -> Any:
-    """Two 3x3 convolutions and their shortcut."""
-    y = _conv(x, filters, 3, strides=strides, name=f"{name}_conv_1")
-    y = layers.ReLU()(_norm(y))
-    y = _norm(_conv(y, filters, 3, name=f"{name}_conv_2"))
-    if strides != 1:
-        x = _conv(x, filters, 1, strides=strides, name=f"{name}_shortcut")
-    return layers.ReLU()(layers.Add()([x, y]))
-
-
-def _inverted_residual(
-    x: Any, expansion: int, channels: int, strides: int, block: int
-) -> Any:
-    """Expansion, depthwise convolution and linear projection."""
-    y, channels_in = x, x.shape[-1]
-    if expansion != 1:
-        y = _pointwise(
-            y, expansion * channels_in, name=f"expand_pointwise_{block}"
-        )
-        y = layers.ReLU(6.0)(y)
-    y = _depthwise(y, strides, name=f"depthwise_{block}")
-    y = _pointwise(y, channels, name=f"project_pointwise_{block}")
-    if strides == 1 and channels == channels_in:
-        y = layers.Add()([x, y])
-    return y
-
-
-def _strided_conv(x: Any, filters: int, *, name: str) -> Any:
-    """A 3x3 convolution of stride 2, padded on all four sides."""
-    x = layers.ZeroPadding2D(1)(x)
-    return layers.Conv2D(
-        filters,
-        3,
-        strides=2,
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
-
-
-def _depthwise(x: Any, strides: int, *, name: str) -> Any:
-    """A 3x3 depthwise convolution, normalised, with ReLU6."""
-    if strides != 1:
-        x = layers.ZeroPadding2D(1)(x)
-    x = layers.DepthwiseConv2D(
-        3,
-        strides=strides,
-        padding="same" if strides == 1 else "valid",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=name,
-    )(x)
-    return _relu6(x)
-
-
-def _pointwise(x: Any, filters: int, *, name: str) -> Any:
-    """A 1x1 convolution, normalised, linear."""
-    return _norm(
-        layers.Conv2D(
-            filters,
-            1,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=name,
-        )(x)
-    )
-
-
-def _conv(
-    x: Any,
-    filters: int,
-    size: int | tuple[int, int],
-    *,
-    name: str,
-    strides: int = 1,
-) -> Any:
-    return layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
-
-
-def _norm(x: Any) -> Any:
-    return layers.BatchNormalization()(x)
-
-
-def _relu6(x: Any) -> Any:
-    return layers.ReLU(6.0)(_norm(x))
-
-
-def _divisible(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor` that loses at most 10 %."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded

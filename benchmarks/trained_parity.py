@@ -19,6 +19,7 @@ import accuracy_methods
 import keras
 import numpy as np
 import overhead
+from workloads import CLASSIFICATION, WORKLOADS, Splits
 
 import tflite_export
 from tflite_export import interpreter
@@ -54,14 +55,14 @@ def main() -> None:
     print(as_row(COLUMNS))
     print(as_row(["---"] * len(COLUMNS)))
     for name in args.models:
-        split = accuracy.Splits.load(accuracy.WORKLOADS[name])
+        split = Splits.load(WORKLOADS[name])
         net = accuracy.float_network(name, split, args.results / "float")
         for grid in LEVEL_GRIDS:
             row = measure(name, grid, net, split, epochs=args.epochs)
             print(as_row(row), flush=True)
     print()
     for name in args.models:
-        print(f"- {name}: {accuracy.WORKLOADS[name].note}")
+        print(f"- {name}: {WORKLOADS[name].note}")
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--models",
         nargs="+",
-        choices=accuracy.WORKLOADS,
+        choices=[k for k, w in WORKLOADS.items() if w.task is CLASSIFICATION],
         default=["resnet8", "ds_cnn"],
     )
     parser.add_argument("--epochs", type=int, default=12)
@@ -84,14 +85,14 @@ def measure(
     name: str,
     grid: str,
     net: keras.Model,
-    split: accuracy.Splits,
+    split: Splits,
     *,
     epochs: int,
 ) -> list[str]:
     """Returns one row of the table."""
     keras.utils.set_random_seed(SEED)
-    workload = accuracy.WORKLOADS[name]
-    training = accuracy.Training.of(workload, split, epochs, SEED)
+    workload = WORKLOADS[name]
+    training = accuracy.Training(workload, split, epochs, SEED)
     compress = accuracy_methods.codeq(
         distill=True, activation_bit_width=8, level_grid=grid
     )
@@ -107,8 +108,8 @@ def measure(
     return [
         name,
         grid,
-        f"{100 * accuracy.accuracy(qmodel, x, y):.2f}",
-        f"{100 * np.mean(outputs.argmax(-1) == y):.2f}",
+        f"{100 * training.evaluate(qmodel, 'test'):.2f}",
+        f"{100 * CLASSIFICATION.score(x, outputs, y):.2f}",
         f"{100 * (report.top1_agreement or np.nan):.2f}",
         f"{100 * report.within_one_lsb:.2f}",
         f"{report.max_output_lsb:.0f}",

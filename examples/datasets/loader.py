@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from datasets import keywords, shapes  # noqa: F401  Registers the builders.
+# Registers the builders.
+from datasets import keywords, machine_sounds, shapes  # noqa: F401
 from datasets.mfcc import mfcc
 
 

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from datasets import ImageBatches, keywords, load, load_batches, shapes
+from datasets import (
+    ImageBatches,
+    keywords,
+    load,
+    load_batches,
+    machine_sounds,
+    shapes,
+)
 from datasets.mfcc import mfcc
 from sklearn.linear_model import RidgeClassifier
+from workloads import reconstruction_auc
 
 
 def _arrays(pairs):
@@ -17,7 +25,7 @@ def _shapes(split, count, image_size=32):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Both synthetic data sets, small, where the loader finds them."""
+    """The synthetic data sets, small, where the loader finds them."""
     folder = tmp_path_factory.mktemp("datasets")
     counts = {"train": 7, "validation": 5, "test": 3}
     with pytest.MonkeyPatch.context() as patch:
@@ -25,7 +33,12 @@ def prepared(tmp_path_factory):
         patch.setattr(
             keywords.Keywords.BUILDER_CONFIGS[0], "num_utterances", counts
         )
-        for name in ("shapes/32", "keywords"):
+        patch.setattr(
+            machine_sounds.MachineSounds.BUILDER_CONFIGS[0],
+            "num_windows",
+            counts,
+        )
+        for name in ("shapes/32", "keywords", "machine_sounds"):
             builder = tfds.builder(
                 name, data_dir=folder, file_format="array_record"
             )
@@ -67,8 +80,12 @@ def test_load_returns_the_utterances_that_were_made(prepared):
 
 @pytest.mark.parametrize(
     ("generate", "kwargs"),
-    [(shapes.generate, {"image_size": 32}), (keywords.generate, {})],
-    ids=["shapes", "keywords"],
+    [
+        (shapes.generate, {"image_size": 32}),
+        (keywords.generate, {}),
+        (machine_sounds.generate, {}),
+    ],
+    ids=["shapes", "keywords", "machine_sounds"],
 )
 def test_generation_is_deterministic_and_differs_between_splits(
     generate, kwargs
@@ -125,6 +142,29 @@ def test_a_linear_model_does_not_solve_the_keywords():
 
     # Chance is 8 %. A DS-CNN reaches more than 90 %.
     assert model.score(x_test.reshape(500, -1), y_test) < 0.7
+
+
+def test_builder_of_machine_sounds_keeps_what_was_made(prepared):
+    made, labels = _arrays(machine_sounds.generate("test", 3))
+    builder = tfds.builder("machine_sounds", data_dir=prepared)
+
+    examples = list(builder.as_data_source("test"))
+
+    assert made.shape == (3, 640)
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal([e["log_mel"] for e in examples], made)
+    assert [e["label"] for e in examples] == labels.tolist()
+
+
+def test_anomalies_are_in_the_other_splits_and_not_found_by_distance():
+    x, y = _arrays(machine_sounds.generate("train", 2000))
+    x_test, y_test = _arrays(machine_sounds.generate("test", 2000))
+
+    assert not y.any()
+    assert 0.4 < y_test.mean() < 0.6
+    # An autoencoder reaches 0.9.
+    far_off = reconstruction_auc(x_test, x.mean(0), y_test)
+    assert 0.5 < far_off < 0.6
 
 
 def test_silence_has_no_word_in_it():

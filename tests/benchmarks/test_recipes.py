@@ -5,13 +5,13 @@ import dataclasses
 import json
 import sys
 
-import accuracy
 import batches
 import keras
 import numpy as np
 import paper_recipes
 import pytest
 import recipes
+import workloads
 
 import codeq_keras
 
@@ -29,7 +29,7 @@ def images(monkeypatch):
     """A recipe of a tiny network, and few images for it."""
 
     def load(name, split, data_dir=None):
-        return accuracy.load_shapes(split, 64)
+        return workloads.load_shapes(split, 64)
 
     monkeypatch.setattr(recipes.data, "load", load)
     tiny = dataclasses.replace(
