@@ -40,6 +40,8 @@ BATCH_SIZE = 64
 # train the float network, enough that fine-tuning gains little.
 FLOAT_CYCLES = ((60, 0.5), (36, 1.0))
 FLOAT_SEED = 1000
+# Methods that need more than the package, and run if they are asked for.
+NEED_EXTRAS = ("tfmot_pqat", "hgq2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def parse_args() -> argparse.Namespace:
         "--methods",
         nargs="+",
         choices=accuracy_methods.METHODS,
-        default=[m for m in accuracy_methods.METHODS if m != "tfmot_pqat"],
+        default=[m for m in accuracy_methods.METHODS if m not in NEED_EXTRAS],
     )
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.05])
     parser.add_argument("--epochs", type=int, default=12)

@@ -16,6 +16,9 @@ from codeq_keras.kernels import Kernel, find_kernels
 # Bits of a float, also of activations that are not quantized.
 _FLOAT_BITS = 32
 
+# Bits of activations where they are quantized.
+_ACTIVATION_BITS = 8
+
 # Of the training data, for BatchNorm re-estimation and calibration.
 _CALIBRATION_BATCHES = 16
 _CALIBRATION_BATCH_SIZE = 250
@@ -43,6 +46,8 @@ class Outcome:
         bit_widths: Bits of each kernel.
         activation_bit_width: Bits of the activations.
         settings: What the method chose by itself.
+        own_costs: What replaces entries of `costs`, where a kernel does not
+            have one bit width.
     """
 
     model: keras.Model
@@ -51,6 +56,7 @@ class Outcome:
     bit_widths: Sequence[int]
     activation_bit_width: int = _FLOAT_BITS
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    own_costs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def costs(self) -> dict[str, Any]:
         """Returns sparsity, relative BOPs and bytes.
@@ -78,6 +84,7 @@ class Outcome:
                 kernel.path: round(1 - float(k / n), 4)
                 for kernel, k, n in zip(self.kernels, kept, sizes, strict=True)
             },
+            **self.own_costs,
         }
 
 
@@ -151,6 +158,33 @@ def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
     )
     kernels = find_kernels(net)
     return Outcome(model, kernels, deployed, [pqat.BIT_WIDTH] * len(kernels))
+
+
+def hgq2(net: keras.Model, training: Any, budget: float) -> Outcome:
+    """Trains with HGQ2, which quantizes activations too.
+
+    It aims at a quarter of the budget, as a network with 8-bit activations
+    does. The bytes do not count that each weight's bit width is to be told.
+    """
+    from baselines import hgq2
+
+    samples = calibration(training)
+    model, deployed, bits = hgq2.train(
+        net,
+        training,
+        relative_bops=budget * _ACTIVATION_BITS / _FLOAT_BITS,
+        samples=samples,
+    )
+    per_weight = np.concatenate([b.ravel() for b in bits])
+    own_costs = {
+        "mean_bit_width": float(per_weight.mean()),
+        "relative_bops": hgq2.effective_bops(model) / hgq2.float_bops(net),
+        "kernel_bytes": int(np.ceil(per_weight.sum() / 8)),
+    }
+    kernels = find_kernels(net)
+    return Outcome(
+        model, kernels, deployed, [0] * len(kernels), own_costs=own_costs
+    )
 
 
 def optimal_brain_compression(
@@ -248,6 +282,7 @@ METHODS = {
         "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
     ),
     "tfmot_pqat": Method("TFMOT PQAT, 8 bit", tfmot_pqat),
+    "hgq2": Method("HGQ2, weights + activations", hgq2),
     "obc": Method(
         "OBC-style, after training, 4 bit",
         optimal_brain_compression,
@@ -258,7 +293,7 @@ METHODS = {
     "ours_distilled": Method("CoDeQ for Keras, distilled", codeq(distill=True)),
     "ours_8bit": Method(
         "CoDeQ for Keras, distilled, 8-bit activations",
-        codeq(distill=True, activation_bit_width=8),
+        codeq(distill=True, activation_bit_width=_ACTIVATION_BITS),
     ),
 }
 

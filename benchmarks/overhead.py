@@ -184,6 +184,7 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
     """Returns what builds and compiles each variant, by its name."""
     import keras
     import networks
+    from baselines import hgq2
 
     import codeq_keras
 
@@ -217,7 +218,7 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
     if keras_backend == "tensorflow":
         found[TFMOT_BASELINE] = lambda: legacy(model, jit_compile, qat=False)
         found[TFMOT] = lambda: legacy(model, jit_compile, qat=True)
-    found[HGQ2] = compiled(with_hgq2)
+    found[HGQ2] = compiled(hgq2.convert)
     return found
 
 
@@ -236,34 +237,6 @@ def legacy(model: Any, jit_compile: bool, *, qat: bool) -> Any:
         jit_compile=jit_compile,
     )
     return made
-
-
-def with_hgq2(model: Any) -> Any:
-    """Returns the network with HGQ2's layers for Conv2D and Dense."""
-    import keras
-    from hgq.config import LayerConfigScope, QuantizerConfigScope
-    from hgq.layers import QConv2D, QDense
-
-    def convert(layer: Any) -> Any:
-        classes = {keras.layers.Conv2D: QConv2D, keras.layers.Dense: QDense}
-        quantized = classes.get(type(layer))
-        if quantized is None:
-            return type(layer).from_config(layer.get_config())
-        config = layer.get_config()
-        kept = ("name", "filters", "units", "kernel_size", "strides", "padding")
-        return quantized(**{k: config[k] for k in kept if k in config})
-
-    # The settings of its own README.
-    with (
-        QuantizerConfigScope(
-            place="all", default_q_type="kbi", overflow_mode="SAT_SYM"
-        ),
-        QuantizerConfigScope(
-            place="datalane", default_q_type="kif", overflow_mode="WRAP"
-        ),
-        LayerConfigScope(enable_ebops=True, beta0=1e-5),
-    ):
-        return keras.models.clone_model(model, clone_function=convert)
 
 
 # --- The table --------------------------------------------------------------

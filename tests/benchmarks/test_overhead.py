@@ -1,10 +1,7 @@
 """The step-time benchmark: what it times and how it reports it."""
 
-import keras
-import networks
 import numpy as np
 import overhead
-import pytest
 
 
 def test_a_round_steps_every_variant_in_turns():
@@ -64,18 +61,3 @@ def test_table_compares_tfmot_with_its_own_float_and_names_what_is_missing():
     assert cells[2].startswith("1.200")  # 12 / 10
     assert cells[4] == "1.500"  # 12 / 8
     assert "| HGQ2 | not run: ModuleNotFoundError: hgq |" in table
-
-
-def test_hgq2_network_is_the_same_architecture():
-    pytest.importorskip("hgq", reason="needs the extra `hgq2`")
-    model = networks.resnet8()
-
-    converted = overhead.with_hgq2(model)
-
-    kinds = [type(layer).__name__ for layer in converted.layers]
-    plain = [type(layer).__name__ for layer in model.layers]
-    assert [kind.removeprefix("Q") for kind in kinds] == plain
-    assert kinds.count("QConv2D") == plain.count("Conv2D")
-    assert kinds.count("QDense") == 1
-    x = keras.ops.ones((1, 32, 32, 3))
-    assert converted(x).shape == (1, 10)

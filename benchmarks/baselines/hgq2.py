@@ -1,0 +1,111 @@
+"""HGQ2: a learned number of bits for every weight and activation.
+
+Needs the extra `hgq2`, which is LGPL and which nothing else here imports.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+import codeq_keras
+
+# The penalty on effective bit operations that it begins with, and how its
+# controller of them follows the error: of the logarithm, once an epoch.
+_FIRST_PENALTY = 1e-7
+_PROPORTIONAL, _INTEGRAL = 1.5, 0.2
+
+
+def convert(model: keras.Model) -> keras.Model:
+    """Returns an untrained copy with HGQ2's layers for Conv2D and Dense.
+
+    The quantizers are those of its README: of the weights, a fixed-point
+    format each that saturates; of the activations, one each that wraps.
+
+    Args:
+        model: Functional model. Other layers are as they were, in float.
+    """
+    from hgq.config import LayerConfigScope, QuantizerConfigScope
+    from hgq.layers import QConv2D, QDense
+
+    def clone(layer: Any) -> Any:
+        classes = {keras.layers.Conv2D: QConv2D, keras.layers.Dense: QDense}
+        quantized = classes.get(type(layer))
+        if quantized is None:
+            return type(layer).from_config(layer.get_config())
+        config = layer.get_config()
+        kept = ("name", "filters", "units", "kernel_size", "strides", "padding")
+        return quantized(**{k: config[k] for k in kept if k in config})
+
+    with (
+        QuantizerConfigScope(
+            place="all", default_q_type="kbi", overflow_mode="SAT_SYM"
+        ),
+        QuantizerConfigScope(
+            place="datalane", default_q_type="kif", overflow_mode="WRAP"
+        ),
+        LayerConfigScope(enable_ebops=True, beta0=1e-5),
+    ):
+        return keras.models.clone_model(model, clone_function=clone)
+
+
+def train(
+    net: keras.Model, training: Any, *, relative_bops: float, samples: Any
+) -> tuple[keras.Model, list[np.ndarray], list[np.ndarray]]:
+    """Trains from the float network towards a number of bit operations.
+
+    Its own controller, `BetaPID`, sets the penalty. After training, BatchNorm
+    statistics are taken anew and the ranges of the activations are traced.
+
+    Args:
+        net: Float model. Not changed.
+        training: `accuracy.Training`.
+        relative_bops: Float, see `effective_bops`.
+        samples: Batches of inputs.
+
+    Returns:
+        The model, its kernels as deployed and the bits of every weight, both
+        in the order of the layers.
+    """
+    from hgq.utils import trace_minmax
+    from hgq.utils.sugar import BetaPID
+
+    model = convert(net)
+    for layer in model.layers:
+        weights = net.get_layer(layer.name).get_weights()
+        if hasattr(layer, "kq"):
+            layer.kernel.assign(weights[0])
+            layer.bias.assign(weights[1])
+        elif weights:
+            layer.set_weights(weights)
+    controller = BetaPID(
+        relative_bops * float_bops(net),
+        init_beta=_FIRST_PENALTY,
+        p=_PROPORTIONAL,
+        i=_INTEGRAL,
+        warmup=1,
+    )
+    training.fit(model, [controller])
+    codeq_keras.reestimate_batch_norm(model, samples)
+    trace_minmax(model, np.concatenate(samples))
+    quantized = [layer for layer in model.layers if hasattr(layer, "kq")]
+    kernels = [ops.convert_to_numpy(layer.qkernel) for layer in quantized]
+    bits = [
+        ops.convert_to_numpy(layer.kq.bits_(layer.kernel.shape))
+        for layer in quantized
+    ]
+    return model, kernels, bits
+
+
+def effective_bops(model: keras.Model) -> float:
+    """Returns HGQ2's count: bits of weight times bits of activation, summed."""
+    return sum(
+        float(layer.ebops) for layer in model.layers if hasattr(layer, "kq")
+    )
+
+
+def float_bops(net: keras.Model) -> float:
+    """Returns the bit operations of the kernels in float32."""
+    kernels = codeq_keras.kernels.find_kernels(net)
+    return 32.0**2 * sum(kernel.num_macs or 0 for kernel in kernels)
