@@ -39,7 +39,7 @@ def test_training_starts_from_the_float_network_and_takes_bits_away():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(640, 8)).astype("float32")
     y = (x[:, 0] > x[:, 1]).astype("int64")
-    workload = workloads.Workload(lambda: net, None, "", learning_rate=1e-2)
+    workload = workloads.Workload(lambda: net, None, "", learning_rate=3e-2)
     split = workloads.Splits((x, y), (x, y), (x, y))
     training = accuracy.Training(workload, split, epochs=20, seed=0)
 
