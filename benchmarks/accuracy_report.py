@@ -16,13 +16,20 @@ Line = dict[str, Any]
 def write(path: pathlib.Path, workload: Workload) -> None:
     """Writes a table (.md) and a plot (.png) next to a file of results.
 
+    What is known of the runs beside their numbers, in a file of the same name
+    that ends in `.notes.md`, follows the table.
+
     Args:
         path: The file with one JSON object per line.
         workload: What they are of.
     """
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     groups = grouped(lines)
-    path.with_suffix(".md").write_text(table(groups, lines, workload))
+    notes = path.with_suffix(".notes.md")
+    text = table(groups, lines, workload)
+    if notes.exists():
+        text += "\n" + notes.read_text()
+    path.with_suffix(".md").write_text(text)
     plot(groups, path.with_suffix(".png"), workload)
 
 

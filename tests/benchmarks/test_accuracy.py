@@ -68,8 +68,10 @@ def test_runs_are_recorded_once_and_reported(workload, monkeypatch, tmp_path):
         assert by_method[method]["relative_bops"] <= BUDGET * 1.1
     assert by_method["ours"]["test_score"] > 0.9
 
+    path.with_suffix(".notes.md").write_text("One thread.")
     run(monkeypatch, tmp_path, command="report")
     table = path.with_suffix(".md").read_text()
+    assert table.endswith("\nOne thread.")
     for method in methods:
         assert accuracy_methods.METHODS[method].label in table
     assert path.with_suffix(".png").stat().st_size > 0
