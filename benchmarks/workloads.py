@@ -173,6 +173,7 @@ _resnet8 = functools.partial(
 
 WORKLOADS = {
     "resnet8": _resnet8(),
+    "resnet8_15000": _resnet8("15,000 for training", num_train=15_000),
     "resnet8_20000": _resnet8("20,000 for training", num_train=20_000),
     # Enough data for 99 %, where methods differ less.
     "resnet8_augmented": _resnet8(
