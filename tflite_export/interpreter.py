@@ -94,7 +94,7 @@ def run(
             by tensor index.
         reference_kernels: Use LiteRT's reference kernels, not the fast ones.
         tensors: None for the outputs, or which tensors of the main graph to
-            return. The fast kernels do not compute all of those in between.
+            return; no delegate runs then.
         time_limit_s: Seconds after which the attempt is given up.
         emulator: As in `sandbox.run_script`.
 

@@ -18,6 +18,9 @@ def main(folder: Path) -> None:
     resolver = OpResolverType.AUTO
     if request["reference_kernels"]:
         resolver = OpResolverType.BUILTIN_REF
+    elif request["keep_all_tensors"]:
+        # A delegate computes its outputs only, and no tensor in between.
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
         model_path=str(folder / "model.tflite"),
         experimental_op_resolver_type=resolver,

@@ -7,6 +7,8 @@ Tensors are matched by their range, size and contents; their names in a file
 point to other layers as often as not.
 """
 
+import functools
+
 import numpy as np
 
 from codeq_keras.activation import ActivationRange
@@ -106,9 +108,13 @@ def _file_activations(
     ]
     names = [spec.name for spec in inputs]
     quantized = interpreter.quantized_inputs(file, rows, names)
-    results = interpreter.run(
-        file.to_bytes(), quantized, reference_kernels=True, tensors=wanted
+    run = functools.partial(
+        interpreter.run, file.to_bytes(), quantized, tensors=wanted
     )
+    try:
+        results = run(reference_kernels=True)
+    except ValueError:  # There is no reference kernel for one of version 3.
+        results = run()
     return [
         (tensors[index], codes.reshape(len(codes), -1).astype(np.float64))
         for index, codes in results.items()

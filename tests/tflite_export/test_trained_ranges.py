@@ -254,6 +254,27 @@ def test_pooling_read_by_a_concatenation_and_others_is_rounded_for_all(
     assert different_layers(trained, trained.qmodel) == []
 
 
+def u_net():
+    """Its upsampling is a TILE, for which LiteRT has no reference kernel."""
+    image = keras.Input((8, 8, 1), name="image")
+    skip = normalized(image, layers.Conv2D(8, 3, padding="same", name="down"))
+    x = layers.MaxPooling2D(2, name="pool")(skip)
+    x = normalized(x, layers.Conv2D(8, 3, padding="same", name="bottom"))
+    up = layers.UpSampling2D(2, name="up")(x)
+    x = layers.Concatenate(name="concat")([up, skip])
+    x = normalized(x, layers.Conv2D(8, 3, padding="same", name="joined"))
+    y = normalized(up, layers.Conv2D(8, 3, padding="same", name="aside"))
+    x = layers.GlobalAveragePooling2D()(layers.Add(name="add")([x, y]))
+    return keras.Model(image, layers.Dense(10, name="head")(x))
+
+
+def test_layers_of_an_upsampling_network_are_compared(tmp_path, digits):
+    keras.utils.set_random_seed(0)
+    trained = train_and_export(u_net(), *digits, tmp_path)
+
+    assert different_layers(trained, trained.qmodel) == []
+
+
 def different_layers(trained, qmodel):
     stripped = codeq_keras.strip_quantizers(qmodel)
     ranged = RangedModel(qmodel, stripped)
