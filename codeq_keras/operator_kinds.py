@@ -79,15 +79,18 @@ def kind_of(operation: Any) -> str:
     """Returns the class name of an operation of Keras, or "" for others.
 
     Args:
-        operation: A layer, or an operation of `keras.ops`.
+        operation: A layer, or an operation of `keras.ops`. A class of another
+            module that computes what one of Keras does says so by its
+            attribute `operator_kind`.
 
     Example:
 
     >>> kind_of(keras.layers.ReLU())
     'ReLU'
     """
-    is_keras = type(operation).__module__.split(".")[0] == "keras"
-    return type(operation).__name__ if is_keras else ""
+    if type(operation).__module__.split(".")[0] == "keras":
+        return type(operation).__name__
+    return getattr(type(operation), "operator_kind", "")
 
 
 def activation_of(operation: Any) -> str | None:

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from keras import layers
 
+import tflite_export
 from tflite_export.flatbuffer import Flatbuffer
 from tflite_export.rewrites.normalization import (
     NegationFreeGroupNormalization,
     NegationFreeLayerNormalization,
 )
+from tflite_export.rewrites.upsampling import ResizingUpSampling2D
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -143,6 +145,43 @@ def test_layer_normalization_leaves_nothing_in_float(
     names = {o.name for o in Flatbuffer(result.path.read_bytes()).operators}
     assert not names & {"NEG", "DEQUANTIZE"}
     assert any("without a negation" in note for note in result.notes)
+
+
+def test_nearest_upsampling_is_one_operator_on_every_target(
+    grid, export_grid_model, rng, tmp_path
+):
+    inputs = keras.Input((4, 6, 3))
+    x = layers.UpSampling2D(2, name="up")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(x))
+    trained = grid(model, rng)
+
+    result = export_grid_model(model, trained, tmp_path).result
+
+    assert result.verification.codes_equal
+    # A step for the rounded inputs, and one for the outputs.
+    assert result.verification.max_output_lsb <= 2
+    names = [o.name for o in Flatbuffer(result.path.read_bytes()).operators]
+    assert names.count("RESIZE_NEAREST_NEIGHBOR") == 1
+    assert "TILE" not in names
+    assert any("became RESIZE_NEAREST_NEIGHBOR" in n for n in result.notes)
+    for target in ("tflm", "edgetpu", "ethos-u"):
+        assert tflite_export.check(model, target=target).is_ok, target
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_upsampling_by_resizing_is_that_of_keras(rng, size):
+    x = rng.normal(size=(2, 5, 4, 3)).astype("float32")
+    expected = layers.UpSampling2D(size)(x)
+
+    np.testing.assert_array_equal(ResizingUpSampling2D(size)(x), expected)
+
+
+def test_upsampling_that_only_a_tile_brings_to_the_ethos_u_stays_one():
+    inputs = keras.Input((4, 6, 3))
+    x = layers.UpSampling2D((3, 2))(inputs)
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(x))
+
+    assert tflite_export.check(model, target="ethos-u").is_ok
 
 
 LAYER_NORM = (layers.LayerNormalization, NegationFreeLayerNormalization)

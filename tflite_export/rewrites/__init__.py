@@ -6,6 +6,7 @@ that the converter makes of it differ. They work on a copy:
 - `recurrent`: loops over time steps are written out;
 - `normalization`: LayerNormalization and GroupNormalization without the
   negation that stays float;
+- `upsampling`: nearest UpSampling2D as one operator;
 - `dense_as_convolution`: Dense behind a BatchNormalization as a convolution.
 
 A copy's layer gets its new behaviour by assigning its `__class__`, a subclass
@@ -26,6 +27,7 @@ from tflite_export.rewrites import (
     dense_as_convolution,
     normalization,
     recurrent,
+    upsampling,
 )
 
 
@@ -78,7 +80,7 @@ def _applicable(
     unique = {id(layer): layer for layer in all_layers(model)}.values()
     found = {
         module: [layer for layer in unique if module.applies(layer)]
-        for module in (recurrent, normalization)
+        for module in (recurrent, normalization, upsampling)
     }
     found[dense_as_convolution] = [
         layer

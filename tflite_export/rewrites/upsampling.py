@@ -1,0 +1,75 @@
+"""Nearest upsampling as the one operator that it is in TFLite.
+
+Keras repeats rows and columns, which the converter writes as RESHAPE and TILE
+of five dimensions. The Edge TPU and TensorFlow Lite Micro have no TILE.
+Factors that the Ethos-U has no resizing for are left to it: it has a TILE.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+# Of both axes; what Vela places on the Ethos-U.
+_FACTORS = (2, 4, 8)
+
+
+class ResizingUpSampling2D(keras.layers.UpSampling2D):
+    """Repeats rows and columns by `ops.image.resize`.
+
+    Args:
+        **kwargs: As of `keras.layers.UpSampling2D`.
+    """
+
+    operator_kind = "UpSampling2D"
+
+    def call(self, inputs: Any) -> Any:
+        """Enlarges images.
+
+        Args:
+            inputs: Float tensor `(batch, height, width, channels)`.
+        """
+        _, height, width, _ = ops.shape(inputs)
+        rows, columns = self.size
+        return ops.image.resize(
+            inputs,
+            (height * rows, width * columns),
+            interpolation="nearest",
+            data_format="channels_last",
+        )
+
+
+def applies(layer: keras.Layer) -> bool:
+    """Whether this repeats the rows and columns of images, equally often.
+
+    Args:
+        layer: Any layer.
+    """
+    return (
+        type(layer) is keras.layers.UpSampling2D
+        and layer.interpolation == "nearest"
+        and layer.data_format == "channels_last"
+        and layer.size in [(factor, factor) for factor in _FACTORS]
+    )
+
+
+def apply(layer: keras.Layer) -> None:
+    """Makes the layer one operator, in place.
+
+    Args:
+        layer: A layer that `applies` holds for.
+    """
+    layer.__class__ = ResizingUpSampling2D
+
+
+def note(names: Sequence[str]) -> str:
+    """Says what was done.
+
+    Args:
+        names: The layers.
+    """
+    return (
+        f"UpSampling2D layers {list(names)} became RESIZE_NEAREST_NEIGHBOR: "
+        "not every target has the TILE that the converter makes of them."
+    )
