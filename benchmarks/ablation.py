@@ -187,7 +187,7 @@ def fit(
         )
     model.compile(
         keras.optimizers.AdamW(rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CLASSIFICATION.loss,
     )
     model.fit(train, epochs=epochs, callbacks=callbacks, verbose=0)
 

@@ -160,12 +160,14 @@ class Training:
 
     def batches(self) -> keras.utils.PyDataset:
         """Returns the training data."""
-        augment = self.workload.augment and batches.mirror_and_transpose
+        augment = None
+        if self.workload.augment:
+            augment = batches.mirror_and_transpose
         return batches.Batches(
             *self.split.train,
             batch_size=BATCH_SIZE,
             seed=self.seed,
-            augment=augment or None,
+            augment=augment,
         )
 
     def fit(self, model: keras.Model, callbacks: Any = ()) -> None:

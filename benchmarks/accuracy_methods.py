@@ -146,8 +146,15 @@ def prune_qat_layer_wise(
 
 
 def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
-    """Trains with TFMOT itself. Needs TensorFlow."""
+    """Trains with TFMOT itself, to classify. Needs TensorFlow."""
     from baselines import tfmot_pqat as pqat
+
+    if training.workload.task is not CLASSIFICATION:
+        raise ValueError(
+            "`tfmot_pqat` trains with a crossentropy. Received: a workload "
+            f"with the loss {training.workload.task.loss.name!r}. Leave the "
+            "method out."
+        )
 
     model, deployed = pqat.train(
         net,
@@ -164,7 +171,8 @@ def hgq2(net: keras.Model, training: Any, budget: float) -> Outcome:
     """Trains with HGQ2, which quantizes activations too.
 
     It aims at a quarter of the budget, as a network with 8-bit activations
-    does. The bytes do not count that each weight's bit width is to be told.
+    does; HGQ2 counts bit operations without the signs of the weights. The
+    bytes do not count that each weight's bit width is to be told.
     """
     from baselines import hgq2
 
@@ -237,8 +245,7 @@ def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
         )
         callbacks = [codeq_keras.CompressionBudget(relative_bops=budget)]
         if distill:
-            task = training.workload.task
-            distance = None if task is CLASSIFICATION else task.loss
+            distance = training.workload.task.distance
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
         settings["largest_code"] = _largest_code(model)

@@ -62,9 +62,10 @@ def table(
         for group in groups
         if group[0]["method"] == "float"
     }
+    score = workload.task.score_name
     rows = [
         "| method | epochs | BOPs, % "
-        f"| test {workload.task.score_name}, % | against float, pt "
+        f"| test {score}, % | against float, pt "
         "| zeros, % | kernels, bytes | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -87,14 +88,16 @@ def table(
         )
     return "\n".join(
         [
-            f"# Accuracy against cost: {workload.note}",
+            f"# {score[0].upper()}{score[1:]} against cost: {workload.note}",
             "",
             "Mean ± standard deviation over the seeds. BOPs are relative to "
             "the dense float32 network; activations have 32 bits where the "
             "method does not say otherwise. Bytes are "
             "those of the kernels: dense codes, or a bitmap and the codes "
             'that are not zero, whichever is less. "Against float" compares '
-            "with float fine-tuning of the same epochs.",
+            "with float fine-tuning of the same epochs. HGQ2 counts the bits "
+            "of weights without their signs in its BOPs; its bytes are those "
+            "of all bits and signs, without what tells the widths.",
             "",
             *rows,
             "",
@@ -112,7 +115,7 @@ def values(group: Sequence[Line], key: str) -> np.ndarray:
 def plot(
     groups: Sequence[Sequence[Line]], path: pathlib.Path, workload: Workload
 ) -> None:
-    """Draws accuracy against relative BOPs and against bytes."""
+    """Draws the score against relative BOPs and against bytes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -130,11 +133,11 @@ def plot(
     ):
         for index, (method, members) in enumerate(by_method.items()):
             factor = 100 if key == "relative_bops" else 1
-            accuracy = [100 * values(g, "test_score") for g in members]
+            scores = [100 * values(g, "test_score") for g in members]
             axis.errorbar(
                 [factor * values(g, key).mean() for g in members],
-                [a.mean() for a in accuracy],
-                yerr=[a.std(ddof=1) if len(a) > 1 else 0 for a in accuracy],
+                [s.mean() for s in scores],
+                yerr=[s.std(ddof=1) if len(s) > 1 else 0 for s in scores],
                 fmt="osD^v<>P*X"[index % 10],
                 color=f"C{index % 10}",
                 capsize=3,

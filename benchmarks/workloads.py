@@ -23,11 +23,14 @@ class Task:
         score: From arrays of inputs, outputs and labels to a number in [0, 1],
             the higher the better.
         score_name: What the number is.
+        distance: Between the outputs of a teacher and of a model; None for
+            that of `Distillation`.
     """
 
     loss: keras.losses.Loss
     score: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
     score_name: str
+    distance: keras.losses.Loss | None = None
 
     def evaluate(
         self, model: keras.Model, examples: tuple[np.ndarray, np.ndarray]
@@ -87,7 +90,10 @@ CLASSIFICATION = Task(
     "accuracy",
 )
 ANOMALY_DETECTION = Task(
-    keras.losses.MeanSquaredError(), reconstruction_auc, "AUC"
+    keras.losses.MeanSquaredError(),
+    reconstruction_auc,
+    "AUC",
+    distance=keras.losses.MeanSquaredError(),
 )
 
 
@@ -158,10 +164,15 @@ def load_machine_sounds(
 
 
 def _shapes(
-    network: str, build: Any, note: str = "10,000 for training", **settings: Any
+    network: str, build: Any, num_train: int = 10_000, **settings: Any
 ) -> Workload:
-    note = f"{network}; synthetic images of shapes, 32x32x3, {note}"
-    return Workload(build, load_shapes, note, **settings)
+    note = (
+        f"{network}; synthetic images of shapes, 32x32x3, "
+        f"{num_train:,} for training"
+    )
+    if settings.get("augment"):
+        note += ", mirrored and transposed"
+    return Workload(build, load_shapes, note, num_train=num_train, **settings)
 
 
 _resnet8 = functools.partial(
@@ -173,14 +184,10 @@ _resnet8 = functools.partial(
 
 WORKLOADS = {
     "resnet8": _resnet8(),
-    "resnet8_15000": _resnet8("15,000 for training", num_train=15_000),
-    "resnet8_20000": _resnet8("20,000 for training", num_train=20_000),
+    "resnet8_15000": _resnet8(num_train=15_000),
+    "resnet8_20000": _resnet8(num_train=20_000),
     # Enough data for 99 %, where methods differ less.
-    "resnet8_augmented": _resnet8(
-        "20,000 for training, mirrored and transposed",
-        augment=True,
-        num_train=20_000,
-    ),
+    "resnet8_augmented": _resnet8(num_train=20_000, augment=True),
     "resnet20": _shapes(
         "ResNet-20 with a stem of stride 2 (10 M MACs)",
         lambda: networks.resnet20(stem_strides=2),

@@ -6,8 +6,9 @@ Modules: `ops` and `level_grids` (pure functions), `quantizer`,
 (its inverse, and the integers), `annotate` (TFMOT's vocabulary for it),
 `graph`, `expansion`, `placement`, `activation` and `activation_graph`
 (activations: a model as a list of calls, where they are quantized, and how),
-`schedule` and `regularizer` (what drives
-the training), `callbacks` (budget and logs), `batch_norm`, `distillation` and
+`schedule`, `regularizer` and
+`weight_decay` (what drives the training), `has_quantizers` (what callbacks and
+reports read), `callbacks` (budget and logs), `batch_norm`, `distillation` and
 `pareto` (what a training may add), and `metrics`,
 `report` and `plot` (what came of it).
 """

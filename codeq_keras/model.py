@@ -173,14 +173,14 @@ class QuantizedModel(keras.Model):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles as `keras.Model.compile`; logits get no weight decay."""
         super().compile(*args, **kwargs)
-        logits = [v for s in self.states for v in s.trainable_variables]
-        exclude_from_weight_decay(self.optimizer, logits)
+        self._spare_logits()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as it was when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        # Its state is loaded next.
-        self.optimizer.build(self.trainable_variables)
+        if self.optimizer is not None:
+            # Its state is loaded next.
+            self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -198,6 +198,8 @@ class QuantizedModel(keras.Model):
                 "`callbacks` must be a list of callbacks. Received: a "
                 "CallbackList. Pass `callbacks.callbacks`."
             )
+        # Again: the user may have excluded other variables since `compile`.
+        self._spare_logits()
         schedule = ScheduleCallback(self.schedule, self._restart)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         try:
@@ -228,6 +230,10 @@ class QuantizedModel(keras.Model):
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
+
+    def _spare_logits(self) -> None:
+        logits = [v for s in self.states for v in s.trainable_variables]
+        exclude_from_weight_decay(self.optimizer, logits)
 
     def _restart(self) -> None:
         for state in self.states:

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 # Layers and operations by class name: `keras.ops` has no public classes. Only
-# classes of Keras itself count, since a subclass may compute anything.
+# classes of Keras itself count, and what says that it computes as one of them:
+# a subclass may compute anything.
 
 # Nothing at inference: their output is their input.
 VANISHING = {

@@ -113,7 +113,10 @@ def _file_activations(
     )
     try:
         results = run(reference_kernels=True)
-    except ValueError:  # There is no reference kernel for one of version 3.
+    except ValueError as error:
+        # There is a reference kernel for every operator but an int8 TILE.
+        if "Registration failed" not in str(error):
+            raise
         results = run()
     return [
         (tensors[index], codes.reshape(len(codes), -1).astype(np.float64))

@@ -3,6 +3,7 @@
 Needs the extra `hgq2`, which is LGPL and which nothing else here imports.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from keras import ops
 
 import codeq_keras
+from codeq_keras.kernels import find_kernels
 
 # The penalty on effective bit operations that it begins with, and how its
 # controller of them follows the error: of the logarithm, once an epoch.
@@ -17,7 +19,14 @@ _FIRST_PENALTY = 1e-7
 _PROPORTIONAL, _INTEGRAL = 1.5, 0.2
 
 
-def convert(model: keras.Model) -> keras.Model:
+# What the layers of both have in common.
+_ARGUMENTS = (
+    "name", "filters", "units", "kernel_size", "strides", "padding",
+    "dilation_rate", "groups", "activation", "use_bias",
+)  # fmt: skip
+
+
+def convert(model: keras.Model, *, integer_bits: int = 2) -> keras.Model:
     """Returns an untrained copy with HGQ2's layers for Conv2D and Dense.
 
     The quantizers are those of its README: of the weights, a fixed-point
@@ -25,6 +34,7 @@ def convert(model: keras.Model) -> keras.Model:
 
     Args:
         model: Functional model. Other layers are as they were, in float.
+        integer_bits: Of the weights, at first, of 8 bits and a sign.
     """
     from hgq.config import LayerConfigScope, QuantizerConfigScope
     from hgq.layers import QConv2D, QDense
@@ -35,12 +45,14 @@ def convert(model: keras.Model) -> keras.Model:
         if quantized is None:
             return type(layer).from_config(layer.get_config())
         config = layer.get_config()
-        kept = ("name", "filters", "units", "kernel_size", "strides", "padding")
-        return quantized(**{k: config[k] for k in kept if k in config})
+        return quantized(**{k: config[k] for k in _ARGUMENTS if k in config})
 
     with (
         QuantizerConfigScope(
-            place="all", default_q_type="kbi", overflow_mode="SAT_SYM"
+            place="all",
+            default_q_type="kbi",
+            overflow_mode="SAT_SYM",
+            i0=integer_bits,
         ),
         QuantizerConfigScope(
             place="datalane", default_q_type="kif", overflow_mode="WRAP"
@@ -59,26 +71,22 @@ def train(
     statistics are taken anew and the ranges of the activations are traced.
 
     Args:
-        net: Float model. Not changed.
+        net: Float model whose kernels are in Conv2D and Dense. Not changed.
         training: `accuracy.Training`.
         relative_bops: Float, see `effective_bops`.
         samples: Batches of inputs.
 
     Returns:
-        The model, its kernels as deployed and the bits of every weight, both
-        in the order of the layers.
+        The model, its kernels as deployed and the bits of every weight, the
+        sign included, both in the order of the layers.
+
+    Raises:
+        ValueError: If a kernel is in another layer.
     """
     from hgq.utils import trace_minmax
     from hgq.utils.sugar import BetaPID
 
-    model = convert(net)
-    for layer in model.layers:
-        weights = net.get_layer(layer.name).get_weights()
-        if hasattr(layer, "kq"):
-            layer.kernel.assign(weights[0])
-            layer.bias.assign(weights[1])
-        elif weights:
-            layer.set_weights(weights)
+    model = _with_weights_of(net)
     controller = BetaPID(
         relative_bops * float_bops(net),
         init_beta=_FIRST_PENALTY,
@@ -89,23 +97,50 @@ def train(
     training.fit(model, [controller])
     codeq_keras.reestimate_batch_norm(model, samples)
     trace_minmax(model, np.concatenate(samples))
-    quantized = [layer for layer in model.layers if hasattr(layer, "kq")]
+    quantized = _quantized_layers(model)
     kernels = [ops.convert_to_numpy(layer.qkernel) for layer in quantized]
     bits = [
         ops.convert_to_numpy(layer.kq.bits_(layer.kernel.shape))
         for layer in quantized
     ]
-    return model, kernels, bits
+    # HGQ2 counts no sign.
+    return model, kernels, [width + (width > 0) for width in bits]
+
+
+def _with_weights_of(net: keras.Model) -> keras.Model:
+    kernels = [kernel.variable for kernel in find_kernels(net)]
+    largest = max(float(ops.max(ops.abs(kernel))) for kernel in kernels)
+    model = convert(net, integer_bits=max(0, math.ceil(math.log2(largest))))
+    if len(_quantized_layers(model)) != len(kernels):
+        raise ValueError(
+            "HGQ2 must get a network whose kernels are in Conv2D and Dense. "
+            f"Received: {[kernel.path for kernel in kernels]}. Leave the "
+            "method out."
+        )
+    for layer in model.layers:
+        weights = net.get_layer(layer.name).get_weights()
+        if hasattr(layer, "kq"):
+            layer.kernel.assign(weights[0])
+            if layer.use_bias:
+                layer.bias.assign(weights[1])
+        elif weights:
+            layer.set_weights(weights)
+    return model
+
+
+def _quantized_layers(model: keras.Model) -> list[Any]:
+    return [layer for layer in model.layers if hasattr(layer, "kq")]
 
 
 def effective_bops(model: keras.Model) -> float:
-    """Returns HGQ2's count: bits of weight times bits of activation, summed."""
-    return sum(
-        float(layer.ebops) for layer in model.layers if hasattr(layer, "kq")
-    )
+    """Returns HGQ2's count: bits of weight times bits of activation, summed.
+
+    The signs of weights do not count.
+    """
+    return sum(float(layer.ebops) for layer in _quantized_layers(model))
 
 
 def float_bops(net: keras.Model) -> float:
     """Returns the bit operations of the kernels in float32."""
-    kernels = codeq_keras.kernels.find_kernels(net)
+    kernels = find_kernels(net)
     return 32.0**2 * sum(kernel.num_macs or 0 for kernel in kernels)

@@ -24,8 +24,11 @@ _FUNDAMENTAL = (6.0, 14.0)
 # Standard deviation of the noise in every band and frame.
 _NOISE = 0.5
 
-# Height of what an anomaly adds, from the faintest to the strongest.
+# Height of what an anomaly adds, from the faintest to the strongest; half of
+# it where many bands rise together.
 _STRENGTH = (0.5, 2.0)
+
+# Bands of a rough one.
 _ROUGH_BANDS = 24
 
 
@@ -46,8 +49,8 @@ class MachineSounds(tfds.core.GeneratorBasedBuilder):
     Shaped like MLPerf Tiny's input, 5 frames of 128 bands, but made by a
     program: four machines, each with its own harmonics, hiss and pulse, run
     at any speed and loudness in noise. The training split is normal; half of
-    the others has an anomaly of one of four kinds: a whine between the
-    harmonics, harmonics at half the speed, a rough band, a knock in a frame.
+    the others has an anomaly of one of four kinds: a whine in one band,
+    harmonics at half the speed, many rough bands, a knock in one frame.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -123,15 +126,15 @@ def record(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     count = len(labels)
     machine = rng.integers(0, _NUM_MACHINES, count)
     fundamental = rng.uniform(*_FUNDAMENTAL, count)
-    heights, hiss, pulse = _machines()
+    heights, hiss, rates, pulses = (m[machine] for m in _machines())
 
     harmonics = np.arange(1, _NUM_HARMONICS + 1)
-    sound = _peaks(_bands_of(fundamental, harmonics), heights[machine])
-    sound += hiss[machine]
+    sound = _peaks(_bands_of(fundamental, harmonics), heights)
+    sound += hiss
     phase = rng.uniform(0, 2 * np.pi, (count, 1, 1))
     frames = np.arange(NUM_FRAMES)[:, np.newaxis]
-    swing = np.cos(phase + frames * pulse[machine][:, np.newaxis, :1])
-    windows = sound[:, np.newaxis] + swing * pulse[machine][:, np.newaxis, 1:]
+    swing = np.cos(phase + frames * rates[:, np.newaxis])
+    windows = sound[:, np.newaxis] + swing * pulses[:, np.newaxis]
     windows += rng.normal(0, 0.5, (count, 1, 1))  # Loudness.
     windows += (labels == 1)[:, np.newaxis, np.newaxis] * _anomalies(
         fundamental, rng
@@ -140,17 +143,13 @@ def record(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     return windows.reshape(count, -1).astype("float32")
 
 
-def _machines() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each one's harmonics, spectrum of hiss, and pulse: rate, spectrum."""
+def _machines() -> tuple[np.ndarray, ...]:
+    """Each one's harmonics, hiss, and the rate and spectrum of its pulse."""
     rng = np.random.default_rng(0)
     heights = rng.uniform(0.5, 3.0, (_NUM_MACHINES, _NUM_HARMONICS))
     hiss = _smooth_spectra(rng, _NUM_MACHINES)
-    rate = rng.uniform(0.5, 2.0, (_NUM_MACHINES, 1))
-    return (
-        heights,
-        hiss,
-        np.hstack([rate, 0.5 * _smooth_spectra(rng, _NUM_MACHINES)]),
-    )
+    rates = rng.uniform(0.5, 2.0, (_NUM_MACHINES, 1))
+    return heights, hiss, rates, 0.5 * _smooth_spectra(rng, _NUM_MACHINES)
 
 
 def _smooth_spectra(rng: np.random.Generator, count: int) -> np.ndarray:

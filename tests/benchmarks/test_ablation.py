@@ -6,7 +6,7 @@ import ablation
 import accuracy
 import numpy as np
 import pytest
-from accuracy import Splits
+from workloads import Splits
 
 VARIANTS = ["plain", "logits_frozen", "learned_bound", "oscillation_weak"]
 

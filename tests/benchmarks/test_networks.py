@@ -56,8 +56,9 @@ def test_every_strided_convolution_of_a_mobilenet_pads_symmetrically(build):
         assert layer.padding == "valid"
 
 
-def test_resnet8_with_a_strided_stem_has_the_same_kernels():
-    small, full = networks.resnet8(stem_strides=2), networks.resnet8()
+@pytest.mark.parametrize("build", [networks.resnet8, networks.resnet20])
+def test_resnet_with_a_strided_stem_has_the_same_kernels(build):
+    small, full = build(stem_strides=2), build()
 
     assert [w.shape for w in small.weights] == [w.shape for w in full.weights]
 

@@ -285,34 +285,6 @@ def test_logit_rests_without_a_gradient():
     assert float(logit.value) == 3.0
 
 
-@pytest.mark.parametrize("level_grid", ["uniform", "paper"])
-def test_weight_decay_spares_the_logits_and_what_the_user_excluded(
-    cnn, data, level_grid
-):
-    config = codeq_keras.CoDeQConfig(level_grid=level_grid)
-    qmodel = codeq_keras.quantize_model(cnn, config)
-    optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
-    conv = qmodel.kernels[0].variable
-    optimizer.exclude_from_weight_decay([conv], var_names=["gamma"])
-    # No gradient: what moves, weight decay has moved.
-    qmodel.compile(optimizer, loss=lambda y, outputs: 0.0 * outputs)
-    for logits in qmodel.states[0].trainable_variables:
-        logits.assign(keras.ops.ones(logits.shape))
-    before = [np.array(v) for v in qmodel.trainable_variables]
-
-    qmodel.fit(*data, batch_size=64, verbose=0)
-
-    moved = {
-        variable.path
-        for variable, value in zip(
-            qmodel.trainable_variables, before, strict=True
-        )
-        if not np.array_equal(np.array(variable), value)
-    }
-    # The biases begin at zero.
-    assert moved == {"norm/beta", "depthwise/kernel", "head/kernel"}
-
-
 def test_schedule_anneals_over_the_whole_training():
     schedule = TrainingSchedule()
     schedule.start(num_steps=1000)

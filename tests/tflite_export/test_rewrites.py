@@ -176,6 +176,18 @@ def test_upsampling_by_resizing_is_that_of_keras(rng, size):
     np.testing.assert_array_equal(ResizingUpSampling2D(size)(x), expected)
 
 
+def test_upsampling_by_a_tile_runs_where_there_is_no_reference_kernel():
+    inputs = keras.Input((6, 3))
+    x = layers.UpSampling1D(2)(inputs)
+    model = keras.Model(inputs, layers.Conv1D(4, 3)(x))
+
+    report = tflite_export.check(model, target="litert")
+
+    assert report.is_ok
+    [finding] = report.findings
+    assert "reference kernels" in str(finding)
+
+
 def test_upsampling_that_only_a_tile_brings_to_the_ethos_u_stays_one():
     inputs = keras.Input((4, 6, 3))
     x = layers.UpSampling2D((3, 2))(inputs)

@@ -1,4 +1,4 @@
-"""Rewrites a stripped model so that its file can be exact and all-integer.
+"""Rewrites a stripped model so that its file is exact and runs everywhere.
 
 Each computes the same function with the same variables; only the operators
 that the converter makes of it differ. They work on a copy:
@@ -41,7 +41,7 @@ class Rewritten(NamedTuple):
 def rewrite(
     stripped: keras.Model, folded: Sequence[np.ndarray] = ()
 ) -> Rewritten:
-    """Rewrites what the converter is known to spoil.
+    """Rewrites what the converter spoils, or no target but one would run.
 
     Args:
         stripped: Model without quantizers; it is not changed.
