@@ -95,9 +95,7 @@ def table(
             "method does not say otherwise. Bytes are "
             "those of the kernels: dense codes, or a bitmap and the codes "
             'that are not zero, whichever is less. "Against float" compares '
-            "with float fine-tuning of the same epochs. HGQ2 counts the bits "
-            "of weights without their signs in its BOPs; its bytes are those "
-            "of all bits and signs, without what tells the widths.",
+            "with float fine-tuning of the same epochs.",
             "",
             *rows,
             "",
