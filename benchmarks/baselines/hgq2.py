@@ -18,8 +18,7 @@ from codeq_keras.kernels import find_kernels
 _FIRST_PENALTY = 1e-7
 _PROPORTIONAL, _INTEGRAL = 1.5, 0.2
 
-
-# What the layers of both have in common.
+# Arguments of Keras's layers that are HGQ2's, too.
 _ARGUMENTS = (
     "name", "filters", "units", "kernel_size", "strides", "padding",
     "dilation_rate", "groups", "activation", "use_bias",

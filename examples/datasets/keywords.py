@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
+from datasets.chunks import in_chunks
+
 NUM_FRAMES = 49
 NUM_COEFFICIENTS = 10
 
@@ -25,8 +27,7 @@ CLASSES = (
 )
 _SILENCE, _UNKNOWN = len(_WORDS), len(_WORDS) + 1
 
-# Utterances made at once. Part of the recipe: each chunk has its own random
-# stream, so another size would give other data.
+# Utterances made at once, see `in_chunks`.
 _CHUNK = 500
 
 # Standard deviation of the noise; the sounds have a standard deviation of 1.
@@ -105,16 +106,16 @@ def generate(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
         split: Name of the split; each has a random stream of its own.
         count: Number of utterances.
 
-    Yields:
-        A float32 array of shape `(49, 10, 1)`, and the label, an index into
-        `CLASSES`.
+    Returns:
+        An iterator of a float32 array of shape `(49, 10, 1)` and the label, an
+        index into `CLASSES`.
     """
-    for start in range(0, count, _CHUNK):
-        rng = np.random.default_rng([*split.encode(), start])
+
+    def make(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, len(CLASSES), _CHUNK)
-        utterances = speak(labels, rng=rng)
-        size = min(_CHUNK, count - start)
-        yield from zip(utterances[:size], labels[:size].tolist(), strict=True)
+        return speak(labels, rng=rng), labels
+
+    return in_chunks(make, split, count)
 
 
 def speak(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
+from datasets.chunks import in_chunks
+
 NUM_FRAMES = 5
 NUM_BANDS = 128
 
 CLASSES = ("normal", "anomalous")
 
-# Windows made at once. Part of the recipe: each chunk has its own random
-# stream, so another size would give other data.
+# Windows made at once, see `in_chunks`.
 _CHUNK = 500
 
 _NUM_MACHINES = 4
@@ -101,16 +102,16 @@ def generate(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
             "train" are normal.
         count: Number of windows.
 
-    Yields:
-        A float32 array of shape `(640,)`, frame after frame, and the label,
-        an index into `CLASSES`.
+    Returns:
+        An iterator of a float32 array of shape `(640,)`, frame after frame,
+        and the label, an index into `CLASSES`.
     """
-    for start in range(0, count, _CHUNK):
-        rng = np.random.default_rng([*split.encode(), start])
+
+    def make(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, 2, _CHUNK) * (split != "train")
-        windows = record(labels, rng=rng)
-        size = min(_CHUNK, count - start)
-        yield from zip(windows[:size], labels[:size].tolist(), strict=True)
+        return record(labels, rng=rng), labels
+
+    return in_chunks(make, split, count)
 
 
 def record(labels: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from datasets.chunks import in_chunks
+
 SHAPES = (
     "disc",
     "square",
@@ -20,8 +22,7 @@ SHAPES = (
     "arrow",
 )
 
-# Images drawn at once. Part of the recipe: each chunk has its own random
-# stream, so another size would give other images.
+# Images drawn at once, see `in_chunks`.
 _CHUNK = 250
 
 # Of the 8-bit range, per pixel and channel.
@@ -106,16 +107,16 @@ def generate(
         count: Number of images.
         image_size: Height and width in pixels.
 
-    Yields:
-        A uint8 array of shape `(image_size, image_size, 3)`, and the label,
-        an index into `SHAPES`.
+    Returns:
+        An iterator of a uint8 array of shape `(image_size, image_size, 3)` and
+        the label, an index into `SHAPES`.
     """
-    for start in range(0, count, _CHUNK):
-        rng = np.random.default_rng([*split.encode(), start])
+
+    def make(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(0, len(SHAPES), _CHUNK)
-        images = draw(labels, image_size=image_size, rng=rng)
-        size = min(_CHUNK, count - start)
-        yield from zip(images[:size], labels[:size].tolist(), strict=True)
+        return draw(labels, image_size=image_size, rng=rng), labels
+
+    return in_chunks(make, split, count)
 
 
 def draw(
