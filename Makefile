@@ -10,14 +10,14 @@ PYTEST = $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 
-.PHONY: help quickstart arm test test-all lint overhead clean package
+.PHONY: help quickstart arm test test-all lint architectures overhead clean package
 
 help:
 	@echo "make quickstart   train, compress, export and verify a CNN on the digits"
 	@echo "make arm          set up AArch64 under QEMU (about 100 MB, in ~/.cache)"
 	@echo "make test         lint, types, doctests and tests, against the installed package"
 	@echo "make test-all     the tests, with those that take minutes each"
-	@echo "make coverage     every architecture, all columns; continues docs/coverage.json"
+	@echo "make architectures  every architecture, all columns; continues docs/architectures.json"
 	@echo "make overhead     time a training step with and without quantizers"
 
 $(BIN)/python:
@@ -51,15 +51,15 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev package lint
-	KERAS_BACKEND=jax $(PYTEST) tests/codeq_keras/test_ops.py tests/codeq_keras/test_model.py \
-		"tests/codeq_keras/test_training.py::test_budget_is_met_under_any_optimizer"
+	KERAS_BACKEND=jax $(PYTEST) tests/codeq_keras/ops/test_functions.py tests/codeq_keras/test_model.py \
+		"tests/codeq_keras/callbacks/test_budget.py::test_budget_is_met_under_any_optimizer"
 	$(PYTEST) tests --pyargs codeq_keras tflite_export
 
 test-all: $(VENV)/.dev package
 	$(BIN)/pytest -q tests --pyargs codeq_keras tflite_export
 
-coverage: $(VENV)/.dev package
-	$(BIN)/python tests/coverage/coverage_run.py
+architectures: $(VENV)/.dev package
+	PYTHONPATH=tests $(BIN)/python tests/architectures/run.py
 
 overhead: $(VENV)/.dev package
 	$(BIN)/python benchmarks/overhead.py

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 import codeq_keras
-from codeq_keras.level_grids import Grid
-from codeq_keras.schedule import LAST_RATE, LOGIT_TRAVEL
+from codeq_keras.ops.grids import Grid
+from codeq_keras.training.schedule import LAST_RATE, LOGIT_TRAVEL
 
 # Where the logits stop in `freeze_logits`.
 _FREEZE_AFTER = 0.8

@@ -11,7 +11,7 @@ from baselines.masked_model import MaskedModel
 from workloads import CLASSIFICATION
 
 import codeq_keras
-from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.architecture.kernels import Kernel, find_kernels
 
 # Bits of a float, also of activations that are not quantized.
 _FLOAT_BITS = 32

@@ -25,13 +25,14 @@ import networks
 import numpy as np
 
 import codeq_keras
-from tflite_export import arm, export, interpreter
-from tflite_export.convert import convert_float
-from tflite_export.export import export_stripped
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.representative import model_inputs, random_samples
-from tflite_export.storage import store_weights
-from tflite_export.targets import litert_sparse
+from tflite_export import arm, export
+from tflite_export.conversion.converter import convert_float
+from tflite_export.exporting import export_stripped
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime import interpreter
+from tflite_export.samples import model_inputs, random_samples
+from tflite_export.targets.litert_sparse import target as litert_sparse
+from tflite_export.targets.litert_storage import store_weights
 
 INPUT_SHAPE = (96, 96, 3)
 NUM_CLASSES = 10

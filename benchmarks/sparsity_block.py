@@ -133,10 +133,11 @@ def pruned_blocks(codes: np.ndarray, size: int) -> np.ndarray:
 def measure_instructions(options: argparse.Namespace) -> None:
     """Counts the instructions of each block and rate on ARM."""
     # Only this half needs the exporter, and `accuracy` also runs on JAX.
-    from tflite_export import arm, interpreter
-    from tflite_export.export import export_stripped
-    from tflite_export.flatbuffer import Flatbuffer
-    from tflite_export.representative import model_inputs, random_samples
+    from tflite_export import arm
+    from tflite_export.exporting import export_stripped
+    from tflite_export.format.flatbuffer import Flatbuffer
+    from tflite_export.runtime import interpreter
+    from tflite_export.samples import model_inputs, random_samples
 
     for block, sparsity in RUNS:
         keras.utils.set_random_seed(0)

@@ -22,11 +22,11 @@ import keras
 import numpy as np
 
 import tflite_export
-from tflite_export import interpreter
-from tflite_export.benchmark_report import BenchmarkReport
-from tflite_export.convert import convert
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.representative import model_inputs
+from tflite_export.conversion.converter import convert
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.measuring.report import BenchmarkReport
+from tflite_export.runtime import interpreter
+from tflite_export.samples import model_inputs
 
 # Target and storage of each file.
 EXPORTS = (

@@ -42,7 +42,7 @@ from tensorflow_model_optimization.quantization.keras import (
 import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.tfmot import CoDeQScheme, CompressionBudget, report
-from tflite_export import interpreter
+from tflite_export.runtime import interpreter
 
 layers = tf_keras.layers
 

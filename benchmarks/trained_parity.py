@@ -22,7 +22,7 @@ import overhead
 from workloads import CLASSIFICATION, WORKLOADS, Splits
 
 import tflite_export
-from tflite_export import interpreter
+from tflite_export.runtime import interpreter
 
 LEVEL_GRIDS = ("dead_zone", "uniform")
 BUDGET = 0.05

@@ -14,29 +14,32 @@ reports read), `callbacks` (budget and logs), `batch_norm`, `distillation` and
 """
 
 from codeq_keras import ops
-from codeq_keras.activation import ActivationQuantizer, ActivationRange
+from codeq_keras.activations.quantizer import (
+    ActivationQuantizer,
+    ActivationRange,
+)
 from codeq_keras.annotate import (
     quantize_annotate_layer,
     quantize_annotate_model,
     quantize_apply,
 )
-from codeq_keras.batch_norm import (
+from codeq_keras.callbacks.batch_norm import (
     BatchNormReestimation,
     reestimate_batch_norm,
 )
-from codeq_keras.callbacks import CompressionBudget, CompressionLogger
+from codeq_keras.callbacks.budget import CompressionBudget, CompressionLogger
+from codeq_keras.callbacks.distillation import Distillation
+from codeq_keras.callbacks.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.deployed import (
+from codeq_keras.deployment import (
     activation_ranges,
     quantized_weights,
     strip_quantizers,
 )
-from codeq_keras.distillation import Distillation
 from codeq_keras.model import QuantizedModel, quantize_model
-from codeq_keras.pareto import ParetoCheckpoint, ParetoPoint
-from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
-from codeq_keras.regularizer import CompressionRegularizer
-from codeq_keras.report import CompressionReport, report
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.reports.report import CompressionReport, report
+from codeq_keras.training.regularizer import CompressionRegularizer
 
 __all__ = [
     "ActivationQuantizer",

@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture import check_quantizable, copy_model
+from codeq_keras.architecture.copying import check_quantizable, copy_model
+from codeq_keras.architecture.kernels import all_layers, find_kernels
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.kernels import all_layers, find_kernels
 from codeq_keras.model import QuantizedModel, quantize_model
-from codeq_keras.regularizer import CompressionRegularizer
+from codeq_keras.training.regularizer import CompressionRegularizer
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")

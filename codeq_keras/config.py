@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
-from codeq_keras.activation import ACTIVATION_BIT_WIDTHS
-from codeq_keras.logit import MAX_LOGIT
-from codeq_keras.ops import LEVEL_GRIDS
+from codeq_keras.activations.quantizer import ACTIVATION_BIT_WIDTHS
+from codeq_keras.ops.grids import LEVEL_GRIDS
+from codeq_keras.quantizers.logits import MAX_LOGIT
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")

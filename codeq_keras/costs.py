@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from codeq_keras.kernels import Kernel
+from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.metrics import FLOAT_BITS, KernelCost
-from codeq_keras.quantizer import DeadZoneQuantizer
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 
 
 def kernel_cost(

@@ -8,25 +8,25 @@ from typing import Any
 import keras
 from keras import ops
 
-from codeq_keras.activation import ActivationQuantizer
-from codeq_keras.activation_graph import ActivationGraph
-from codeq_keras.architecture import (
+from codeq_keras.activations.graph import ActivationGraph
+from codeq_keras.activations.quantizer import ActivationQuantizer
+from codeq_keras.architecture.copying import (
     check_quantizable,
     copy_model,
     serialize_architecture,
 )
+from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
     check_overrides,
     config_for,
 )
-from codeq_keras.kernels import find_kernels
-from codeq_keras.quantizer import DeadZoneQuantizer, share_states
-from codeq_keras.quantizer_state import QuantizerState
-from codeq_keras.regularizer import CompressionRegularizer
-from codeq_keras.schedule import ScheduleCallback, TrainingSchedule
-from codeq_keras.weight_decay import exclude_from_weight_decay
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, share_states
+from codeq_keras.quantizers.state import QuantizerState
+from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
+from codeq_keras.training.weight_decay import exclude_from_weight_decay
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less
 # than the noise between seeds.
@@ -44,7 +44,7 @@ class QuantizedModel(keras.Model):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found, see `codeq_keras.kernels.Kernel`.
+        kernels: All kernels found, see `Kernel`.
         quantizers: One per kernel; None where it was left in float.
         states: Logits and bounds of the quantizers, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty

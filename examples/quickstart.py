@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 
 import codeq_keras
 import tflite_export
-from tflite_export.interpreter import predict
+from tflite_export.runtime.interpreter import predict
 
 RELATIVE_BOPS = 0.05
 BIT_WIDTH = 4

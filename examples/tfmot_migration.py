@@ -12,7 +12,7 @@ from tensorflow_model_optimization.quantization.keras import (
 )
 
 import tflite_export  # instead of the TFLiteConverter
-from codeq_keras.tfmot import CoDeQScheme, CompressionBudget, report  # new
+from codeq_keras.tfmot import CoDeQScheme, CompressionBudget, report
 
 images, labels = load_digits(return_X_y=True)
 images = images.reshape(-1, 8, 8, 1) / 16

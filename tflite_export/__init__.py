@@ -11,14 +11,18 @@ training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
 `verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
 """
 
-from tflite_export.benchmark import benchmark
-from tflite_export.benchmark_report import BenchmarkReport, BenchmarkRow
+from tflite_export.checking import check, check_file
 from tflite_export.delivery import ExportResult
-from tflite_export.export import export
-from tflite_export.inspect import Inspection, TensorRow, inspect
-from tflite_export.preflight import check, check_file
+from tflite_export.exporting import export
+from tflite_export.inspection import Inspection, TensorRow, inspect
+from tflite_export.measuring.benchmark import benchmark
+from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.verify import OutputComparison, VerificationReport, verify
+from tflite_export.verification.verify import (
+    OutputComparison,
+    VerificationReport,
+    verify,
+)
 
 __all__ = [
     "BenchmarkReport",

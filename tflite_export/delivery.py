@@ -12,22 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tflite_export import arm
-from tflite_export.exact_weights import TrainedWeight, WrittenWeights
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.inspect import entropy_text
-from tflite_export.interpreter import Run, run
-from tflite_export.sizes import measure_sizes
-from tflite_export.storage import store_weights
-from tflite_export.targets import (
-    accelerator,
-    edgetpu,
-    ethos_u,
-    litert_sparse,
-    tflm,
-)
-from tflite_export.targets.tflm_source import header, source
-from tflite_export.verify import METADATA_NAME, VerificationReport
-from tflite_export.weight_sites import float_operators
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.inspection import entropy_text
+from tflite_export.measuring.sizes import measure_sizes
+from tflite_export.runtime.interpreter import Run, run
+from tflite_export.targets import accelerator, edgetpu
+from tflite_export.targets.ethos_u import target as ethos_u
+from tflite_export.targets.litert_sparse import target as litert_sparse
+from tflite_export.targets.litert_storage import store_weights
+from tflite_export.targets.tflm import target as tflm
+from tflite_export.targets.tflm.source import header, source
+from tflite_export.verification.verify import METADATA_NAME, VerificationReport
+from tflite_export.weights.integer_graph import TrainedWeight, WrittenWeights
+from tflite_export.weights.sites import float_operators
 
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.exact_weights import TrainedWeight
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.representative import ModelInput
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.samples import ModelInput
+from tflite_export.weights.integer_graph import TrainedWeight
 
 _NUM_RANDOM_INPUTS = 64
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 import codeq_keras
-from codeq_keras.kernels import find_kernels
+from codeq_keras.architecture.kernels import find_kernels
 
 # The penalty on effective bit operations that it begins with, and how its
 # controller of them follows the error: of the logarithm, once an epoch.

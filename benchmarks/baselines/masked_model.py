@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.architecture.kernels import Kernel, find_kernels
 
 
 class MaskedModel(keras.Model):

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from codeq_keras.kernels import Kernel, find_kernels
+from codeq_keras.architecture.kernels import Kernel, find_kernels
 
 # Added to the diagonal of H, relative to its mean.
 _DAMPING = 0.01

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from baselines.masked_model import MaskedModel
-from codeq_keras.kernels import Kernel
+from codeq_keras.architecture.kernels import Kernel
 
 # TFMOT's defaults: the masks change every 100 steps, with exponent 3.
 FREQUENCY = 100

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras
 
-from codeq_keras.kernels import find_kernels
+from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.tfmot import to_tf_keras
 
 BIT_WIDTH = 8

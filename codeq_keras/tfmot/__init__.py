@@ -19,23 +19,14 @@ if keras.backend.backend() != "tensorflow":
         f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
     )
 
-from codeq_keras.tfmot.callbacks import (
-    CompressionBudget,
-    CompressionLogger,
-)
-from codeq_keras.tfmot.quantize_config import (
-    DeadZoneQuantizeConfig,
-)
-from codeq_keras.tfmot.quantizer import DeadZoneWeightQuantizer
+from codeq_keras.tfmot.callbacks import CompressionBudget, CompressionLogger
+from codeq_keras.tfmot.quantize_config import DeadZoneQuantizeConfig
 from codeq_keras.tfmot.saving import load_model, quantize_scope
 from codeq_keras.tfmot.scheme import CoDeQScheme
-from codeq_keras.tfmot.transfer import from_tf_keras
-from codeq_keras.tfmot.translate import to_tf_keras
-from codeq_keras.tfmot.view import (
-    QuantizedView,
-    quantized_weights,
-    report,
-)
+from codeq_keras.tfmot.translation.back import from_tf_keras
+from codeq_keras.tfmot.translation.model import to_tf_keras
+from codeq_keras.tfmot.view import QuantizedView, quantized_weights, report
+from codeq_keras.tfmot.weight_quantizer import DeadZoneWeightQuantizer
 
 __all__ = [
     "CoDeQScheme",

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tf_keras
 
 import codeq_keras
-from codeq_keras.schedule import ScheduleCallback
 from codeq_keras.tfmot.view import QuantizedView
+from codeq_keras.training.schedule import ScheduleCallback
 
 Logs = dict[str, Any] | None
 

@@ -10,8 +10,8 @@ from tensorflow_model_optimization.quantization.keras import (
 )
 
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.regularizer import CompressionRegularizer
-from codeq_keras.tfmot.quantizer import DeadZoneWeightQuantizer
+from codeq_keras.tfmot.weight_quantizer import DeadZoneWeightQuantizer
+from codeq_keras.training.regularizer import CompressionRegularizer
 
 _KERNEL_NAMES = {
     tf_keras.layers.Dense: "kernel",

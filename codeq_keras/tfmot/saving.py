@@ -8,7 +8,7 @@ import tf_keras
 from tensorflow_model_optimization.quantization import keras as tfmot
 
 from codeq_keras.tfmot.quantize_config import DeadZoneQuantizeConfig
-from codeq_keras.tfmot.quantizer import DeadZoneWeightQuantizer
+from codeq_keras.tfmot.weight_quantizer import DeadZoneWeightQuantizer
 
 
 def quantize_scope(*custom_objects: dict[str, Any]) -> Any:

@@ -15,12 +15,12 @@ from codeq_keras.config import (
     check_overrides,
     config_for,
 )
-from codeq_keras.regularizer import CompressionRegularizer
 from codeq_keras.tfmot.dense_batch_norm import dense_batch_norm_transforms
 from codeq_keras.tfmot.quantize_config import (
     DeadZoneQuantizeConfig,
     kernel_name,
 )
+from codeq_keras.training.regularizer import CompressionRegularizer
 
 QuantizeMap = dict[str, dict[str, Any]]
 

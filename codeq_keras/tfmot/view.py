@@ -6,12 +6,17 @@ import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeWrapper
 
 import codeq_keras
-from codeq_keras.kernels import KERNEL_NAME, Kernel, num_positions, output_axes
-from codeq_keras.quantizer import DeadZoneQuantizer, QuantizedWeight
-from codeq_keras.regularizer import CompressionRegularizer
-from codeq_keras.report import CompressionReport
-from codeq_keras.schedule import TrainingSchedule
-from codeq_keras.tfmot.quantizer import KernelState, kernel_states
+from codeq_keras.architecture.kernels import (
+    KERNEL_NAME,
+    Kernel,
+    num_positions,
+    output_axes,
+)
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.reports.report import CompressionReport
+from codeq_keras.tfmot.weight_quantizer import KernelState, kernel_states
+from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.schedule import TrainingSchedule
 
 
 class QuantizedView:

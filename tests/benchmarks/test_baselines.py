@@ -6,7 +6,7 @@ import pytest
 from baselines import optimal_brain, pruning
 from baselines.masked_model import MaskedModel, min_max_quantize
 
-from codeq_keras.kernels import find_kernels
+from codeq_keras.architecture.kernels import find_kernels
 
 
 def small_network() -> keras.Model:

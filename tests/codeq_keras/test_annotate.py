@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from custom_model import SubclassedModel
 from keras import layers
-from training import compile_and_fit
+from support.custom_model import SubclassedModel
+from support.training import compile_and_fit
 
 import codeq_keras
 from codeq_keras import (

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from custom_model import ScaledDense, SubclassedModel
 from keras import layers
-from training import compile_and_fit
+from support.custom_model import ScaledDense, SubclassedModel
+from support.training import compile_and_fit
 
 import codeq_keras
 from codeq_keras import CoDeQConfig
@@ -220,7 +220,7 @@ def test_stripped_kernels_are_codes_times_scale(training):
 
     # The paths do not depend on the numbers in the copies' layer names.
     weights = codeq_keras.quantized_weights(training.qmodel)
-    found = codeq_keras.kernels.find_kernels(stripped)
+    found = codeq_keras.architecture.kernels.find_kernels(stripped)
     assert {k.path for k in found} == set(weights)
     for kernel in found:
         np.testing.assert_array_equal(

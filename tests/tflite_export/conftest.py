@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tflite_export.export import ExportResult, export_stripped
+from tflite_export.exporting import ExportResult, export_stripped
 
 
 class Weight(NamedTuple):

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import tf_keras
-from qat_models import compiled, every_pattern, images, quantize, randomize
+from support.qat_models import (
+    compiled,
+    every_pattern,
+    images,
+    quantize,
+    randomize,
+)
 
 from codeq_keras import CoDeQConfig
 

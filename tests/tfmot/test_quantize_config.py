@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from qat_models import layers
+from support.qat_models import layers
 from tensorflow_model_optimization.quantization.keras import (
     quantize_annotate_layer,
     quantizers,

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import tf_keras
-from qat_models import compiled, images, layers, quantize, sequential
+from support.qat_models import compiled, images, layers, quantize, sequential
 
 from codeq_keras import CoDeQConfig, CompressionRegularizer
-from codeq_keras.tfmot import (
-    load_model,
-    quantize_scope,
-    quantized_weights,
-)
-from codeq_keras.tfmot.quantizer import kernel_states
+from codeq_keras.tfmot import load_model, quantize_scope, quantized_weights
+from codeq_keras.tfmot.weight_quantizer import kernel_states
 
 FORMATS = [
     pytest.param("model.h5", id="h5"),

@@ -5,7 +5,13 @@ import re
 import numpy as np
 import pytest
 import tf_keras
-from qat_models import every_pattern, layers, quantize, randomize, sequential
+from support.qat_models import (
+    every_pattern,
+    layers,
+    quantize,
+    randomize,
+    sequential,
+)
 from tensorflow_model_optimization.quantization.keras import (
     QuantizeWrapperV2,
     default_8bit,

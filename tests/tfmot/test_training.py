@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from qat_models import compiled, images, layers, quantize, sequential
+from support.qat_models import compiled, images, layers, quantize, sequential
 
 from codeq_keras import CoDeQConfig
 from codeq_keras.tfmot import CompressionBudget, CompressionLogger, report
-from codeq_keras.tfmot.quantizer import kernel_states
+from codeq_keras.tfmot.weight_quantizer import kernel_states
 
 
 def small(config=None):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tflite_export import interpreter, sandbox
+from tflite_export.runtime import interpreter, sandbox
 
 # Raised when what the folder holds changes.
 LAYOUT_VERSION = 1

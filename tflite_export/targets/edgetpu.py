@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.graph import Operator, Tensor
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Operator, Tensor
 from tflite_export.targets.findings import (
     CheckReport,
     Finding,

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
-from tflite_export.flatbuffer import Flatbuffer
+from tflite_export.format.flatbuffer import Flatbuffer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,19 +4,15 @@ Its loader checks little: a sparse weight that a kernel does not expect is read
 as a dense one. What is wrong or slow was measured with LiteRT 2.3.
 """
 
-from tflite_export import interpreter
-from tflite_export.flatbuffer import Flatbuffer
-from tflite_export.graph import Operator, Tensor
-from tflite_export.sparse_inference import (
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Operator, Tensor
+from tflite_export.runtime import interpreter
+from tflite_export.targets.findings import CheckReport, Finding, operator_counts
+from tflite_export.targets.litert_sparse.topology import (
     is_computed_sparsely,
     topology_findings,
 )
-from tflite_export.targets.findings import (
-    CheckReport,
-    Finding,
-    operator_counts,
-)
-from tflite_export.weight_sites import float_operators
+from tflite_export.weights.sites import float_operators
 
 TIME_LIMIT_S = 60.0
 # The newest version without which XNNPACK takes the weights for dense ones.

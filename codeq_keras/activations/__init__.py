@@ -1,0 +1,1 @@
+"""Where activations are rounded to int8, and how."""

@@ -1,0 +1,109 @@
+"""ActivationGraph: runs a model with its activations quantized."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from codeq_keras.activations.placement import Placement, Site, place
+from codeq_keras.activations.quantizer import ActivationQuantizer
+from codeq_keras.activations.splitting import expand
+from codeq_keras.architecture.calls import Tensor, read_graph, run_graph
+
+
+class ActivationGraph:
+    """A model's graph with an `ActivationQuantizer` at every site.
+
+    It owns the quantizers and shares the layers of the model. No Keras layer,
+    so that a layer that holds one does not track the model's layers twice.
+
+    Attributes:
+        graph: The calls, composite layers split.
+        placement: The sites.
+        quantizers: By path, one per site that has its own.
+        twins: Pairs `(copy, original)` of variables: layers that were split
+            compute with copies, which must be given the original's value.
+
+    Args:
+        model: Built Keras model. Not changed.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> list(ActivationGraph(model).quantizers)
+    ['x', 'head']
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        expanded = expand(read_graph(model))
+        self.graph = expanded.graph
+        self.twins = expanded.twins
+        self.placement: Placement = place(self.graph)
+        self.quantizers: dict[str, ActivationQuantizer] = {}
+        self._sites = {site.tensor.index: site for site in self.placement.sites}
+        for site in self.placement.sites:
+            if site.shared is None:
+                quantizer = ActivationQuantizer(
+                    fixed_range=site.fixed_range,
+                    name=site.path.replace("/", "_"),
+                )
+                quantizer.build()
+                self.quantizers[site.path] = quantizer
+
+    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the outputs of the model.
+
+        Args:
+            inputs: Tensors in the structure that the model takes.
+            training: Whether ranges and layers learn from this call.
+        """
+
+        def rounded(site: Site, path: str, value: Any) -> Any:
+            quantizer = self.quantizers[path]
+            if site.shared is None or quantizer.fixed_range is not None:
+                return quantizer(value, training=training)
+            if site.is_average:
+                return quantizer.round_average(value)
+            return quantizer.round_joined(value, training=training)
+
+        return run_graph(
+            self.graph,
+            inputs,
+            training=training,
+            after=self.at_sites(rounded),
+        )
+
+    def visible_variables(self) -> list[keras.Variable]:
+        """Returns the variables of calls whose inputs are quantized."""
+        inner = set(self.placement.inner)
+        found = [
+            variable
+            for call in self.graph.calls
+            if call.path not in inner
+            and call.inputs
+            and call.inputs[0].index in self.placement.rounded
+            for variable in getattr(call.operation, "variables", ())
+        ]
+        originals = {id(twin): original for twin, original in self.twins}
+        return [originals.get(id(variable), variable) for variable in found]
+
+    def at_sites(
+        self, function: Callable[[Site, str, Any], Any]
+    ) -> Callable[[Tensor, Any], Any]:
+        """Returns a function for `run_graph` that acts at the sites only.
+
+        Args:
+            function: Takes a site, the path of its quantizer and the value;
+                returns the value to use.
+        """
+
+        def after(tensor: Tensor, value: Any) -> Any:
+            site = self._sites.get(tensor.index)
+            if site is None:
+                return value
+            owner = site if site.shared is None else self._sites[site.shared]
+            return function(site, owner.path, value)
+
+        return after

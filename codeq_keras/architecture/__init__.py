@@ -1,0 +1,1 @@
+"""A model's kernels, its calls, and copies of it."""

@@ -1,0 +1,125 @@
+"""Checks and copies the float model that is to be quantized."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from codeq_keras.architecture.kernels import all_layers, find_kernels
+
+
+def check_quantizable(model: Any) -> None:
+    """Raises a ValueError unless `model` is a sound, built float model.
+
+    Args:
+        model: Any object.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "Expected a `keras.Model` (Keras 3). Received: an instance of "
+            f"{type(model).__module__}.{type(model).__name__}. A `tf_keras` "
+            "model goes through `codeq_keras.tfmot`."
+        )
+    if not model.built or not model.variables:
+        raise ValueError(
+            "Expected a built model with weights. Received: "
+            f"{model.name!r}, which has none. Give it an `Input`, call "
+            "`build(input_shape)` or call it once on data."
+        )
+    _check_rebuildable(model)
+    kernels = find_kernels(model)
+    if not kernels:
+        raise ValueError(
+            "Expected a model with at least one kernel to quantize. Received: "
+            f"{model.name!r} without any variable of rank >= 2 named "
+            "'kernel', '..._kernel' or 'embeddings'."
+        )
+    for kernel in kernels:
+        values = ops.convert_to_numpy(kernel.variable)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(
+                "Expected finite weights. Received: NaN or infinity in "
+                f"{kernel.path!r}. Load or train a sound checkpoint first."
+            )
+
+
+def _check_rebuildable(model: keras.Model) -> None:
+    for name in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"Expected a model with Keras's own `{name}`. Received: "
+                f"{type(model).__name__}, which overrides it; the quantized "
+                "model would train on something else. Move the loss into "
+                "`add_loss`, or quantize the inner model and train it in your "
+                "own loop."
+            )
+    for layer in all_layers(model):
+        if hasattr(layer, "save_assets"):
+            raise ValueError(
+                "Expected layers whose state is in variables. Received: "
+                f"{layer.name!r} ({type(layer).__name__}), which keeps it in "
+                "files. Apply it in the input pipeline, outside the model."
+            )
+
+
+def serialize_architecture(model: keras.Model) -> dict[str, Any]:
+    """Returns the config of a model without its optimizer and loss.
+
+    Args:
+        model: Keras model with `get_config`.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config
+
+
+def copy_model(
+    model: keras.Model,
+    rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> keras.Model:
+    """Returns a copy of architecture and state, without the optimizer.
+
+    Args:
+        model: Built Keras model. Its classes need not be registered.
+        rewrite: Maps the serialized architecture to that of the copy, which
+            must have the same variables in the same order.
+
+    Raises:
+        ValueError: If the model has no config to rebuild it from.
+    """
+    # Keras finds its own classes by their modules. By name alone, its layer
+    # `Add` would stand in for its operation `Add`.
+    classes = {
+        type(layer).__name__: type(layer)
+        for layer in all_layers(model)
+        if not type(layer).__module__.startswith("keras.")
+    }
+    try:
+        config = serialize_architecture(model)
+        with keras.saving.custom_object_scope(classes):
+            copy = keras.saving.deserialize_keras_object(
+                rewrite(config) if rewrite else config, safe_mode=False
+            )
+    except NotImplementedError as error:
+        raise ValueError(
+            "Expected a model that can be rebuilt from its config. Received: "
+            f"{type(model).__name__}, for which Keras reports: {error}"
+        ) from error
+    if len(copy.variables) != len(model.variables):
+        raise ValueError(
+            "Expected a model that its config rebuilds with all variables. "
+            f"Received: {model.name!r}, {len(model.variables)} variables, of "
+            f"which the rebuilt model has {len(copy.variables)}. Define "
+            "`build` or `get_build_config`, and create every layer in "
+            "`__init__`."
+        )
+    pairs = zip(copy.variables, model.variables, strict=True)
+    for target, source in pairs:
+        # Through NumPy: JAX would share the buffer, and training frees it.
+        target.assign(np.array(ops.convert_to_numpy(source)))
+    for layer in all_layers(copy):
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes from constants.
+    return copy

@@ -1,0 +1,365 @@
+"""CompressionBudget and CompressionLogger. Compute nothing of their own."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from codeq_keras import metrics
+from codeq_keras.config import check_patterns, first_match
+from codeq_keras.model import QuantizedModel
+from codeq_keras.quantized import check_quantized
+from codeq_keras.reports.report import kernel_costs, summarize
+
+_LIMITS = {
+    "relative_bops": 1,
+    "sparsity": 1,
+    "bits_per_weight": metrics.FLOAT_BITS,
+    "size_bytes": math.inf,
+}
+
+# Misses above them, or above 1 %, are warned of at the end of the training.
+_TOLERANCES = {
+    "relative_bops": 1e-3,
+    "sparsity": 5e-3,
+    "bits_per_weight": 0.03,
+    "size_bytes": 0.0,
+}
+
+# Training steps that a budget takes.
+_MIN_STEPS = 300
+
+
+class CompressionLogger(keras.callbacks.Callback):
+    """Puts sparsity, bits and BOPs of a quantized model into Keras's logs.
+
+    At the end of every epoch `sparsity`, `mean_bit_width` and, where the
+    input size is fixed, `relative_bops` join the metrics: in the progress
+    bar, in `History`, and in every callback listed after this one, such as
+    `TensorBoard` and `CSVLogger`.
+
+    Example:
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> qmodel.compile("adam", "mse")
+    >>> history = qmodel.fit(
+    ...     keras.ops.ones((8, 4)), keras.ops.ones((8, 1)), verbose=0,
+    ...     callbacks=[CompressionLogger()],
+    ... )
+    >>> history.history["mean_bit_width"]
+    [4.0]
+    """
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks that the model is a quantized one."""
+        check_quantized(self.model)
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Adds the numbers to `logs`."""
+        if logs is not None:
+            values = summarize(self.model)
+            names = [k for k in values if k in self._names()]
+            logs.update({name: values[name] for name in names})
+
+    def _names(self) -> tuple[str, ...]:
+        return ("sparsity", "mean_bit_width", "relative_bops")
+
+
+class CompressionBudget(CompressionLogger):
+    """Trains a quantized model to a budget: one number, no schedule to tune.
+
+    Adds `100 * ln(current / target) ** 2` to the loss, with a target that
+    falls geometrically from where the model is to the budget over the first
+    half of the training. Weights, dead zones and bit widths settle together
+    on the best split among the layers. Runs of 300 steps or more meet a budget
+    that the model can meet: BOPs within 0.1 points, sparsity within 0.5
+    points, bits per weight within 0.03, bytes within 1 %. Also logs what
+    `CompressionLogger` logs, and the measure itself.
+
+    Args:
+        relative_bops: Bit operations relative to the dense float32 model, in
+            (0, 1), with 32-bit activations as in the paper. Dense 4-bit
+            weights are at 0.125.
+        sparsity: Fraction of zeros among the quantized weights, in (0, 1).
+        bits_per_weight: Mean of density times bits over the quantized
+            weights, in (0, 32): 1 is a 4-bit model with 75 % zeros.
+        size_bytes: Bytes of all kernels, coded without loss, > 0: the
+            `size_bytes` of `codeq_keras.report`, estimated as
+            `codeq_keras.metrics.size_bytes` says. Kernels left in float take
+            4 bytes a weight of it; biases are not included.
+        max_sparsity: Largest fraction of zeros in any one kernel, in (0, 1):
+            a float for all, or a map from a regular expression, searched in
+            the path of a kernel such as `"block1/conv/kernel"`, to a float;
+            the first match wins, kernels without one are not limited. What a
+            limited kernel must keep, the others give. Held within 0.5 points.
+
+    Raises:
+        ValueError: If not exactly one budget in its range is given, or
+            `sparsity` is above the `max_sparsity` of all kernels; at the
+            beginning of `fit`, if the model is not a quantized one, a kernel
+            is on `level_grid="paper"`, a key of `max_sparsity` matches no
+            kernel, or `relative_bops` meets a kernel whose
+            multiply-accumulates are not known.
+
+    Warns:
+        UserWarning: At the end of `fit`, if the budget or `max_sparsity` was
+            missed, with what was reached and why.
+
+    Example:
+
+    >>> CompressionBudget(relative_bops=0.05).target
+    0.05
+    >>> budget = CompressionBudget(sparsity=0.8, max_sparsity={"head": 0.5})
+    >>> CompressionBudget(sparsity=1.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5
+    """
+
+    def __init__(
+        self,
+        *,
+        relative_bops: float | None = None,
+        sparsity: float | None = None,
+        bits_per_weight: float | None = None,
+        size_bytes: float | None = None,
+        max_sparsity: float | Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        budgets = {
+            "relative_bops": relative_bops,
+            "sparsity": sparsity,
+            "bits_per_weight": bits_per_weight,
+            "size_bytes": size_bytes,
+        }
+        given = {k: v for k, v in budgets.items() if v is not None}
+        if len(given) != 1:
+            raise ValueError(
+                f"Exactly one of {list(budgets)} must be given. "
+                f"Received: {given}"
+            )
+        [(self.name, self.target)] = given.items()
+        if not 0 < self.target < _LIMITS[self.name]:
+            raise ValueError(
+                f"`{self.name}` must be in (0, {_LIMITS[self.name]:g}). "
+                f"Received: {self.name}={self.target!r}"
+            )
+        self.max_sparsity = max_sparsity
+        self._check_max_sparsity()
+
+    def _check_max_sparsity(self) -> None:
+        """Raises a ValueError for limits out of range, or at odds."""
+        limits = self.max_sparsity
+        if limits is None:
+            return
+        values = limits.values() if isinstance(limits, Mapping) else [limits]
+        if not all(0 < value < 1 for value in values):
+            raise ValueError(
+                "`max_sparsity` must be in (0, 1), or a map from regular "
+                f"expressions to such numbers. Received: max_sparsity={limits}"
+            )
+        if isinstance(limits, Mapping) or self.name != "sparsity":
+            return
+        if self.target > limits:
+            raise ValueError(
+                "`sparsity` must not be above `max_sparsity`: the whole "
+                "cannot have more zeros than each of its parts. Received: "
+                f"sparsity={self.target}, max_sparsity={limits}"
+            )
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Switches the budget penalty on."""
+        super().on_train_begin(logs)
+        self._check_logits()
+        unknown = [k.path for k in self.model.kernels if k.num_macs is None]
+        if unknown and self.name == "relative_bops":
+            raise ValueError(
+                "`relative_bops` needs the multiply-accumulates of every "
+                "kernel. Received: an input size that is not fixed for "
+                f"{unknown}. Build the model with a fixed input shape, or "
+                "give another budget instead."
+            )
+        min_densities = self._min_densities()
+        costs = kernel_costs(self.model)
+        start = float(metrics.MEASURES[self.name](costs))
+        if start == 0 or not any(self.model.quantizers):
+            raise ValueError(
+                f"A budget needs quantized kernels with a {self.name} to "
+                "lower. Received: a model without. Check `overrides`."
+            )
+        if self.model.regularizer.budget is not None:
+            raise ValueError(
+                "Expected one `CompressionBudget` per fit. Received: two."
+            )
+        self._num_steps = 0
+        self._trained_costs: list[metrics.KernelCost] | None = None
+        # Below what is possible, the penalty would only drown the task.
+        least = self._least(costs, min_densities)
+        limit = max(self._limit(), float(metrics.MEASURES[self.name](least)))
+        self.model.regularizer.set_budget(
+            self.name,
+            start=max(start, limit),
+            target=limit,
+            min_densities=min_densities if any(min_densities) else (),
+        )
+        self.model.make_train_function(force=True)
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Adds the numbers to `logs`."""
+        super().on_epoch_end(epoch, logs)
+        # Now: a callback that restores weights restores the counter as well.
+        self._num_steps = int(self.model.schedule.steps_done())
+        self._trained_costs = kernel_costs(self.model)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Switches the penalty off."""
+        self.model.regularizer.set_budget(None)
+        self.model.make_train_function(force=True)
+        if not isinstance(self.model, QuantizedModel):
+            self.on_fit_end()
+
+    def _check_logits(self) -> None:
+        """Raises a ValueError where the optimizer moves the logits."""
+        published = [
+            kernel.path
+            for kernel, quantizer in zip(
+                self.model.kernels, self.model.quantizers, strict=True
+            )
+            if quantizer and quantizer.config.level_grid == "paper"
+        ]
+        if published:
+            raise ValueError(
+                "A budget needs logits that move at their own rate. Received: "
+                f"level_grid='paper' for {published}, whose logits move at "
+                "the optimizer's. Use `CompressionRegularizer` there, or "
+                "another grid."
+            )
+
+    def on_fit_end(self) -> None:
+        """Warns if the budget was missed.
+
+        `QuantizedModel.fit` calls it when all callbacks have ended: one that
+        restores the weights of an earlier epoch changes what was reached.
+        """
+        costs = kernel_costs(self.model)
+        self._warn_of_layers(costs)
+        if self._is_met(costs):
+            return
+        value = summarize(self.model)[self.name]
+        warnings.warn(
+            f"CompressionBudget({self.name}={self.target:g}) was missed: "
+            f"{self.name} is {value:.6g}. {self._reason(costs)}",
+            stacklevel=2,
+        )
+
+    def _warn_of_layers(self, costs: list[metrics.KernelCost]) -> None:
+        """Warns of kernels with more zeros than `max_sparsity` allows."""
+        slack = _TOLERANCES["sparsity"]
+        exceeded = [
+            f"{kernel.path!r} has {1 - cost.density:.1%} zeros"
+            for kernel, cost, least in zip(
+                self.model.kernels, costs, self._min_densities(), strict=True
+            )
+            # A single weight can be more than the slack.
+            if cost.density < least - max(slack, 1 / kernel.num_weights)
+        ]
+        if exceeded:
+            warnings.warn(
+                f"`max_sparsity={self.max_sparsity}` was exceeded: "
+                f"{'; '.join(exceeded)}. Weights that round to zero are no "
+                "matter of the budget: give the kernel more bits, or the grid "
+                "'dead_zone'. Otherwise train for more steps.",
+                stacklevel=3,
+            )
+
+    def _min_densities(self) -> list[float]:
+        """The least density of each kernel; 0 where there is no limit."""
+        limits = self.max_sparsity
+        if limits is None:
+            limits = {}
+        elif not isinstance(limits, Mapping):
+            limits = {"": limits}
+        paths = [kernel.path for kernel in self.model.kernels]
+        check_patterns("max_sparsity", limits, paths)
+        return [
+            0.0 if quantizer is None else 1.0 - first_match(path, limits, 1.0)
+            for path, quantizer in zip(
+                paths, self.model.quantizers, strict=True
+            )
+        ]
+
+    def _names(self) -> tuple[str, ...]:
+        return (*super()._names(), self.name)
+
+    def _limit(self) -> float:
+        """The measure that stands for the budget: density for `sparsity`."""
+        return 1.0 - self.target if self.name == "sparsity" else self.target
+
+    def _is_met(self, costs: list[metrics.KernelCost]) -> bool:
+        limit = self._limit()
+        cost = float(metrics.MEASURES[self.name](costs))
+        return cost <= limit + max(_TOLERANCES[self.name], 0.01 * limit)
+
+    def _value(self, costs: list[metrics.KernelCost]) -> float:
+        """The measure under the name it is given by."""
+        cost = float(metrics.MEASURES[self.name](costs))
+        return 1.0 - cost if self.name == "sparsity" else cost
+
+    def _least(
+        self, costs: list[metrics.KernelCost], densities: list[float]
+    ) -> list[metrics.KernelCost]:
+        """The costs at these densities and the fewest bits."""
+        result = []
+        for cost, density, quantizer in zip(
+            costs, densities, self.model.quantizers, strict=True
+        ):
+            if quantizer is not None:
+                config, bits = quantizer.config, cost.bit_width
+                if config.bit_width == "learned":
+                    bits = config.min_bit_width
+                cost = dataclasses.replace(
+                    cost, density=density, bit_width=bits
+                )
+            result.append(cost)
+        return result
+
+    def _reason(self, costs: list[metrics.KernelCost]) -> str:
+        empty = self._least(costs, [0.0] * len(costs))
+        if not self._is_met(empty):
+            return (
+                f"With every quantized weight at zero it would still be "
+                f"{self._value(empty):.6g}: kernels left in float, and "
+                "scales, cost that much. Quantize more kernels, or allow more."
+            )
+        least = self._least(costs, self._min_densities())
+        if not self._is_met(least):
+            return (
+                "With all the zeros that `max_sparsity` allows it would be "
+                f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
+                "a larger budget."
+            )
+        trained = self._trained_costs
+        if trained is not None and self._is_met(trained):
+            return (
+                "The training had met it; then a callback restored an earlier "
+                "epoch. Let callbacks that pick an epoch start in the second "
+                "half of the training, as `EarlyStopping(start_from_epoch=)`."
+            )
+        if self._num_steps < _MIN_STEPS:
+            return (
+                f"The training had {self._num_steps} steps; a budget takes "
+                f"about {_MIN_STEPS}. Train for more, or allow more."
+            )
+        return (
+            "The loss of the task weighed more. Train for more steps, or allow "
+            "more."
+        )

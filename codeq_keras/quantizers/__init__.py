@@ -1,0 +1,1 @@
+"""The trained state of quantizers, and what is deployed of it."""

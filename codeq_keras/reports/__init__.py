@@ -1,0 +1,1 @@
+"""What a compression has reached, as records, text and pictures."""

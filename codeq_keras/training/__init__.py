@@ -1,0 +1,1 @@
+"""What drives the training: schedule, penalties, weight decay."""

@@ -1,0 +1,237 @@
+"""CompressionRegularizer: sums the compression penalties into the loss."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from codeq_keras import metrics
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.costs import kernel_cost
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+
+# Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
+_BUDGET_STRENGTH = 100.0
+
+# Aims half a percent below the budget, and as much above the least density of
+# a kernel, so that noise ends inside.
+_MARGIN = 0.995
+
+# The budget tightens over this fraction of the training, then stays.
+_RAMP_FRACTION = 0.5
+
+
+@keras.saving.register_keras_serializable(package="codeq_keras")
+class CompressionRegularizer(keras.layers.Layer):
+    """Sums the sparsity and bit-width penalties of a model into its loss.
+
+    With `theta_dz`, `theta_bit` the logits, `n` the number of weights of a
+    kernel and `z` its fraction of zeros, the penalty is
+
+        dead_zone_penalty * sum(theta_dz ** 2)
+        + bit_width_penalty * sum(theta_bit ** 2)
+        + density_penalty * sum(n * (1 - z)) / sum(n)
+        + 100 * ln(current / target) ** 2       # where there is a budget
+
+    The first two are the paper's, see below. They stall near 50 % sparsity
+    because their gradient vanishes with the logit; the third reaches any
+    sparsity and spares small layers. The last is switched on by
+    `CompressionBudget`; its target falls geometrically from the starting
+    point over the first half of the training. Nothing is added outside of
+    training, so that `val_loss` stays comparable.
+
+    To train as published, put the first two on `level_grid="paper"`. Its
+    logits are plain weights, and under SGD the penalty shrinks them by the
+    factor `1 - 2 * penalty * learning_rate / (1 - momentum)` per step, until
+    the loss of the task pushes back. What prunes is the sum of these rates
+    over the training: at a sum below `ln(3 / 1)` the dead zone does not open.
+    Give the logits an optimizer of their own, as the paper does, by the path
+    of their variables. Weight decay of a single optimizer spares logits, that
+    of a `MultiOptimizer` is that of its members. Under Adam the strength of
+    the penalty has almost no effect.
+
+    Args:
+        dead_zone_penalty: Float >= 0, the paper's lambda_dz.
+        bit_width_penalty: Float >= 0, the paper's lambda_bit. Acts on kernels
+            with `bit_width="learned"` only.
+        density_penalty: Float >= 0.
+
+    Raises:
+        ValueError: If a penalty is negative or not finite.
+
+    Example:
+
+    >>> regularizer = CompressionRegularizer(density_penalty=0.1)
+    >>> regularizer.density_penalty
+    0.1
+
+    The paper's own training: 4 bits, lambda_dz = 0.01.
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> qmodel = codeq_keras.quantize_model(
+    ...     model,
+    ...     codeq_keras.CoDeQConfig(bit_width=4, level_grid="paper"),
+    ...     regularizer=CompressionRegularizer(dead_zone_penalty=0.01),
+    ... )
+    >>> logits = keras.optimizers.SGD(1e-3, momentum=0.9)
+    >>> weights = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4)
+    >>> qmodel.compile(
+    ...     keras.optimizers.MultiOptimizer(
+    ...         keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
+    ...     ),
+    ...     "mse",
+    ... )
+    >>> x, y = keras.ops.ones((100, 4)), keras.ops.ones((100, 3))
+    >>> history = qmodel.fit(x, y, batch_size=1, verbose=0)
+    >>> float(qmodel.quantizers[0].dead_zone_logit.value) < 3.0
+    True
+
+    Reference:
+
+    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (16) and (19).
+      Differs from it in: the penalties on density and on the budget.
+    """
+
+    def __init__(
+        self,
+        *,
+        dead_zone_penalty: float = 0.0,
+        bit_width_penalty: float = 0.0,
+        density_penalty: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.dead_zone_penalty = dead_zone_penalty
+        self.bit_width_penalty = bit_width_penalty
+        self.density_penalty = density_penalty
+        for name, value in self._penalties().items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(
+                    f"`{name}` must be a finite number >= 0. "
+                    f"Received: {name}={value!r}"
+                )
+        self.budget: str | None = None
+        self.min_densities: tuple[float, ...] = ()
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates the variables that hold the budget."""
+        self.log_start = self.add_weight(
+            initializer="zeros", trainable=False, name="log_start"
+        )
+        self.log_target = self.add_weight(
+            initializer="zeros", trainable=False, name="log_target"
+        )
+        self.built = True
+
+    def set_budget(
+        self,
+        budget: str | None,
+        *,
+        start: float = 1.0,
+        target: float = 1.0,
+        min_densities: Sequence[float] = (),
+    ) -> None:
+        """Switches the budget penalty on, or off with None.
+
+        A training function that was traced before does not see the change:
+        call `model.make_train_function(force=True)`.
+
+        Args:
+            budget: A key of `codeq_keras.metrics.MEASURES`, or None.
+            start: The measure of the model now, > 0.
+            target: What it shall be, > 0.
+            min_densities: One per kernel: the density below which the budget
+                does not push it and a penalty of its own pushes back. 0 for
+                no limit; empty for none at all.
+        """
+        self.budget = budget
+        self.min_densities = tuple(min_densities)
+        self.log_start.assign(ops.log(start))
+        self.log_target.assign(ops.log(_MARGIN * target))
+
+    def penalty(
+        self,
+        kernels: Sequence[Kernel],
+        quantizers: Sequence[DeadZoneQuantizer | None],
+        *,
+        progress: Any,
+    ) -> Any | None:
+        """Returns the penalty as a scalar, or None if nothing is switched on.
+
+        Args:
+            kernels: The kernels of the model.
+            quantizers: Their quantizers, None for a kernel left in float.
+            progress: Fraction of the training done, in [0, 1].
+        """
+        terms = []
+        used = [q for q in quantizers if q is not None]
+        if self.dead_zone_penalty:
+            logits = [q.dead_zone_logit for q in used]
+            terms.append(self.dead_zone_penalty * _sum_of_squares(logits))
+        logits = [q.bit_width_logit for q in used if q.bit_width_logit]
+        if self.bit_width_penalty and logits:
+            terms.append(self.bit_width_penalty * _sum_of_squares(logits))
+        if self.density_penalty or self.budget:
+            costs = [
+                kernel_cost(k, q, q and q.zero_fraction(k.variable))
+                for k, q in zip(kernels, quantizers, strict=True)
+            ]
+            if self.density_penalty:
+                density = metrics.density(costs)
+                terms.append(self.density_penalty * density)
+            if self.budget:
+                terms += self._budget_penalties(costs, progress)
+        return sum(terms) if terms else None
+
+    def _budget_penalties(
+        self, costs: Sequence[metrics.KernelCost], progress: Any
+    ) -> list[Any]:
+        """The penalty of the budget, and of each kernel with a least density.
+
+        The budget sees a kernel at its least density as one that has no more
+        to give, so that it turns to the others instead of pushing against the
+        second penalty.
+        """
+        terms = []
+        costs = list(costs)
+        for index, min_density in enumerate(self.min_densities):
+            if min_density == 0:
+                continue
+            limit = min(min_density / _MARGIN, 1.0)
+            density = costs[index].density
+            costs[index] = dataclasses.replace(
+                costs[index], density=ops.maximum(density, limit)
+            )
+            shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
+            terms.append(_BUDGET_STRENGTH * shortfall**2)
+        current = metrics.MEASURES[self.budget or ""](costs)
+        return [self._budget_penalty(current, progress), *terms]
+
+    def _budget_penalty(self, current: Any, progress: Any) -> Any:
+        remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3
+        log_target = self.log_target + remaining * (
+            self.log_start - self.log_target
+        )
+        # A fully pruned model has the logarithm of 1e-6, not minus infinity.
+        log_current = ops.log(ops.maximum(current, 1e-6))
+        return _BUDGET_STRENGTH * (log_current - log_target) ** 2
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), **self._penalties()}
+
+    def _penalties(self) -> dict[str, float]:
+        return {
+            "dead_zone_penalty": self.dead_zone_penalty,
+            "bit_width_penalty": self.bit_width_penalty,
+            "density_penalty": self.density_penalty,
+        }
+
+
+def _sum_of_squares(logits: Sequence[Any]) -> Any:
+    return sum(logit.tensor() ** 2 for logit in logits)

@@ -1,0 +1,307 @@
+"""Measures one row of the coverage table.
+
+    python row.py NAME FILE
+
+Writes one JSON object: a cell for each column, `{"ok", "value", "reason"}`.
+On the JAX backend, those of the training half only.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from architectures.models import JAX_COLUMNS, ROWS, outputs_of, packed, samples
+from architectures.parity import measure_parity
+
+import codeq_keras
+import tflite_export
+from codeq_keras.architecture.kernels import all_layers
+from tflite_export.conversion.converter import convert
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime import interpreter
+from tflite_export.samples import model_inputs
+from tflite_export.weights.sites import float_operators
+
+NUM_SAMPLES = 16
+# About 60 % zeros in a normal kernel.
+DEAD_ZONE_LOGIT = 1.0
+SEED = 0
+# Half a step for each of the layers in a row, of random signs. Random networks
+# can amplify more, but then in the plain converter's file as well.
+MAX_P99_LSB = 10
+MAX_RATIO_TO_PLAIN = 1.5
+
+
+def measure(name: str) -> dict[str, dict]:
+    """Returns the cells of a row; a step that fails ends it."""
+    keras.utils.set_random_seed(SEED)
+    row = ROWS[name]
+    cells: dict[str, dict] = {}
+    start = time.perf_counter()
+    model = row.build()
+    inputs = samples(model, np.random.default_rng(SEED), NUM_SAMPLES)
+    state: dict = {"row": row, "model": model, "inputs": inputs}
+    with tempfile.TemporaryDirectory() as folder:
+        state["folder"] = Path(folder)
+        for column, step in STEPS.items():
+            if keras.backend.backend() == "jax" and column not in JAX_COLUMNS:
+                continue
+            if any(needed not in state for needed in step.needs):
+                cells[column] = _cell(False, "-", "an earlier step failed")
+                continue
+            try:
+                ok, value = step.run(state)
+                reason = "" if ok else row.known.get(column, "")
+            except Exception as error:  # The table names every failure.
+                ok, value = False, "error"
+                reason = f"{type(error).__name__}: {error}"
+            cells[column] = _cell(ok, value, reason)
+    cells["seconds"] = _cell(True, f"{time.perf_counter() - start:.0f}", "")
+    return cells
+
+
+def _cell(ok: bool, value: str, reason: str) -> dict:
+    return {"ok": bool(ok), "value": value, "reason": reason[:600]}
+
+
+def _difference(left, right):
+    pairs = zip(left, right, strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def _identity(state):
+    model, inputs = state["model"], state["inputs"]
+    off = codeq_keras.quantize_model(model, overrides={".": None})
+    plain = keras.models.clone_model(model)
+    plain.set_weights(model.get_weights())
+    same = _difference(outputs_of(off, inputs), outputs_of(model, inputs)) == 0
+    # Training mode: dropout draws from seeds, which a copy has anew.
+    for layer in (*all_layers(off.latent_model), *all_layers(plain)):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    outputs_of(off, inputs, training=True)
+    outputs_of(plain, inputs, training=True)
+    statistics = _statistics(off.latent_model), _statistics(plain)
+    same = same and _difference(*statistics) == 0 if statistics[0] else same
+    return same, "identical" if same else "differs"
+
+
+def _statistics(model):
+    return [
+        np.array(variable)
+        for variable in model.non_trainable_variables
+        if variable.name.startswith("moving_")
+    ]
+
+
+def _fit(state):
+    model, inputs = state["model"], state["inputs"]
+    qmodel = codeq_keras.quantize_model(model)
+    qmodel.compile("adam", "mse")
+    rng = np.random.default_rng(SEED)
+    targets = [rng.normal(size=o.shape) for o in outputs_of(model, inputs)]
+    groups = {
+        "kernels": [kernel.variable for kernel in qmodel.kernels],
+        "logits": [q.dead_zone_logit.value for q in qmodel.quantizers],
+        "statistics": [
+            v
+            for v in qmodel.latent_model.non_trainable_variables
+            if v.name.startswith("moving_")
+        ],
+    }
+    before = {k: [np.array(v) for v in vs] for k, vs in groups.items()}
+    qmodel.fit(
+        packed(inputs),
+        packed(targets),
+        batch_size=NUM_SAMPLES // 2,
+        epochs=1,
+        verbose=0,
+    )
+    moved = {
+        group: sum(
+            not np.array_equal(old, np.array(variable))
+            for old, variable in zip(before[group], variables, strict=True)
+        )
+        for group, variables in groups.items()
+    }
+    state["trained"] = qmodel
+    ok = all(moved[group] == len(vs) for group, vs in groups.items())
+    return ok, " ".join(f"{moved[g]}/{len(vs)}" for g, vs in groups.items())
+
+
+def _like_trained(qmodel, inputs):
+    """Zeros, negative gammas, and statistics that fit the weights."""
+    rng = np.random.default_rng(SEED)
+    for quantizer in qmodel.quantizers:
+        quantizer.dead_zone_logit.value.assign(DEAD_ZONE_LOGIT)
+    for layer in all_layers(qmodel.latent_model):
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        shape = layer.moving_mean.shape
+        if layer.scale:
+            signs = np.where(rng.random(shape) < 0.2, -1, 1)
+            layer.gamma.assign(signs * rng.uniform(0.5, 1.5, shape))
+        if layer.center:
+            layer.beta.assign(rng.normal(0, 0.3, shape))
+    if _statistics(qmodel.latent_model):
+        codeq_keras.reestimate_batch_norm(qmodel, [(packed(inputs),)])
+        _raise_small_variances(qmodel.latent_model)
+
+
+def _raise_small_variances(model):
+    """No trained channel amplifies the rounding of a dead one a thousandfold.
+
+    Of random weights and 16 samples, some do.
+    """
+    for variable in model.non_trainable_variables:
+        if variable.name == "moving_variance":
+            values = np.array(variable)
+            variable.assign(np.maximum(values, values.mean() / 4))
+
+
+def _keras_file(state):
+    qmodel, inputs = state["trained"], state["inputs"]
+    _like_trained(qmodel, inputs)
+    path = state["folder"] / "model.keras"
+    qmodel.save(path)
+    loaded = keras.saving.load_model(path, custom_objects=_custom_objects())
+    same = (
+        _difference(outputs_of(loaded, inputs), outputs_of(qmodel, inputs)) == 0
+    )
+    left = codeq_keras.quantized_weights(qmodel)
+    right = codeq_keras.quantized_weights(loaded)
+    same = same and left.keys() == right.keys()
+    same = same and all(
+        np.array_equal(left[path].codes, right[path].codes) for path in left
+    )
+    path.unlink()
+    return same, "identical" if same else "differs"
+
+
+def _custom_objects():
+    from support import custom_model
+
+    return {
+        "ScaledDense": custom_model.ScaledDense,
+        "SubclassedModel": custom_model.SubclassedModel,
+        "TokenAndPosition": custom_model.TokenAndPosition,
+    }
+
+
+def _strip(state):
+    qmodel, inputs = state["trained"], state["inputs"]
+    stripped = codeq_keras.strip_quantizers(qmodel)
+    expected = outputs_of(qmodel, inputs)
+    largest = max(float(np.abs(o).max()) for o in expected)
+    error = _difference(outputs_of(stripped, inputs), expected)
+    plain = not any(
+        isinstance(layer, codeq_keras.DeadZoneQuantizer)
+        for layer in all_layers(stripped)
+    )
+    # The same numbers in the same operations.
+    return plain and error <= 1e-6 * largest, f"{error / largest:.0e}"
+
+
+def _export(state):
+    path = state["folder"] / "model.tflite"
+    inputs = state["inputs"]
+    state["result"] = tflite_export.export(
+        state["trained"],
+        path,
+        weight_storage="int8",
+        representative_dataset=inputs,
+    )
+    state["notes"] = list(state["result"].notes)
+    return True, f"{state['result'].size_bytes:,} bytes"
+
+
+def _codes(state):
+    report = state["result"].verification
+    quantized = sum(q is not None for q in state["trained"].quantizers)
+    equal = report.num_tensors - len(report.unequal)
+    return report.codes_equal and equal == quantized, f"{equal}/{quantized}"
+
+
+def _integer(state):
+    file = Flatbuffer(state["result"].path.read_bytes())
+    left = float_operators(file)
+    text = ", ".join(f"{count} {name}" for name, count in left.items())
+    return not left, text or f"0 of {len(file.operators)}"
+
+
+def _litert(state):
+    report = state["result"].verification
+    text = f"{report.max_output_lsb:.1f}; {report.p99_output_lsb:.1f}"
+    agreement = report.top1_agreement
+    if agreement is not None:
+        text += f"; {agreement:.0%}"
+    if report.p99_output_lsb <= MAX_P99_LSB:
+        return True, text
+    # Is it the model, or the export? Its float weights without codes tell.
+    plain = _plain_p99_lsb(state)
+    text += f" (plain converter: {plain:.1f})"
+    return report.p99_output_lsb <= MAX_RATIO_TO_PLAIN * plain, text
+
+
+def _plain_p99_lsb(state):
+    """How far the plain converter's file is from the same model."""
+    stripped = codeq_keras.strip_quantizers(state["trained"])
+    inputs = model_inputs(stripped)
+    data = convert(stripped, inputs, state["inputs"])
+    actual = interpreter.predict(
+        data, state["inputs"], [spec.name for spec in inputs]
+    )
+    expected = outputs_of(stripped, state["inputs"])
+    tensors = Flatbuffer(data).outputs().values()
+    return max(
+        float(np.percentile(np.abs(a - e) / tensor.scales[0], 99))
+        for a, e, tensor in zip(actual, expected, tensors, strict=True)
+    )
+
+
+def _vela(state):
+    report = tflite_export.check_file(state["result"].path, target="ethos-u")
+    counts = {
+        place: sum(operators.values())
+        for place, operators in report.placement.items()
+    }
+    share = counts.get("NPU", 0) / max(sum(counts.values()), 1)
+    on_cpu = report.placement.get("CPU", {})
+    names = ", ".join(f"{n} {name}" for name, n in on_cpu.items())
+    return share == 1, f"{share:.1%}" + (f" (CPU: {names})" if names else "")
+
+
+def _parity(state):
+    if not state["row"].is_convolutional:
+        return True, "-"
+    path = state["folder"] / "ranged.tflite"
+    return measure_parity(state["model"], path, prepare=_like_trained)
+
+
+class Step:
+    """What a column runs, and what it needs of earlier ones."""
+
+    def __init__(self, run, *needs):
+        self.run = run
+        self.needs = needs
+
+
+STEPS = {
+    "identity": Step(_identity),
+    "fit": Step(_fit),
+    "keras_file": Step(_keras_file, "trained"),
+    "strip": Step(_strip, "trained"),
+    "export": Step(_export, "trained"),
+    "codes": Step(_codes, "result"),
+    "integer": Step(_integer, "result"),
+    "litert": Step(_litert, "result"),
+    "vela": Step(_vela, "result"),
+    "parity": Step(_parity, "result"),
+}
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(measure(sys.argv[1])))

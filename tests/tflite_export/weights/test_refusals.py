@@ -1,0 +1,188 @@
+"""What cannot be exact, or cannot work, is an error that says what to do."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from support.custom_model import Affine
+
+import codeq_keras
+import tflite_export
+from tflite_export.conversion.converter import convert
+from tflite_export.exporting import export_stripped
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.samples import model_inputs
+from tflite_export.verification.verify import ordered_weights
+from tflite_export.weights.integer_graph import write_exact_weights
+
+OLD = b"an older file"
+
+
+@pytest.fixture(scope="module")
+def qmodel():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3)]
+    )
+    return codeq_keras.quantize_model(model)
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(OLD)
+    return path
+
+
+def test_batch_norm_before_custom_dense_is_refused_and_keeps_the_old_file(
+    grid, rng, old_file
+):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(24, activation="relu", name="hidden"),
+            layers.BatchNormalization(),
+            Affine(10, name="classifier"),
+        ],
+        name="head",
+    )
+    trained = grid(model, rng)
+
+    with pytest.raises(
+        ValueError,
+        match=r"BatchNormalization in front of layer 'head/classifier'",
+    ) as error:
+        export_stripped(
+            model,
+            trained,
+            old_file,
+            representative_dataset=rng.normal(size=(8, 8)),
+        )
+
+    assert "hidden/kernel" not in str(error.value)
+    assert old_file.read_bytes() == OLD
+    assert list(old_file.parent.iterdir()) == [old_file]
+
+
+def test_converter_crash_is_an_error_and_not_the_end_of_the_process(rng):
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4)])
+    samples = [rng.normal(size=(4, 5, 3)).astype("float32")]
+
+    with pytest.raises(RuntimeError, match="unroll=True"):
+        convert(model, model_inputs(model), samples)
+
+
+def test_kernel_that_no_operator_holds_is_named(zoo, weight, rng):
+    file = Flatbuffer(zoo.result.path.read_bytes())
+    lost = weight(np.ones((5, 7), np.int8), np.float32(1))
+    trained = zoo.trained | {"lost/kernel": lost}
+
+    with pytest.raises(ValueError, match="'lost/kernel': no operator holds it"):
+        write_exact_weights(file, trained, ordered_weights(zoo.model, trained))
+
+
+def test_scale_along_an_input_axis_is_refused(weight, rng):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="head")])
+    codes = rng.integers(1, 8, (6, 8)).astype(np.int8)
+    scale = rng.uniform(0.05, 0.2, (6, 1)).astype(np.float32)
+    model.layers[0].kernel.assign(codes * scale)
+    trained = {"head/kernel": weight(codes, scale)}
+    samples = [rng.normal(size=(8, 6)).astype("float32")]
+    file = Flatbuffer(convert(model, model_inputs(model), samples))
+
+    with pytest.raises(ValueError, match="scale varies along an input axis"):
+        write_exact_weights(file, trained, ordered_weights(model, trained))
+
+
+def test_misspelt_target_lists_targets_and_suggests_the_closest(qmodel):
+    with pytest.raises(
+        ValueError, match=r"\['litert', 'litert-sparse', .*you mean 'litert'"
+    ):
+        tflite_export.export(qmodel, "m.tflite", target="lite-rt")
+
+
+def test_unquantized_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="quantize_model"):
+        tflite_export.export(
+            keras.Sequential([keras.Input((2,)), layers.Dense(1)]),
+            tmp_path / "m.tflite",
+            representative_dataset=np.zeros((1, 2)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("model.h5", "must end in '.tflite'"),
+        ("nowhere/model.tflite", "in an existing folder"),
+    ],
+)
+def test_wrong_path_is_refused(qmodel, tmp_path, path, text):
+    with pytest.raises(ValueError, match=text):
+        tflite_export.export(qmodel, tmp_path / path)
+
+
+def test_missing_samples_are_asked_for_with_their_shape(qmodel, tmp_path):
+    with pytest.raises(ValueError, match=r"array of shape \(n, 4, 4, 1\)"):
+        tflite_export.export(qmodel, tmp_path / "m.tflite")
+
+
+def test_samples_of_a_wrong_shape_are_refused(qmodel, tmp_path):
+    with pytest.raises(
+        ValueError,
+        match=r"Expected samples of shape \(n, 4, 4, 1\).*"
+        r"Received shape: \(9, 5, 5, 1\)",
+    ):
+        tflite_export.export(
+            qmodel,
+            tmp_path / "m.tflite",
+            representative_dataset=np.zeros((9, 5, 5, 1)),
+        )
+
+
+def test_weights_with_nan_name_their_layer(grid, rng):
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Dense(2), layers.Dense(1, name="broken")]
+    )
+    trained = grid(model, rng)
+    model.get_layer("broken").bias.assign([np.nan])
+
+    with pytest.raises(ValueError, match=r"diverged in layer '.*broken'"):
+        export_stripped(
+            model,
+            trained,
+            Path("m.tflite"),
+            representative_dataset=np.zeros((1, 2)),
+        )
+
+
+def test_other_backend_is_refused(qmodel, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+
+    with pytest.raises(ValueError, match=r"KERAS_BACKEND=tensorflow"):
+        tflite_export.export(
+            qmodel,
+            tmp_path / "m.tflite",
+            representative_dataset=np.zeros((1, 4, 4, 1)),
+        )
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Fourier(layers.Layer):
+    """Has no kernel in TFLite's built-in operators."""
+
+    def call(self, inputs):
+        return keras.ops.fft((inputs, inputs))[0]
+
+
+def test_operation_that_cannot_be_converted_is_named(grid, rng, tmp_path):
+    model = keras.Sequential([keras.Input((4, 4)), layers.Dense(4), Fourier()])
+
+    with pytest.raises(RuntimeError, match="TF Select ops: Complex, FFT"):
+        export_stripped(
+            model,
+            grid(model, rng),
+            tmp_path / "model.tflite",
+            representative_dataset=rng.normal(size=(4, 4, 4)),
+        )

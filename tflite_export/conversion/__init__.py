@@ -1,0 +1,1 @@
+"""From a Keras model to a file with the trained integers."""

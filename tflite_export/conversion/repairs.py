@@ -1,0 +1,91 @@
+"""What the converter gets wrong in its operators, put right in its file.
+
+SPLIT stays in float where nothing reads one of the parts, as the forget gate in
+the first step of an unrolled LSTM: that part has no range, and in about half of
+the converter's runs SPLIT stays between a DEQUANTIZE and QUANTIZEs. All have
+the same scale, so the integers can be split themselves.
+
+An operator that only moves integers cannot change their scale. The converter
+gives the output of REVERSE_V2 one of its own where a multiplication by a
+constant and an addition follow, and everything behind is wrong by that factor.
+"""
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Operator, Tensor
+
+# SPLIT's second input; the first is the axis.
+_VALUE = 1
+
+# They copy integers of their first input.
+_MOVING = {
+    "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS",
+    "GATHER", "GATHER_ND", "RESHAPE", "REVERSE_V2", "SLICE",
+    "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SQUEEZE", "STRIDED_SLICE", "TILE",
+    "TRANSPOSE", "UNPACK",
+}  # fmt: skip
+
+
+def mended_file(data: bytes) -> Flatbuffer:
+    """Reads a file, and puts right what the module's text says.
+
+    Args:
+        data: The bytes of a file from the converter.
+    """
+    file = Flatbuffer(data)
+    while (found := _find(file)) is not None:
+        split, dequantize, quantizes = found
+        file.compute_on_integers(split, dequantize, _VALUE, quantizes)
+    for operator in file.operators:
+        if operator.name in _MOVING and _changes_scale(file, operator):
+            file.keep_scale(operator)
+    return file
+
+
+def _changes_scale(file: Flatbuffer, operator: Operator) -> bool:
+    """Whether integers have another scale behind an operator."""
+    source = file.tensor(operator.subgraph, operator.inputs[0])
+    results = [file.tensor(operator.subgraph, o) for o in operator.outputs]
+    return source.scales.size == 1 and any(
+        result.dtype == source.dtype and not _is_same_scale(source, result)
+        for result in results
+    )
+
+
+def _is_same_scale(first: Tensor, second: Tensor) -> bool:
+    return np.array_equal(first.scales, second.scales) and np.array_equal(
+        first.zero_points, second.zero_points
+    )
+
+
+def _find(
+    file: Flatbuffer,
+) -> tuple[Operator, Operator, list[Operator]] | None:
+    """A SPLIT between conversions that it can do without, and these."""
+    operators, (_, outputs) = file.operators, file.interface()
+    for split in [o for o in operators if o.name == "SPLIT"]:
+        near = [o for o in operators if o.subgraph == split.subgraph]
+        sources = [o for o in near if split.inputs[_VALUE] in o.outputs]
+        if [o.name for o in sources] != ["DEQUANTIZE"]:
+            continue
+        readers = [o for o in near if set(o.inputs) & set(split.outputs)]
+        parts = {o.inputs[0] for o in readers}
+        if (
+            all(_is_inverse(file, o, sources[0]) for o in readers)
+            and len(parts) == len(readers)
+            and not set(split.outputs) & set(outputs)
+        ):
+            return split, sources[0], readers
+    return None
+
+
+def _is_inverse(
+    file: Flatbuffer, quantize: Operator, dequantize: Operator
+) -> bool:
+    """Whether one makes the integers again that the other had."""
+    if quantize.name != "QUANTIZE":
+        return False
+    before = file.tensor(dequantize.subgraph, dequantize.inputs[0])
+    after = file.tensor(quantize.subgraph, quantize.outputs[0])
+    return before.dtype == after.dtype and _is_same_scale(before, after)

@@ -1,0 +1,181 @@
+"""Checks that all indices of a file lead to something in it.
+
+With `flatbuffer.py` and `flatbuffer_tensors.py`, the only file that touches
+the TFLite schema.
+"""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite_export.format.tensors import indices
+
+SCHEMA_VERSION = 3
+# Constants may be read by several tensors, but not by thousands.
+MAX_SHARING = 32
+_OPERATOR_NAMES = {
+    code: name
+    for name, code in vars(schema.BuiltinOperator).items()
+    if not name.startswith("_")
+}
+# How many inputs are read without asking whether they are there.
+_NUM_INPUTS = {
+    "BATCH_MATMUL": 2,
+    "ADD": 2,
+    "CONV_2D": 2,
+    "DENSIFY": 1,
+    "DEPTH_TO_SPACE": 1,
+    "DEQUANTIZE": 1,
+    "DEPTHWISE_CONV_2D": 2,
+    "FULLY_CONNECTED": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "RESIZE_BILINEAR": 2,
+    "SOFTMAX": 1,
+    "TRANSPOSE_CONV": 3,
+}
+
+
+def require_consistent(model: Any, data: bytes) -> None:
+    """Raises an error unless all indices are those of something.
+
+    Together with `flatbuffer_guard` and `sparse_encoding.validate_sparse` this
+    makes the checks of LiteRT's own verifier (`lite/core/tools/verifier.cc`),
+    but for these: which operators and versions exist depends on the runtime,
+    so `targets` say it; texts in string tensors are never read here; and
+    constants whose bytes do not fit their shape have no values here
+    (`Tensor.data` is None) and are refused by the runtime.
+
+    Args:
+        model: The unpacked model.
+        data: The bytes of the file.
+
+    Raises:
+        ValueError: What leads nowhere, or that constants are shared so often
+            that reading them all would fill the memory.
+    """
+    if model.version != SCHEMA_VERSION:
+        raise damaged(f"version {model.version} of the format")
+    if not model.subgraphs or not model.buffers:
+        raise damaged("no graph or no buffers")
+    num_bytes = 0
+    for graph in model.subgraphs:
+        for tensor in graph.tensors or ():
+            _require_index(tensor.buffer, len(model.buffers), "buffer")
+            num_bytes += raw_bytes(model, tensor, data).size
+        _require_operators(model, graph)
+        _require_order(model, graph, data)
+        for side in (graph.inputs, graph.outputs):
+            for index in indices(side):
+                _require_index(index, len(graph.tensors or ()), "tensor")
+    for record in model.metadata or ():
+        _require_index(record.buffer, len(model.buffers), "buffer")
+    for signature in model.signatureDefs or ():
+        _require_signature(model, signature)
+    if num_bytes > MAX_SHARING * len(data):
+        raise damaged(f"constants of {num_bytes:,} bytes")
+
+
+def raw_bytes(model: Any, tensor: Any, data: bytes) -> np.ndarray:
+    """Returns the bytes of a constant, also those behind the tables.
+
+    Args:
+        model: The unpacked model.
+        tensor: The tensor; without a constant it has no bytes.
+        data: The file, which holds constants of models over 2 GB at its end.
+    """
+    buffer = model.buffers[tensor.buffer]
+    if buffer.data is not None:
+        return np.asarray(buffer.data, np.uint8)
+    # 0 and 1 mean that there are none.
+    end = buffer.offset + buffer.size
+    if buffer.offset <= 1 or not buffer.size:
+        return np.zeros(0, np.uint8)
+    if end > len(data):
+        raise damaged(f"a buffer up to byte {end:,} of {len(data):,}")
+    return np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+
+
+def builtin_code(code: Any) -> int:
+    """Returns the number of an operator; old files have it elsewhere."""
+    return int(max(code.deprecatedBuiltinCode, code.builtinCode))
+
+
+def operator_name(code: Any) -> str:
+    """Returns the name of an operator, also of one newer than this schema."""
+    builtin = builtin_code(code)
+    return _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
+
+
+def damaged(received: str) -> ValueError:
+    """Returns the error for a file that contradicts itself."""
+    return ValueError(
+        f"Expected an undamaged .tflite file. Received: {received}."
+    )
+
+
+def _require_operators(model: Any, graph: Any) -> None:
+    num_codes, num_tensors = (
+        len(model.operatorCodes or ()),
+        len(graph.tensors or ()),
+    )
+    for operator in graph.operators or ():
+        _require_index(operator.opcodeIndex, num_codes, "operator code")
+        name = operator_name(model.operatorCodes[operator.opcodeIndex])
+        inputs = indices(operator.inputs)
+        needed = _NUM_INPUTS.get(name, 0)
+        if len(inputs) < needed or (needed and not indices(operator.outputs)):
+            raise damaged(f"{name} with {len(inputs)} inputs")
+        for position, index in enumerate(inputs):
+            # -1 is an input that is left out.
+            if index != -1 or position < needed:
+                _require_index(index, num_tensors, "tensor")
+        for index in indices(operator.outputs):
+            _require_index(index, num_tensors, "tensor")
+
+
+def _require_order(model: Any, graph: Any, data: bytes) -> None:
+    """Each tensor is there before it is read, and is computed once."""
+    tensors = list(graph.tensors or ())
+    fixed = set(indices(graph.inputs))
+    for index, tensor in enumerate(tensors):
+        # A constant may have no values: the shape of a scalar.
+        is_constant = (
+            model.buffers[tensor.buffer].data is not None
+            or raw_bytes(model, tensor, data).size
+        )
+        if tensor.isVariable or is_constant or 0 in indices(tensor.shape):
+            fixed.add(index)
+    computed: set[int] = set()
+    for position, operator in enumerate(graph.operators or ()):
+        name = operator_name(model.operatorCodes[operator.opcodeIndex])
+        # Operators of other makers have working memory among their inputs.
+        read = () if name == "CUSTOM" else indices(operator.inputs)
+        for index in read:
+            if index >= 0 and index not in fixed and index not in computed:
+                raise damaged(
+                    f"operator {position} that reads tensor {index} before it "
+                    "is computed"
+                )
+        for index in indices(operator.outputs):
+            if index in fixed or index in computed:
+                raise damaged(
+                    f"operator {position} that writes tensor {index}, which is "
+                    "an input, a constant or computed already"
+                )
+            computed.add(index)
+
+
+def _require_signature(model: Any, signature: Any) -> None:
+    graphs = model.subgraphs
+    _require_index(signature.subgraphIndex, len(graphs), "subgraph")
+    count = len(graphs[signature.subgraphIndex].tensors or ())
+    for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
+        _require_index(entry.tensorIndex, count, "tensor")
+
+
+def _require_index(index: int, count: int, kind: str) -> None:
+    if not 0 <= index < count:
+        raise damaged(f"the index {index} of a {kind}, of which it has {count}")

@@ -1,0 +1,79 @@
+"""The records of what a file holds: tensors, operators, constants."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tflite_export.format.sparse import SparseTensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor of the file.
+
+    `data` is `None` when it is no constant, is sparse, or has a type unknown
+    to NumPy; int4 and int2 are unpacked to int8. `sparse` is `None` when it is
+    stored densely.
+    """
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: np.ndarray | None
+    scales: np.ndarray
+    zero_points: np.ndarray
+    axis: int
+    size_bytes: int
+    sparse: SparseTensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One operator; `inputs` are tensor indices, -1 where one is left out.
+
+    Custom operators have the name that their maker gave them. `options` are
+    the numbers and names that the schema has for it: `strideW`, `padding`, ...
+    """
+
+    subgraph: int
+    index: int
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    is_custom: bool = False
+    options: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
+
+
+# Of a constant that has none, such as floats.
+NO_SCALES: np.ndarray = np.zeros(0, np.float32)
+
+
+class InputSite(NamedTuple):
+    """The place where an operator reads a tensor."""
+
+    subgraph: int
+    operator: int
+    position: int
+
+
+class Constant(NamedTuple):
+    """New contents of a constant tensor, with its scale or scales.
+
+    `bit_width` 4 packs the codes into an int4 tensor; `None` keeps the type.
+    """
+
+    data: np.ndarray
+    scales: np.ndarray
+    axis: int
+    bit_width: int | None = None
+
+    def key(self) -> tuple[bytes, bytes, int, int | None]:
+        """Equal for constants that can share one tensor."""
+        scales = self.scales.tobytes()
+        return self.data.tobytes(), scales, self.axis, self.bit_width

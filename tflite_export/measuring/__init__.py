@@ -1,0 +1,1 @@
+"""Measures files side by side, device by device."""

@@ -1,0 +1,179 @@
+"""`benchmark`: measures files against each other, device by device."""
+
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_export import arm
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.measuring.devices import (
+    android,
+    compiled,
+    coral,
+    emulated_arm,
+    host,
+)
+from tflite_export.measuring.devices.records import (
+    Candidate,
+    Measurement,
+    NotRun,
+)
+from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
+from tflite_export.measuring.sizes import measure_sizes
+from tflite_export.runtime import interpreter
+from tflite_export.targets import accelerator, require_target
+
+# Random samples on which outputs of different runtimes are compared.
+NUM_SAMPLES = 8
+DEFAULT_TARGETS = ("litert", "tflm", "ethos-u", "edgetpu")
+_PHONE_DEVICES = (host.DEVICE, *arm.CPUS, android.DEVICE)
+_TOOLS = ("ai-edge-litert", "tflite-micro", "ethos-u-vela")
+
+_Measure = Callable[[Sequence[Candidate]], list[Measurement | NotRun]]
+
+
+def benchmark(
+    *paths: str | os.PathLike[str],
+    targets: Sequence[str] = DEFAULT_TARGETS,
+    samples: Any = None,
+    num_threads: int = 1,
+    benchmark_model: str | os.PathLike[str] | None = None,
+) -> BenchmarkReport:
+    """Measures files: sizes, times, instructions, cycles and memory.
+
+    Every file is read and run in a child with limits. What could not be run is
+    in the report with the reason, never an error.
+
+    Args:
+        *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
+            the first one.
+        targets: What to measure, by the names that `export` knows:
+            - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
+              process; instructions and outputs on AArch64 CPUs under QEMU
+              (`make arm`); the time on a phone, if `adb` finds one;
+            - `"tflm"`: flash, arena and outputs on a microcontroller;
+            - `"ethos-u"` or a size of it: what Vela says;
+            - `"edgetpu"`: the time on a Coral device, if there is one.
+        samples: Inputs as in training, to compare outputs on: an array of
+            shape `(n, ...)`, or a dict of arrays by input name. None for
+            random ones.
+        num_threads: Threads on this machine and on the phone. On Linux they
+            are pinned to as many CPUs.
+        benchmark_model: LiteRT's `benchmark_model` for the phone. None for the
+            one in `/data/local/tmp` of the phone.
+
+    Returns:
+        `BenchmarkReport`; print it, or call its `plot`.
+
+    Raises:
+        ValueError: If an argument is wrong, or a file is no `.tflite` file.
+
+    Example:
+
+    >>> report = benchmark("model.tflite", "sparse.tflite")  # doctest: +SKIP
+    >>> print(report)  # doctest: +SKIP
+    """
+    if not paths:
+        raise ValueError("Expected paths of .tflite files. Received: none.")
+    _require_threads(num_threads)
+    files = [_candidate(Path(path), samples) for path in paths]
+    measures = _measures(
+        targets,
+        num_threads=num_threads,
+        program=None if benchmark_model is None else Path(benchmark_model),
+    )
+    results = [measure(files) for measure in measures.values()]
+    rows = []
+    for position, file in enumerate(files):
+        held = [column[position] for column in results]
+        rows.append(
+            BenchmarkRow(
+                path=file.path,
+                sizes=measure_sizes(file.data),
+                measurements=tuple(
+                    r for r in held if isinstance(r, Measurement)
+                ),
+                not_run=tuple(r for r in held if isinstance(r, NotRun)),
+            )
+        )
+    return BenchmarkReport(tuple(rows), _machine(num_threads))
+
+
+def _measures(
+    targets: Sequence[str], *, num_threads: int, program: Path | None
+) -> dict[str, _Measure]:
+    """By device, what measures all files on it."""
+    measures: dict[str, _Measure] = {}
+    for target in targets:
+        require_target(target)
+        size = accelerator(target)
+        if size is not None:
+            measures[size] = _one_by_one(
+                compiled.measure_ethos_u, accelerator=size
+            )
+        elif target == "tflm":
+            measures["tflm"] = _one_by_one(compiled.measure_microcontroller)
+        elif target == "edgetpu":
+            measures[coral.DEVICE] = _one_by_one(coral.measure)
+        else:
+            measures[host.DEVICE] = lambda files: host.measure(
+                files, num_threads=num_threads
+            )
+            for cpu in arm.CPUS:
+                measures[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
+            measures[android.DEVICE] = _one_by_one(
+                android.measure, program=program, num_threads=num_threads
+            )
+    return measures
+
+
+def _one_by_one(measure: Callable[..., Any], **options: Any) -> _Measure:
+    return lambda files: [measure(file, **options) for file in files]
+
+
+def _candidate(path: Path, samples: Any) -> Candidate:
+    data = path.read_bytes()
+    file = Flatbuffer(data)
+    if samples is None:
+        inputs = interpreter.random_inputs(file, NUM_SAMPLES)
+        return Candidate(path, data, inputs)
+    named = samples if isinstance(samples, dict) else {"": samples}
+    arrays = [np.asarray(values) for values in named.values()]
+    shapes = sorted(array.shape[1:] for array in arrays)
+    needed = sorted(tensor.shape[1:] for tensor in file.inputs().values())
+    if shapes != needed:
+        raise ValueError(
+            f"`samples` must have the shapes of the inputs of {str(path)!r}, "
+            f"{needed} without the batch. Received: {shapes}."
+        )
+    inputs = interpreter.quantized_inputs(file, arrays, list(named))
+    return Candidate(path, data, inputs)
+
+
+def _require_threads(num_threads: int) -> None:
+    available = os.cpu_count() or 1
+    if not 1 <= num_threads <= available:
+        raise ValueError(
+            f"`num_threads` must be in [1, {available}], the CPUs of this "
+            f"machine. Received: num_threads={num_threads}."
+        )
+
+
+def _machine(num_threads: int) -> dict[str, str]:
+    cpus = host.pinned_cpus(num_threads)
+    pinned = f"pinned to CPU {cpus}" if cpus else "not pinned"
+    versions = {}
+    for name in _TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "host": host.processor(),
+        "threads": f"{num_threads}, {pinned}",
+        **versions,
+    }

@@ -1,0 +1,98 @@
+"""The records that each measurement takes and returns."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.lut import DECODE
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A file to be measured.
+
+    Attributes:
+        path: Where it is.
+        data: Its bytes.
+        inputs: Samples of shape `(n, ...)`, in the type of the file's input,
+            by tensor index.
+    """
+
+    path: Path
+    data: bytes = dataclasses.field(repr=False)
+    inputs: Mapping[int, np.ndarray] = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of a file on a device.
+
+    Attributes:
+        device: The device, such as `"host"` or `"cortex-a53"`.
+        values: The results by name; the unit is in the name.
+    """
+
+    device: str
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class NotRun:
+    """Why a file was not measured on a device.
+
+    Attributes:
+        device: The device.
+        reason: What was missing or went wrong, on one line.
+    """
+
+    device: str
+    reason: str
+
+    @classmethod
+    def because(cls, device: str, error: Exception) -> "NotRun":
+        """Returns the record of an error."""
+        return cls(device, " ".join(str(error).split()))
+
+
+def unreadable_by_litert(file: Candidate, device: str) -> NotRun | None:
+    """Says so if a file holds look-up tables, which LiteRT cannot read."""
+    names = {operator.name for operator in Flatbuffer(file.data).operators}
+    if DECODE not in names:
+        return None
+    reason = "holds look-up tables, which only microcontrollers read."
+    return NotRun(device, reason)
+
+
+def largest_difference(
+    actual: Mapping[int, np.ndarray], expected: Mapping[int, np.ndarray]
+) -> float:
+    """Returns the largest difference of two sets of outputs.
+
+    Args:
+        actual: Arrays by tensor index.
+        expected: Likewise, of the same shapes.
+
+    Returns:
+        In steps for integers, in units of the output for floats; `inf` if one
+        has a NaN where the other has none.
+
+    Example:
+
+    >>> held = {0: np.array([1, 5], np.int8)}
+    >>> largest_difference(held, {0: np.array([1, 3], np.int8)})
+    2.0
+    """
+    worst = 0.0
+    for index, values in expected.items():
+        first: np.ndarray = actual[index].astype(float)
+        second: np.ndarray = values.astype(float)
+        is_same = (first == second) | (np.isnan(first) & np.isnan(second))
+        difference = np.where(is_same, 0.0, np.abs(first - second))
+        # A NaN on one side only.
+        difference = np.nan_to_num(difference, nan=np.inf, posinf=np.inf)
+        worst = max(worst, float(difference.max(initial=0.0)))
+    return worst

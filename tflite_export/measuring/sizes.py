@@ -1,0 +1,72 @@
+"""What a file costs: its bytes, compressed too, and those of its weights."""
+
+import dataclasses
+import gzip
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from tflite_export.inspection import Inspection, tensor_rows
+
+# Higher levels take a minute on 30 MB.
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Bytes of a file.
+
+    Attributes:
+        file_bytes: Its size.
+        gzip_bytes: Its size after gzip, as an update over the air has it.
+        zstd_bytes: Its size after zstd; None without `zstandard`.
+        weight_bytes: What its weights take, with the indices and tables of
+            their form.
+        entropy_bytes: What an ideal entropy coder would need for them, see
+            `Inspection.entropy_bytes`.
+    """
+
+    file_bytes: int
+    gzip_bytes: int
+    zstd_bytes: int | None
+    weight_bytes: int
+    entropy_bytes: float
+
+    @property
+    def entropy_ratio(self) -> float | None:
+        """`weight_bytes / entropy_bytes`; 1 is ideal, None without weights."""
+        if not self.entropy_bytes:
+            return None
+        return self.weight_bytes / self.entropy_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the numbers, for JSON."""
+        return dataclasses.asdict(self) | {"entropy_ratio": self.entropy_ratio}
+
+
+def measure_sizes(data: bytes) -> Sizes:
+    """Returns the sizes of a file.
+
+    Args:
+        data: The bytes of a `.tflite` file, of any origin.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    inspection = Inspection(Path(), len(data), tensor_rows(data))
+    return Sizes(
+        file_bytes=len(data),
+        gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
+        zstd_bytes=_zstd_bytes(data),
+        weight_bytes=inspection.weight_bytes,
+        entropy_bytes=round(inspection.entropy_bytes, 1),
+    )
+
+
+def _zstd_bytes(data: bytes) -> int | None:
+    if importlib.util.find_spec("zstandard") is None:
+        return None
+    import zstandard
+
+    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))

@@ -1,0 +1,1 @@
+"""Runs `.tflite` files, in a child process with limits."""

@@ -1,0 +1,222 @@
+"""Runs a `.tflite` file: floats in, floats out. LiteRT itself is in a child."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Tensor
+from tflite_export.runtime.sandbox import TIME_LIMIT_S, run_script
+
+# Four times the largest image that phones take.
+MAX_INPUT_VALUES = 2**26
+_SCRIPT = Path(__file__).with_name("litert_child.py")
+
+
+class Run(Protocol):
+    """`run`, or what does the same on another CPU: `tflite_export.arm.run`."""
+
+    def __call__(
+        self, data: bytes, inputs: dict[int, np.ndarray], /
+    ) -> dict[int, np.ndarray]:
+        """Returns the outputs by tensor index, as `run` does."""
+
+
+def predict(
+    flatbuffer: bytes,
+    samples: Sequence[np.ndarray],
+    names: Sequence[str],
+    *,
+    run_on: Run | None = None,
+) -> list[np.ndarray]:
+    """Returns what the file computes, with the default delegate (XNNPACK).
+
+    Args:
+        flatbuffer: The bytes of the file; its batch is 1.
+        samples: One array of shape `(n, ...)` for each input. Floats are
+            quantized to the input's type.
+        names: The name of each input. If the file does not know them, the
+            arrays are taken in the order of the file's inputs.
+        run_on: What runs the file; None for this machine.
+
+    Returns:
+        One float32 array of shape `(n, ...)` for each output, dequantized.
+
+    Raises:
+        ValueError: If the file is damaged, or LiteRT cannot run it.
+    """
+    file = Flatbuffer(flatbuffer)
+    inputs = quantized_inputs(file, samples, names)
+    outputs = (run_on or run)(flatbuffer, inputs)
+    return [
+        dequantize(outputs[tensor.index], tensor)
+        for tensor in file.outputs().values()
+    ]
+
+
+def quantized_inputs(
+    file: Flatbuffer, samples: Sequence[np.ndarray], names: Sequence[str]
+) -> dict[int, np.ndarray]:
+    """Returns the samples in the types of the file's inputs, by tensor index.
+
+    Args:
+        file: The file.
+        samples: As in `predict`.
+        names: As in `predict`.
+    """
+    known = file.inputs()
+    if set(names) != set(known):
+        names = list(known)
+    return {
+        known[name].index: quantize(values, known[name])
+        for name, values in zip(names, samples, strict=True)
+    }
+
+
+def run(
+    flatbuffer: bytes,
+    inputs: Mapping[int, np.ndarray],
+    *,
+    reference_kernels: bool = False,
+    tensors: Sequence[int] | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+    emulator: Sequence[str] = (),
+) -> dict[int, np.ndarray]:
+    """Returns the file's outputs as they are, by tensor index.
+
+    Args:
+        flatbuffer: The bytes of the file; its batch is 1.
+        inputs: An array of shape `(n, ...)`, in the type of the file's input,
+            by tensor index.
+        reference_kernels: Use LiteRT's reference kernels, not the fast ones.
+        tensors: None for the outputs, or which tensors of the main graph to
+            return; no delegate runs then.
+        time_limit_s: Seconds after which the attempt is given up.
+        emulator: As in `sandbox.run_script`.
+
+    Raises:
+        ValueError: If LiteRT cannot run the file.
+    """
+    indices = tensors
+    if indices is None:
+        indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
+    outputs, _ = run_script(
+        _SCRIPT,
+        flatbuffer,
+        {str(index): values for index, values in inputs.items()},
+        {
+            "outputs": list(indices),
+            "reference_kernels": reference_kernels,
+            "keep_all_tensors": tensors is not None,
+        },
+        time_limit_s=time_limit_s,
+        emulator=emulator,
+    )
+    return {int(name): values for name, values in outputs.items()}
+
+
+def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
+    """Returns one sample of zeros, to try whether a file runs at all.
+
+    Args:
+        file: The file, of any origin.
+
+    Raises:
+        ValueError: If an input is no array of numbers, or claims to be huge.
+    """
+    inputs: dict[int, np.ndarray] = {}
+    for index in file.interface()[0]:
+        tensor = file.tensor(0, index)
+        # Open sizes are -1 in a file.
+        shape = [max(size, 1) for size in tensor.shape]
+        is_number = re.fullmatch(
+            r"bool|u?int(8|16|32|64)|float(16|32|64)", tensor.dtype
+        )
+        if not is_number or math.prod(shape) > MAX_INPUT_VALUES:
+            raise ValueError(
+                f"An input must be an array of at most {MAX_INPUT_VALUES:,} "
+                f"numbers. Received: {tensor.name!r} of type {tensor.dtype} "
+                f"and shape {tensor.shape}."
+            )
+        inputs[index] = np.zeros(shape, np.dtype(tensor.dtype))
+    return inputs
+
+
+def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
+    """Returns samples of random numbers, always the same ones.
+
+    Args:
+        file: The file, of any origin; its batch is 1.
+        num_samples: How many.
+
+    Returns:
+        An array of shape `(n, ...)` by tensor index: small integers over their
+        whole range, floats of a normal distribution; wider integers are
+        tokens, and 0 is in every vocabulary.
+
+    Raises:
+        ValueError: As in `zero_inputs`.
+    """
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for index, zeros in zero_inputs(file).items():
+        shape = (num_samples, *zeros.shape[1:])
+        if zeros.dtype.kind == "f":
+            values = rng.normal(size=shape)
+        elif zeros.dtype.kind in "iu" and zeros.dtype.itemsize <= 2:
+            limits = np.iinfo(zeros.dtype)
+            values = rng.integers(limits.min, limits.max, shape, endpoint=True)
+        else:
+            values = np.zeros(shape)
+        inputs[index] = values.astype(zeros.dtype)
+    return inputs
+
+
+def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Maps floats to the integers of a tensor; other types pass through.
+
+    Args:
+        values: Array of any shape.
+        tensor: The tensor of the file.
+
+    Example:
+
+    >>> scale, zero_point = np.array([0.5], np.float32), np.array([3])
+    >>> tensor = Tensor(0, "x", "int8", (3,), None, scale, zero_point, 0, 0)
+    >>> quantize(np.array([0.0, 1.0, 1e9]), tensor)
+    array([  3,   5, 127], dtype=int8)
+    """
+    dtype = np.dtype(tensor.dtype)
+    if tensor.scales.size != 1 or dtype.kind not in "iu":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    codes = np.round(values / tensor.scales[0]) + _zero_point(tensor)
+    return np.clip(codes, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Maps the integers of a tensor to floats.
+
+    Args:
+        values: Array of any shape.
+        tensor: The tensor of the file.
+
+    Example:
+
+    >>> scale, zero_point = np.array([0.5], np.float32), np.array([3])
+    >>> tensor = Tensor(0, "x", "int8", (3,), None, scale, zero_point, 0, 0)
+    >>> dequantize(np.array([3, 5, 127], np.int8), tensor)
+    array([ 0.,  1., 62.], dtype=float32)
+    """
+    real: np.ndarray = values.astype(np.float32)
+    if tensor.scales.size != 1:
+        return real
+    return (tensor.scales[0] * (real - _zero_point(tensor))).astype(np.float32)
+
+
+def _zero_point(tensor: Tensor) -> int:
+    return int(tensor.zero_points[0]) if tensor.zero_points.size else 0

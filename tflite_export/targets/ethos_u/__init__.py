@@ -1,0 +1,1 @@
+"""Arm's Ethos-U microNPUs, compiled by Vela."""

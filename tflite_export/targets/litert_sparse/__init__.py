@@ -1,0 +1,1 @@
+"""ARM CPUs of phones, with XNNPACK's sparse kernels."""

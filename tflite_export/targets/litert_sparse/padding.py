@@ -1,0 +1,136 @@
+"""Rewrites strided convolutions exactly, with symmetric padding.
+
+TFLite's SAME pads an even image of stride 2 on one side only, which XNNPACK's
+sparse way reads wrongly. The same sums come from zeros on all four sides and a
+larger kernel that is zero where the old one did not reach. Of odd images, SAME
+is symmetric, and only has to be spelled out. The sparse way knows no larger
+kernel for the first convolution than 3x3, so an even image has no repair there.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import (
+    NO_SCALES,
+    Constant,
+    InputSite,
+    Operator,
+)
+
+# Zeros on each side, for kernels of 3x3 and 5x5.
+MARGINS = (1, 2)
+
+
+class Embedding(NamedTuple):
+    """Where a kernel lies in a larger one.
+
+    Attributes:
+        margin: Zeros around the image; the kernel has `2 * margin + 1` rows.
+        offset: First row and column of the old kernel in the new one.
+    """
+
+    margin: int
+    offset: tuple[int, int]
+
+
+def symmetric_form(
+    image: tuple[int, int], kernel: tuple[int, int], stride: int
+) -> Embedding | None:
+    """Returns the equivalent of SAME with equal zeros on all sides.
+
+    Args:
+        image: Height and width.
+        kernel: Height and width.
+        stride: The same for both.
+
+    Returns:
+        `Embedding`; None if no kernel of 3x3 or 5x5 reaches as far.
+
+    Example:
+
+    >>> symmetric_form((96, 96), (3, 3), stride=2)
+    Embedding(margin=2, offset=(2, 2))
+    >>> symmetric_form((95, 95), (3, 3), stride=2)
+    Embedding(margin=1, offset=(0, 0))
+    >>> symmetric_form((96, 96), (5, 5), stride=2) is None
+    True
+    """
+    before = [
+        max((-(-n // stride) - 1) * stride + k - n, 0) // 2
+        for n, k in zip(image, kernel, strict=True)
+    ]
+    for margin in MARGINS:
+        offset = [margin - zeros for zeros in before]
+        if all(
+            0 <= first and first + k <= 2 * margin + 1
+            for first, k in zip(offset, kernel, strict=True)
+        ):
+            return Embedding(margin, (offset[0], offset[1]))
+    return None
+
+
+def pad_symmetrically(file: Flatbuffer) -> list[str]:
+    """Rewrites each strided SAME convolution for which it is exact.
+
+    Args:
+        file: A file that computes in float32, with constant kernels; it is
+            changed.
+
+    Returns:
+        A note for each one that was rewritten.
+    """
+    notes = []
+    # From the last, since each gets a new operator in front.
+    for operator in reversed(file.operators):
+        embedding = _embedding(file, operator)
+        if embedding is None:
+            continue
+        kernel = file.tensor(operator.subgraph, operator.inputs[1])
+        margin, (top, left) = embedding
+        zeros = (margin, margin)
+        size = 2 * margin + 1
+        old = kernel.data
+        if old is None:
+            continue
+        name = kernel.name.split(";")[0]
+        if old.shape[1:3] == (size, size):
+            file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
+            notes.append(
+                f"{name}: SAME with stride 2 is {margin} zeros on each side in "
+                "the file, which is the same."
+            )
+            continue
+        new = np.zeros((1, size, size, old.shape[3]), old.dtype)
+        new[:, top : top + old.shape[1], left : left + old.shape[2]] = old
+        site = InputSite(operator.subgraph, operator.index, 1)
+        file.replace_inputs({site: Constant(new, NO_SCALES, 0)})
+        file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
+        notes.append(
+            f"{name}: the {old.shape[1]}x{old.shape[2]} "
+            f"kernel with stride 2 and SAME is a {size}x{size} kernel with "
+            f"{margin} zeros on each side in the file, which computes the same."
+        )
+    return notes[::-1]
+
+
+def _embedding(file: Flatbuffer, operator: Operator) -> Embedding | None:
+    options = operator.options
+    strides = (options.get("strideH"), options.get("strideW"))
+    if (
+        operator.name not in ("CONV_2D", "DEPTHWISE_CONV_2D")
+        or options.get("padding") != "SAME"
+        or strides != (2, 2)
+        or options.get("dilationHFactor") != 1
+        or options.get("dilationWFactor") != 1
+    ):
+        return None
+    _, height, width, _ = file.tensor(0, operator.inputs[0]).shape
+    kernel = file.tensor(0, operator.inputs[1]).shape
+    size = (kernel[1], kernel[2])
+    embedding = symmetric_form((height, width), size, 2)
+    is_entry = size == (3, 3) and embedding == Embedding(1, (0, 0))
+    if operator.name == "CONV_2D" and not is_entry:
+        return None
+    return embedding

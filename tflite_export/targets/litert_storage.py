@@ -1,0 +1,234 @@
+"""How each weight tensor is stored: int8, packed int4, or sparse.
+
+Decides; the bytes are the business of `packing.py` and `sparse_encoding.py`.
+What LiteRT runs right, and how fast, was measured, not read:
+
+| storage         | runs right                  | speed                   |
+|-----------------|-----------------------------|-------------------------|
+| int8            | everywhere                  | full                    |
+| int4            | FULLY_CONNECTED             | full                    |
+| int4            | CONV_2D, DEPTHWISE_CONV_2D  | a quarter of int8       |
+| int8 + DENSIFY  | convolutions                | full, unpacked at load  |
+| int8 + DENSIFY  | FULLY_CONNECTED             | a tenth, or fails       |
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Constant, Tensor
+from tflite_export.format.sparse import SparseTensor, smallest_encoding
+from tflite_export.weights.sites import WeightSite, weight_sites
+
+STORAGES = ("auto", "int8", "int4", "sparse", "lut")
+MAX_INT4 = 7
+# XNNPACK's int4 kernels multiply the sums, and so the bias, by 16.
+MAX_INT4_BIAS = 2**27
+# The operator, its tensor and the tables of a sparse tensor (measured).
+DENSIFY_OVERHEAD_BYTES = 300
+# What an operator can hold, and whether at full speed.
+_INT4_FAST = ("FULLY_CONNECTED",)
+_INT4_SLOW = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_SPARSE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+
+
+class Choice(NamedTuple):
+    """The storage of one tensor: `storage` is "int8", "int4" or "sparse"."""
+
+    storage: str
+    reason: str
+    sparse: SparseTensor | None = None
+
+
+def require_storage_for(weight_storage: str, target: str) -> None:
+    """Raises an error for a storage that a target is known to misread.
+
+    Args:
+        weight_storage: As in `export`.
+        target: As in `export`.
+
+    Example:
+
+    >>> require_storage_for("int4", "ethos-u")
+    Traceback (most recent call last):
+    ...
+    ValueError: `weight_storage` for the target 'ethos-u' must be 'auto' or \
+'int8'. Received: 'int4'. Its compiler crashes on int4 weights. Dense int8 is \
+what it compresses itself.
+    """
+    if weight_storage not in STORAGES:
+        raise ValueError(
+            f"`weight_storage` must be one of {list(STORAGES)}. Received: "
+            f"{weight_storage!r}."
+        )
+    if weight_storage == "auto":
+        return
+    if weight_storage == "int8" and target != "litert-sparse":
+        return
+    allowed = "'auto' or 'int8'"
+    if weight_storage == "lut":
+        if target == "tflm":
+            return
+        effect = "Only LiteRT for Microcontrollers reads look-up tables."
+        advice = "Use `target='tflm'`, or 'auto'."
+    elif target == "litert":
+        return
+    elif target == "litert-sparse":
+        allowed = "'auto'"
+        effect = "Its sparse kernels decide the form of each tensor."
+        advice = "`target='litert'` takes the others."
+    elif target == "tflm":
+        allowed = "'auto', 'int8' or 'lut'"
+        effect = (
+            "It has no int4 kernels for scales per channel."
+            if weight_storage == "int4"
+            else "It reads sparse tensors as dense ones, silently."
+        )
+        advice = "Look-up tables ('lut') are its way to few bytes."
+    elif target == "edgetpu":
+        effect = f"It has no {weight_storage} weights."
+        advice = "Nothing but narrower layers makes it faster."
+    else:
+        effect = (
+            "Its compiler crashes on int4 weights."
+            if weight_storage == "int4"
+            else "Its compiler ignores the sparsity and misreads the tensor."
+        )
+        advice = "Dense int8 is what it compresses itself."
+    raise ValueError(
+        f"`weight_storage` for the target {target!r} must be {allowed}. "
+        f"Received: {weight_storage!r}. {effect} {advice}"
+    )
+
+
+def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
+    """Stores the weights of a file for LiteRT, in place.
+
+    Args:
+        file: A file with dense int8 weights; it is changed.
+        weight_storage: `"auto"` takes the smallest that runs at full speed;
+            `"int4"` and `"sparse"` take those wherever they run right, also
+            where they are slower or larger; `"int8"` changes nothing.
+
+    Returns:
+        One note for each weight tensor that says what was taken and why.
+
+    Raises:
+        ValueError: If no tensor can be stored in the forced way.
+    """
+    if weight_storage == "int8":
+        return []
+    notes, num_stored = [], 0
+    writes, densified = {}, {}
+    sites = weight_sites(file)
+    kept = _shared_with_others(sites)
+    for site in sites:
+        tensor = site.tensor
+        choice = choose(site, weight_storage)
+        if tensor.index in kept and choice.storage == "int4":
+            choice = Choice("int8", kept[tensor.index])
+        if choice.storage == "int4":
+            writes[site.site] = Constant(
+                site.slot.codes, tensor.scales, tensor.axis, 4
+            )
+        if choice.sparse is not None:
+            densified[site.site.subgraph, tensor.index] = choice.sparse
+        num_stored += choice.storage == weight_storage
+        notes.append(f"{_name(tensor)}: {choice.storage}; {choice.reason}.")
+    if not num_stored and weight_storage != "auto":
+        raise ValueError(
+            f"`weight_storage={weight_storage!r}` must fit a weight tensor of "
+            "the model. Received: a model where it fits none. "
+            + " ".join(dict.fromkeys(notes))
+            + " Use `weight_storage='auto'`."
+        )
+    file.replace_inputs(writes)
+    for (subgraph, index), sparse in densified.items():
+        file.densify(subgraph, index, sparse)
+    return list(dict.fromkeys(notes))
+
+
+def choose(site: WeightSite, weight_storage: str) -> Choice:
+    """Decides on one tensor.
+
+    Args:
+        site: Its place in the file, dense int8.
+        weight_storage: "auto", "int4" or "sparse".
+
+    Returns:
+        The storage with the reason.
+    """
+    name = site.operator.name
+    codes = site.slot.codes
+    if weight_storage == "int4":
+        return _int4(site, fast_only=False)
+    if weight_storage == "sparse":
+        return _sparse(name, codes, smaller_only=False)
+    packed = _int4(site, fast_only=True)
+    if packed.storage == "int4":
+        return packed
+    sparse = _sparse(name, codes, smaller_only=True)
+    if sparse.storage == "sparse":
+        return sparse
+    return Choice("int8", f"{packed.reason}; {sparse.reason}")
+
+
+def _int4(site: WeightSite, *, fast_only: bool) -> Choice:
+    name, codes = site.operator.name, site.slot.codes
+    largest = int(np.abs(codes.astype(np.int16)).max(initial=0))
+    if name not in (*_INT4_FAST, *_INT4_SLOW):
+        return Choice("int8", f"LiteRT runs no int4 {name}")
+    if largest > MAX_INT4:
+        return Choice(
+            "int8",
+            f"its codes reach {largest}, int4 holds {MAX_INT4} "
+            "(level_grid='uniform' with at most 4 bits fits)",
+        )
+    if site.bias is not None and site.bias[1].data is not None:
+        bias = int(np.abs(site.bias[1].data.astype(np.int64)).max(initial=0))
+        if bias >= MAX_INT4_BIAS:
+            return Choice("int8", f"its bias of {bias:,} overflows with int4")
+    if fast_only and name in _INT4_SLOW:
+        return Choice("int8", f"int4 {name} takes four times as long")
+    if fast_only and codes.shape[-1] % 2:
+        return Choice("int8", "int4 rows of an odd length are slow")
+    saved = codes.size // 2
+    return Choice("int4", f"saves {saved:,} of {codes.size:,} bytes")
+
+
+def _sparse(name: str, codes: np.ndarray, *, smaller_only: bool) -> Choice:
+    if name not in _SPARSE:
+        return Choice("int8", f"sparse {name} is slow or fails in LiteRT")
+    sparse = smallest_encoding(codes)
+    size = sparse.size_bytes + DENSIFY_OVERHEAD_BYTES
+    sparsity = float(np.mean(codes == 0))
+    if smaller_only and size >= codes.size:
+        return Choice(
+            "int8",
+            f"sparse would need {size:,} of {codes.size:,} bytes at "
+            f"{sparsity:.0%} zeros",
+        )
+    return Choice(
+        "sparse",
+        f"{size:,} of {codes.size:,} bytes at {sparsity:.0%} zeros, unpacked "
+        "when the file is loaded",
+        sparse,
+    )
+
+
+def _shared_with_others(sites: list[WeightSite]) -> dict[int, str]:
+    """Tensors that are read by operators of which some cannot hold int4."""
+    readers: dict[int, set[str]] = {}
+    for site in sites:
+        readers.setdefault(site.tensor.index, set()).add(site.operator.name)
+    return {
+        index: f"also read by {sorted(names - {'FULLY_CONNECTED'})[0]}"
+        for index, names in readers.items()
+        if len(names) > 1
+    }
+
+
+def _name(tensor: Tensor) -> str:
+    shape = "x".join(map(str, tensor.shape))
+    return f"{tensor.name.split(';')[0]} ({shape})"

@@ -1,0 +1,1 @@
+"""Microcontrollers, with LiteRT for Microcontrollers."""

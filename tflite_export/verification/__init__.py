@@ -1,0 +1,1 @@
+"""Compares a file with the model it was made from."""

@@ -1,0 +1,1 @@
+"""The trained codes in a file: found, written, read back."""

@@ -1,0 +1,93 @@
+"""The scales that trained integers need in a file, from the converter's own.
+
+NumPy only. The converter divides the gain of a folded BatchNormalization out of
+its integers and keeps it in the scale; the trained integers need the same gain.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tflite_export.weights import matching
+from tflite_export.weights.sites import EMBEDDING_OPERATORS, WeightSite
+
+# float32 rounding of `127 * (scale / 127)` along the converter's way.
+SCALE_ROUNDING = 2e-6
+
+
+def new_scales(
+    site: WeightSite, codes: np.ndarray, trained_scale: Any
+) -> tuple[np.ndarray, int]:
+    """Returns the scales that keep `scale * integer` for other integers.
+
+    Args:
+        site: The weights with the converter's integers.
+        codes: The integers that will be there, in the slot's shape.
+        trained_scale: Float > 0, or an array of them.
+
+    Returns:
+        Float32 scales of shape `(1,)` or `(channels,)`, and how many of them
+        are estimates.
+    """
+    held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
+        np.float64
+    )
+    codes = matching.as_rows(codes, site.slot.axis)
+    old: np.ndarray = site.tensor.scales.astype(np.float64)
+    if site.operator.name in EMBEDDING_OPERATORS:
+        return _table_scale(old, held, codes, trained_scale)
+    if np.array_equal(held, codes):
+        return _snap(old, trained_scale), 0
+    if old.size == 1 and len(held) > 1:
+        factor = matching.MAX_CODE / max(int(np.abs(codes).max()), 1)
+        if np.abs(held - factor * codes).max() <= matching.TOLERANCE:
+            # One factor fits all channels: the tensor keeps a single scale.
+            return _snap(old * factor if codes.any() else old, trained_scale), 0
+    old = np.broadcast_to(old, len(held))
+    peaks = np.abs(held).max(axis=1)
+    is_full = peaks == matching.MAX_CODE
+    largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
+    gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
+    has_codes = gains > 0
+    # The converter gives a channel of zeros a tiny scale and so a bias of 1e9,
+    # which overflows in int4 kernels. Any scale is right there.
+    usual = np.median((old * gains)[has_codes]) if has_codes.any() else None
+    free = np.max(trained_scale) if usual is None else usual
+    new = np.where(has_codes, old * gains, free)
+    return _snap(new, trained_scale), int(np.sum(has_codes & ~is_full))
+
+
+def _table_scale(
+    old: np.ndarray, held: np.ndarray, codes: np.ndarray, trained_scale: Any
+) -> tuple[np.ndarray, int]:
+    """The trained scale, unless the converter multiplied the table."""
+    gain = _estimated_gains(held, codes)
+    trained = np.asarray(trained_scale, np.float32).reshape(-1)[:1]
+    rounding = 1 / max(float(np.abs(held).max()), 1.0)
+    if not codes.any() or abs(old * gain / trained - 1).max() <= rounding:
+        return trained, 0
+    return (old * gain).astype(np.float32), 1
+
+
+def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The gain of each channel for which `round(gain * codes)` is `held`.
+
+    Each weight bounds it by `(|held| ± 1/2) / |codes|`: the middle of what all
+    allow is closer than least squares, whose rounding errors repeat with the
+    few values that codes have.
+    """
+    is_used = codes != 0
+    size = np.where(is_used, np.abs(codes.astype(np.float64)), 1.0)
+    low = np.where(is_used, (np.abs(held) - 0.5) / size, -np.inf).max(axis=1)
+    high = np.where(is_used, (np.abs(held) + 0.5) / size, np.inf).min(axis=1)
+    is_known = np.isfinite(low) & held.any(axis=1)
+    return np.where(is_known, (low + np.where(is_known, high, 0)) / 2, 0.0)
+
+
+def _snap(scales: np.ndarray, trained_scale: Any) -> np.ndarray:
+    """Takes the trained scale itself where only rounding keeps us from it."""
+    trained = np.unique(np.asarray(trained_scale, np.float64))
+    index = np.abs(scales[:, None] - trained).argmin(axis=1)
+    nearest = trained[index]
+    is_same = np.abs(scales - nearest) <= SCALE_ROUNDING * nearest
+    return np.where(is_same, nearest, scales).astype(np.float32)

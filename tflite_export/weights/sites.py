@@ -1,0 +1,245 @@
+"""Lists where a file holds weights, and what it computes in float."""
+
+import dataclasses
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from tflite_export.format import lut
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import InputSite, Operator, Tensor
+from tflite_export.format.sparse import decode_sparse
+from tflite_export.weights.matching import MAX_CODE, Slot, as_rows, from_rows
+
+
+class _Inputs(NamedTuple):
+    """Where an operator reads its weights and bias; axis of its outputs."""
+
+    weights: tuple[int, ...]
+    bias: int | None
+    axis: int | None
+
+
+_WEIGHTED_OPERATORS = {
+    "CONV_2D": _Inputs((1,), 2, 0),
+    "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
+    "FULLY_CONNECTED": _Inputs((1,), 2, 0),
+    "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
+    "BATCH_MATMUL": _Inputs((0, 1), None, None),
+}
+EMBEDDING_OPERATORS = {
+    "GATHER": _Inputs((0,), None, None),
+    # Of constant positions, whose GATHER the converter has computed.
+    "ADD": _Inputs((0, 1), None, None),
+}
+
+
+class WeightSite(NamedTuple):
+    """An operator input that holds constant int8 weights, however stored."""
+
+    operator: Operator
+    site: InputSite
+    tensor: Tensor
+    slot: Slot
+    bias: tuple[InputSite, Tensor] | None
+
+
+def weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place of the file that may hold a kernel."""
+    return _sites(flatbuffer, _WEIGHTED_OPERATORS)
+
+
+def embedding_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place of the file that may hold an Embedding's table.
+
+    The converter rounds it like an activation, with one scale and a zero
+    point. The slot has its integers without the zero point, as int16.
+    """
+    return [
+        site._replace(
+            slot=site.slot._replace(
+                codes=site.slot.codes.astype(np.int16)
+                - site.tensor.zero_points.astype(np.int16)
+            )
+        )
+        for site in _sites(flatbuffer, EMBEDDING_OPERATORS)
+        if site.tensor.scales.size == site.tensor.zero_points.size == 1
+    ]
+
+
+def _sites(
+    flatbuffer: Flatbuffer, operators: dict[str, _Inputs]
+) -> list[WeightSite]:
+    sites = []
+    unpacked = unpacked_constants(flatbuffer) | decoded_constants(flatbuffer)
+    for operator in flatbuffer.operators:
+        inputs = operators.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            key = (operator.subgraph, operator.inputs[position])
+            tensor = unpacked.get(key) or flatbuffer.tensor(*key)
+            if tensor.data is None or tensor.dtype not in ("int8", "int4"):
+                continue
+            is_per_channel = tensor.scales.size > 1
+            axis = tensor.axis if is_per_channel else inputs.axis
+            sites.append(
+                WeightSite(
+                    operator,
+                    InputSite(operator.subgraph, operator.index, position),
+                    tensor,
+                    Slot(operator.name, tensor.data, axis),
+                    _constant_bias(flatbuffer, operator, inputs.bias),
+                )
+            )
+    return sites
+
+
+def decoded_constants(
+    flatbuffer: Flatbuffer,
+) -> dict[tuple[int, int], Tensor]:
+    """Returns the weights that microcontrollers unpack from look-up tables.
+
+    Args:
+        flatbuffer: The file.
+
+    Returns:
+        By subgraph and index of the dense tensor, that tensor with its values;
+        its `size_bytes` are those of the indices and the tables.
+
+    Raises:
+        ValueError: If the tables are damaged.
+    """
+    return {
+        (operator.subgraph, tensor.index): tensor
+        for operator in flatbuffer.operators
+        if operator.name == lut.DECODE
+        for tensor in _decoded(flatbuffer, operator)
+    }
+
+
+def float_weight_sites(flatbuffer: Flatbuffer) -> list[WeightSite]:
+    """Returns every place that holds float32 weights, each tensor once.
+
+    The slots hold them as an int8 file would, before rounding: each channel is
+    stretched to 127.
+
+    Args:
+        flatbuffer: The file.
+    """
+    sites: dict[tuple[int, int], WeightSite] = {}
+    for operator in flatbuffer.operators:
+        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        for position in inputs.weights:
+            key = (operator.subgraph, operator.inputs[position])
+            tensor = flatbuffer.tensor(*key)
+            if tensor.data is None or tensor.dtype != "float32":
+                continue
+            if inputs.axis is None or len(tensor.shape) < 2:
+                continue
+            rows = as_rows(tensor.data, inputs.axis)
+            peaks = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+            peaks = np.where(peaks > 0, peaks, 1)
+            values = from_rows(
+                rows / peaks * MAX_CODE, inputs.axis, tensor.shape
+            )
+            sites[key] = WeightSite(
+                operator,
+                InputSite(operator.subgraph, operator.index, position),
+                tensor,
+                Slot(operator.name, values, inputs.axis),
+                _constant_bias(flatbuffer, operator, inputs.bias),
+            )
+    return list(sites.values())
+
+
+def unpacked_constants(
+    flatbuffer: Flatbuffer,
+) -> dict[tuple[int, int], Tensor]:
+    """Returns the stored tensor of each constant that operators unpack.
+
+    DENSIFY makes a sparse constant dense, DEQUANTIZE an integer one float;
+    the second may follow the first.
+
+    Args:
+        flatbuffer: The file.
+
+    Returns:
+        By subgraph and index of what the last operator computes: the stored
+        integers, dense.
+    """
+    stored: dict[tuple[int, int], Tensor] = {}
+    for operator in flatbuffer.operators:
+        if operator.name not in ("DENSIFY", "DEQUANTIZE"):
+            continue
+        source = (operator.subgraph, operator.inputs[0])
+        key = (operator.subgraph, operator.outputs[0])
+        tensor = stored.get(source) or flatbuffer.tensor(*source)
+        output = flatbuffer.tensor(*key)
+        if operator.name == "DENSIFY" and tensor.sparse is not None:
+            # The scales are those of the dense tensor.
+            dense = decode_sparse(tensor.sparse)
+            unpacked = dataclasses.replace(
+                output, data=dense, size_bytes=tensor.size_bytes
+            )
+        elif operator.name == "DEQUANTIZE" and tensor.data is not None:
+            unpacked = tensor
+        else:
+            continue
+        if output.shape != tensor.shape:
+            raise ValueError(
+                "Expected an undamaged .tflite file. Received: a "
+                f"{operator.name} from shape {tensor.shape} to {output.shape}."
+            )
+        stored[key] = unpacked
+    return stored
+
+
+def _decoded(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
+    """Its inputs are indices and tables in turn, one pair for each output."""
+    tensors = []
+    pairs = zip(operator.inputs[::2], operator.inputs[1::2], strict=False)
+    for (indices, tables), index in zip(pairs, operator.outputs, strict=False):
+        encoded = flatbuffer.tensor(operator.subgraph, indices)
+        ancillary = flatbuffer.tensor(operator.subgraph, tables)
+        output = flatbuffer.tensor(operator.subgraph, index)
+        is_known = encoded.dtype == ancillary.dtype == "uint8"
+        if not is_known or encoded.data is None or ancillary.data is None:
+            raise ValueError(
+                "Expected an undamaged .tflite file. Received: a "
+                f"{lut.DECODE} without its indices or tables."
+            )
+        codes = lut.decode_lut(
+            encoded.data.ravel(), ancillary.data.ravel(), shape=output.shape
+        )
+        size = encoded.size_bytes + ancillary.size_bytes
+        tensors.append(dataclasses.replace(output, data=codes, size_bytes=size))
+    return tensors
+
+
+def _constant_bias(
+    flatbuffer: Flatbuffer, operator: Operator, position: int | None
+) -> tuple[InputSite, Tensor] | None:
+    if position is None or position >= len(operator.inputs):
+        return None
+    index = operator.inputs[position]
+    if index < 0:
+        return None
+    tensor = flatbuffer.tensor(operator.subgraph, index)
+    site = InputSite(operator.subgraph, operator.index, position)
+    return (site, tensor) if tensor.data is not None else None
+
+
+def float_operators(flatbuffer: Flatbuffer) -> dict[str, int]:
+    """Counts, by name, the operators that compute in float32."""
+    conversions = {"QUANTIZE", "DEQUANTIZE"}
+    return dict(
+        Counter(
+            operator.name
+            for operator in flatbuffer.operators
+            if operator.name not in conversions
+            and any(
+                flatbuffer.tensor(operator.subgraph, index).dtype == "float32"
+                for index in operator.outputs
+            )
+        )
+    )
