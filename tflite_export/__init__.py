@@ -12,15 +12,17 @@ training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
 """
 
 from tflite_export.checking import check, check_file
-from tflite_export.delivery import ExportResult
 from tflite_export.exporting import export
 from tflite_export.inspection import Inspection, TensorRow, inspect
 from tflite_export.measuring.benchmark import benchmark
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
+from tflite_export.result import ExportResult
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.verification.verify import (
+from tflite_export.verification.report import (
     OutputComparison,
     VerificationReport,
+)
+from tflite_export.verification.verify import (
     verify,
 )
 

@@ -1,6 +1,5 @@
 """The last steps of an export: storage, proof, the target's own files."""
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -13,8 +12,8 @@ import numpy as np
 
 from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.inspection import entropy_text
 from tflite_export.measuring.sizes import measure_sizes
+from tflite_export.result import DeviceReport, ExportResult
 from tflite_export.runtime.interpreter import Run, run
 from tflite_export.targets import accelerator, edgetpu
 from tflite_export.targets.ethos_u import target as ethos_u
@@ -22,87 +21,13 @@ from tflite_export.targets.litert_sparse import target as litert_sparse
 from tflite_export.targets.litert_storage import store_weights
 from tflite_export.targets.tflm import target as tflm
 from tflite_export.targets.tflm.source import header, source
-from tflite_export.verification.verify import METADATA_NAME, VerificationReport
+from tflite_export.verification.report import VerificationReport
+from tflite_export.verification.verify import METADATA_NAME
 from tflite_export.weights.integer_graph import TrainedWeight, WrittenWeights
 from tflite_export.weights.sites import float_operators
 
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
-
-DeviceReport = ethos_u.EthosUReport | tflm.TflmReport | litert_sparse.ArmReport
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportResult:
-    """What `export` wrote; `str()` is a short summary.
-
-    Attributes:
-        path: The file.
-        size_bytes: Its size.
-        verification: The comparison of the file with the model.
-        notes: What is worth knowing: weights that were not trained, operators
-            in float, scales that had to be estimated, how weights are stored.
-        gzip_size_bytes: Size after gzip, as an update over the air has it.
-        zstd_size_bytes: Size after zstd; None without `zstandard`.
-        weight_bytes: Bytes of the weights alone, as they are stored; None if
-            unknown.
-        entropy_bytes: Bytes that an ideal entropy coder would need for them;
-            None if unknown.
-        other_files: What was written beside it: the compiled file of an
-            Ethos-U, the C++ source for a microcontroller.
-        device: What the target's tool measured; None if it has none.
-
-    Example:
-
-    >>> report = VerificationReport(True, 2, (), (), 4)
-    >>> print(ExportResult(Path("model.tflite"), 2048, report, ("a note",)))
-    model.tflite: 2,048 bytes
-    trained integers in the file: 2 of 2 tensors equal
-    note: a note
-    """
-
-    path: Path
-    size_bytes: int
-    verification: VerificationReport
-    notes: tuple[str, ...]
-    gzip_size_bytes: int | None = None
-    zstd_size_bytes: int | None = None
-    weight_bytes: int | None = None
-    entropy_bytes: float | None = None
-    other_files: tuple[Path, ...] = ()
-    device: DeviceReport | None = None
-
-    def __str__(self) -> str:
-        """Returns a summary of a few lines."""
-        sizes = f"{self.path}: {self.size_bytes:,} bytes"
-        if self.gzip_size_bytes is not None:
-            sizes += f", {self.gzip_size_bytes:,} with gzip"
-        if self.zstd_size_bytes is not None:
-            sizes += f", {self.zstd_size_bytes:,} with zstd"
-        if self.weight_bytes is not None and self.entropy_bytes is not None:
-            bound = entropy_text(self.weight_bytes, self.entropy_bytes)
-            sizes += f"; weights: {bound}"
-        device = [] if self.device is None else [str(self.device)]
-        others = [f"also written: {path}" for path in self.other_files]
-        notes = [f"note: {note}" for note in self.notes]
-        return "\n".join(
-            [sizes, str(self.verification), *device, *others, *notes]
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain values, for JSON."""
-        return {
-            "path": str(self.path),
-            "size_bytes": self.size_bytes,
-            "gzip_size_bytes": self.gzip_size_bytes,
-            "zstd_size_bytes": self.zstd_size_bytes,
-            "weight_bytes": self.weight_bytes,
-            "entropy_bytes": self.entropy_bytes,
-            "verification": dataclasses.asdict(self.verification),
-            "other_files": [str(path) for path in self.other_files],
-            "device": None if self.device is None else self.device.to_dict(),
-            "notes": list(self.notes),
-        }
 
 
 class Proof(NamedTuple):

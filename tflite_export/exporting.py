@@ -21,8 +21,9 @@ from tflite_export.conversion.ranged_model import (
 )
 from tflite_export.conversion.repairs import mended_file
 from tflite_export.conversion.rewrites import rewrite
-from tflite_export.delivery import ExportResult, Proof, deliver
+from tflite_export.delivery import Proof, deliver
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.result import ExportResult
 from tflite_export.runtime.interpreter import Run, quantized_inputs
 from tflite_export.samples import (
     ModelInput,
@@ -34,11 +35,8 @@ from tflite_export.targets import require_target
 from tflite_export.targets.litert_sparse import target as litert_sparse
 from tflite_export.targets.litert_sparse.topology import topology_findings
 from tflite_export.targets.litert_storage import require_storage_for
-from tflite_export.verification.verify import (
-    VerificationReport,
-    compare,
-    ordered_weights,
-)
+from tflite_export.verification.report import VerificationReport
+from tflite_export.verification.verify import compare, ordered_weights
 from tflite_export.weights.float_graph import write_float_codes
 from tflite_export.weights.integer_graph import (
     TrainedWeight,

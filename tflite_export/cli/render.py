@@ -11,7 +11,7 @@ from tflite_export.exporting import ExportResult
 from tflite_export.inspection import Inspection, TensorRow, entropy_text
 from tflite_export.measuring.report import BenchmarkReport
 from tflite_export.targets.findings import CheckReport
-from tflite_export.verification.verify import VerificationReport
+from tflite_export.verification.report import VerificationReport
 
 _NUMBERS = ("bytes", "zeros", "values", "entropy")
 

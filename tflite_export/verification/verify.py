@@ -26,146 +26,18 @@ from tflite_export.samples import (
     sample_arrays,
 )
 from tflite_export.verification import by_layer
+from tflite_export.verification.report import (
+    MIN_TOP1_AGREEMENT,
+    MIN_WITHIN_ONE_LSB,
+    OutputComparison,
+    VerificationReport,
+)
 from tflite_export.weights import integer_graph
 
 METADATA_NAME = "codeq_keras"
 _BATCH_SIZE = 32
 # Float32 rounding of a difference of 255 steps.
 _STEP_ROUNDING = 1e-3
-# What a model and its file reach where they compute the same: the rest are
-# ties that float and fixed-point arithmetic round to different sides.
-MIN_TOP1_AGREEMENT = 0.995
-MIN_WITHIN_ONE_LSB = 0.99
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputComparison:
-    """How far one output of the file is from the model's.
-
-    Attributes:
-        name: Name of the output in the file.
-        max_lsb: Largest difference, in steps of the int8 output (LSB).
-        p99_lsb: 99th percentile of the differences, in LSB.
-        top1_agreement: Fraction in [0, 1] of samples (of positions, for maps)
-            with the same largest class; None for outputs of one value.
-        within_one_lsb: Fraction in [0, 1] of the values that differ by one
-            step at most.
-        relative_to_range: Whether the output is in float, which has no steps:
-            then the differences are in units of the model's output range.
-    """
-
-    name: str
-    max_lsb: float
-    p99_lsb: float
-    top1_agreement: float | None
-    within_one_lsb: float = 1.0
-    relative_to_range: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class VerificationReport:
-    """The proof that a file holds what was trained.
-
-    Attributes:
-        codes_equal: Whether every trained integer is in the file.
-        num_tensors: Number of trained weight tensors.
-        unequal: Paths of the weight tensors whose integers differ.
-        outputs: One `OutputComparison` for each output.
-        num_samples: Samples that the file was run on.
-        layer_agreement: Where outputs part, by path, how much of what each
-            layer computes is within one step of the model's, if it is given
-            what the file computed before it; see `parting`. Empty if they do
-            not, or if the activations are not quantized in training.
-
-    Example:
-
-    >>> output = OutputComparison("output_0", 1.25, 0.5, 0.75)
-    >>> report = VerificationReport(True, 3, (), (output,), 8)
-    >>> print(report)
-    trained integers in the file: 3 of 3 tensors equal
-    output_0 on 8 samples: max 1.25 LSB, 99 % below 0.50 LSB, top-1 agreement \
-0.750
-    """
-
-    codes_equal: bool
-    num_tensors: int
-    unequal: tuple[str, ...]
-    outputs: tuple[OutputComparison, ...]
-    num_samples: int
-    layer_agreement: Mapping[str, float] = dataclasses.field(
-        default_factory=dict
-    )
-
-    @property
-    def first_difference(self) -> str | None:
-        """Path of the first layer that the file computes differently.
-
-        More than 1 % of its values are more than one step away. None if the
-        outputs agree, or if the roundings of many layers add up.
-        """
-        different = (
-            path
-            for path, within_one in self.layer_agreement.items()
-            if within_one < MIN_WITHIN_ONE_LSB
-        )
-        return next(different, None)
-
-    @property
-    def max_output_lsb(self) -> float:
-        """Largest difference of any output, in steps of that output."""
-        return max(output.max_lsb for output in self.outputs)
-
-    @property
-    def p99_output_lsb(self) -> float:
-        """99th percentile of the differences, of the worst output."""
-        return max(output.p99_lsb for output in self.outputs)
-
-    @property
-    def within_one_lsb(self) -> float:
-        """Fraction of values within one step, of the worst output."""
-        return min(output.within_one_lsb for output in self.outputs)
-
-    @property
-    def top1_agreement(self) -> float | None:
-        """Fraction in [0, 1] of the worst output; None if none has classes."""
-        known = [
-            output.top1_agreement
-            for output in self.outputs
-            if output.top1_agreement is not None
-        ]
-        return min(known, default=None)
-
-    def __str__(self) -> str:
-        """Returns a summary of a few lines."""
-        num_equal = self.num_tensors - len(self.unequal)
-        lines = [
-            f"trained integers in the file: {num_equal} of {self.num_tensors} "
-            "tensors equal"
-        ]
-        if self.unequal:
-            lines.append(f"DIFFERENT: {', '.join(self.unequal)}")
-        for output in self.outputs:
-            form, unit = (
-                (".1e", "of the output range")
-                if output.relative_to_range
-                else (".2f", "LSB")
-            )
-            line = (
-                f"{output.name} on {self.num_samples} samples: "
-                f"max {output.max_lsb:{form}} {unit}, "
-                f"99 % below {output.p99_lsb:{form}} {unit}"
-            )
-            if output.top1_agreement is not None:
-                line += f", top-1 agreement {output.top1_agreement:.3f}"
-            lines.append(line)
-        if self.first_difference is not None:
-            lines.append(f"they part first at {self.first_difference!r}")
-        elif self.layer_agreement:
-            lines.append(
-                f"each of {len(self.layer_agreement)} layers by itself is "
-                "within one step: their roundings add up"
-            )
-        return "\n".join(lines)
 
 
 def verify(

@@ -18,8 +18,8 @@ from tflite_export.conversion.ranged_model import (
     RangedModel,
     affine_coefficients,
 )
-from tflite_export.delivery import ExportResult
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.result import ExportResult
 from tflite_export.samples import model_inputs
 from tflite_export.verification import by_layer
 from tflite_export.verification.verify import (

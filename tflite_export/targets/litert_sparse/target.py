@@ -19,7 +19,7 @@ from tflite_export.targets.litert_sparse.topology import (
     is_computed_sparsely,
     topology_findings,
 )
-from tflite_export.verification.verify import VerificationReport
+from tflite_export.verification.report import VerificationReport
 from tflite_export.weights.sites import unpacked_constants, weight_sites
 
 TARGET = "litert-sparse"
