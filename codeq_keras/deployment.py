@@ -1,13 +1,29 @@
-"""What a quantized model deploys: a plain model, integers and ranges."""
+"""All that an exporter reads of a quantized model.
+
+`__all__` is the whole of it: an exporter imports nothing deeper.
+"""
 
 import keras
 
 from codeq_keras.activations.quantizer import ActivationRange
+from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.kernels import all_layers, find_kernels
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import check_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
+
+__all__ = [
+    "ActivationRange",
+    "QuantizedWeight",
+    "RangedModel",
+    "activation_ranges",
+    "all_layers",
+    "copy_model",
+    "find_kernels",
+    "quantized_weights",
+    "strip_quantizers",
+]
 
 
 def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:

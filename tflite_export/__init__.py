@@ -11,13 +11,14 @@ training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
 `verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
 """
 
-from tflite_export.checking import check, check_file
+from tflite_export.checking import check
 from tflite_export.exporting import export
 from tflite_export.inspection import Inspection, TensorRow, inspect
 from tflite_export.measuring.benchmark import benchmark
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.result import ExportResult
 from tflite_export.targets.findings import CheckReport, Finding
+from tflite_export.targets.target import Package, Target, register_target
 from tflite_export.verification.report import (
     OutputComparison,
     VerificationReport,
@@ -34,12 +35,14 @@ __all__ = [
     "Finding",
     "Inspection",
     "OutputComparison",
+    "Package",
+    "Target",
     "TensorRow",
     "VerificationReport",
     "benchmark",
     "check",
-    "check_file",
     "export",
     "inspect",
+    "register_target",
     "verify",
 ]

@@ -1,111 +1,78 @@
-"""`check`: what of a model will run on a target, before it is trained."""
+"""`check`: what of a model or a file will run on a target."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-import codeq_keras
-from tflite_export import targets
-from tflite_export.conversion.exact import (
-    convert_exactly,
-    convert_for_sparse_kernels,
-)
-from tflite_export.samples import model_inputs, random_samples
-from tflite_export.targets import edgetpu, litert
-from tflite_export.targets.ethos_u import target as ethos_u
 from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.targets.litert_sparse import target as litert_sparse
-from tflite_export.targets.tflm import target as tflm
+from tflite_export.targets.target import find_target
+
+if TYPE_CHECKING:
+    import keras
+
+    from tflite_export.trained_model import TrainedModel
 
 NUM_SAMPLES = 8
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
-def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
-    """Says what of a model will run on a target, what blocks it, and why.
+def check(
+    model_or_path: "keras.Model | str | os.PathLike[str]",
+    *,
+    target: str = "litert",
+) -> CheckReport:
+    """Says what of a model or a file will run on a target, and what blocks it.
 
-    The model is converted with random inputs, so its accuracy does not matter:
+    A model is converted with random inputs, so its accuracy does not matter:
     call it before training, with or without quantizers.
 
     Args:
-        model: A Keras model on the TensorFlow backend.
+        model_or_path: A Keras model on the TensorFlow backend, or the path of
+            a `.tflite` file of any origin.
         target: The device, as in `export`.
 
     Returns:
         `CheckReport`; print it.
 
     Raises:
-        ValueError: If `target` is unknown, or its tool is not installed.
+        ValueError: If `target` is unknown, or the file is damaged.
+        ImportError: If the tool of the target is not installed.
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> print(check(model))
     litert: ok
     CPU: 1 FULLY_CONNECTED
     """
-    targets.require_target(target)
-    if not isinstance(model, codeq_keras.QuantizedModel):
-        model = codeq_keras.quantize_model(model)
-    trained = codeq_keras.quantized_weights(model)
-    stripped = codeq_keras.strip_quantizers(model)
-    _unsettle_batch_norms(stripped)
-    inputs = model_inputs(stripped)
-    samples = random_samples(inputs, NUM_SAMPLES)
+    device = find_target(target)
+    if isinstance(model_or_path, str | os.PathLike):
+        return device.check(Path(model_or_path).read_bytes())
+    trained = _untrained(model_or_path)
     try:
-        if target == litert_sparse.TARGET:
-            file, _ = convert_for_sparse_kernels(stripped, inputs, samples)
-            return litert_sparse.check_model_file(file.to_bytes())
-        file, _ = convert_exactly(stripped, trained, inputs, samples)
-        if target == "tflm":
-            tflm.write_convolutions(file)
+        return device.check_model(trained)
     except (ValueError, RuntimeError) as error:
         finding = Finding("export", str(error), "")
         return CheckReport(target, {}, (finding,), {})
-    return check_bytes(file.to_bytes(), target=target)
 
 
-def check_file(
-    path: str | os.PathLike[str], *, target: str = "litert"
-) -> CheckReport:
-    """Says what of a `.tflite` file of any origin would run on a target.
+def _untrained(model: Any) -> "TrainedModel":
+    """A model as training would leave it, with random samples."""
+    # Here, not above: checking a file must not import Keras.
+    import codeq_keras
+    from tflite_export.samples import random_samples
+    from tflite_export.trained_model import read_plain
 
-    Args:
-        path: The file.
-        target: The device, as in `export`.
-
-    Returns:
-        `CheckReport`.
-
-    Raises:
-        ValueError: If the file is damaged, `target` is unknown, or its tool is
-            not installed.
-    """
-    targets.require_target(target)
-    return check_bytes(Path(path).read_bytes(), target=target)
-
-
-def check_bytes(data: bytes, *, target: str) -> CheckReport:
-    """Does the work of `check_file` for the bytes of a file."""
-    size = targets.accelerator(target)
-    if size is not None:
-        return ethos_u.check_file(data, target=target, accelerator=size)
-    by_name: dict[str, Any] = {
-        "litert": litert.check_file,
-        "litert-sparse": litert_sparse.check_file,
-        "tflm": tflm.check_file,
-        "edgetpu": edgetpu.check_file,
-    }
-    report: CheckReport = by_name[target](data)
-    return report
-
-
-def _unsettle_batch_norms(stripped: keras.Model) -> None:
-    """Gives statistics as training would; untrained ones fold into nothing."""
+    if not isinstance(model, codeq_keras.QuantizedModel):
+        model = codeq_keras.quantize_model(model)
+    plain = codeq_keras.strip_quantizers(model)
+    # Untrained statistics fold into nothing.
     rng = np.random.default_rng(0)
-    for variable in stripped.weights:
+    for variable in plain.weights:
         if variable.name in _STATISTICS:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    trained = read_plain(plain, codeq_keras.quantized_weights(model))
+    return trained.with_samples(random_samples(trained.inputs, NUM_SAMPLES))

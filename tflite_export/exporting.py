@@ -1,51 +1,25 @@
-"""`export`: the order of the steps from a trained model to a proven file."""
+"""`export`: the steps from a trained model to a proven file."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
-import codeq_keras
-from tflite_export import qat
-from tflite_export.conversion.converter import convert_qat, convert_ranged
-from tflite_export.conversion.exact import (
-    convert_exactly,
-    convert_for_sparse_kernels,
-)
-from tflite_export.conversion.ranged_model import (
-    RangedModel,
-    has_trained_ranges,
-)
-from tflite_export.conversion.repairs import mended_file
-from tflite_export.conversion.rewrites import rewrite
-from tflite_export.delivery import Proof, deliver
-from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.files import write_atomically
+from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.result import ExportResult
-from tflite_export.runtime.interpreter import Run, quantized_inputs
-from tflite_export.samples import (
-    ModelInput,
-    model_inputs,
-    random_samples,
-    sample_arrays,
+from tflite_export.targets.target import ProvenFile, find_target
+from tflite_export.trained_model import (
+    NUM_RANDOM_SAMPLES,
+    TrainedModel,
+    read_model,
 )
-from tflite_export.targets import require_target
-from tflite_export.targets.litert_sparse import target as litert_sparse
-from tflite_export.targets.litert_sparse.topology import topology_findings
-from tflite_export.targets.litert_storage import require_storage_for
-from tflite_export.verification.report import VerificationReport
-from tflite_export.verification.verify import compare, ordered_weights
-from tflite_export.weights.float_graph import write_float_codes
-from tflite_export.weights.integer_graph import (
-    TrainedWeight,
-    WrittenWeights,
-    write_exact_weights,
-)
+from tflite_export.verification.verify import prove
+from tflite_export.weights.metadata import write_record
 
-# Of a model whose ranges need no samples.
-NUM_RANDOM_SAMPLES = 16
+if TYPE_CHECKING:
+    import codeq_keras
 
 
 def export(
@@ -117,6 +91,7 @@ def export(
     Example:
 
     >>> import tempfile
+    >>> import codeq_keras, numpy as np
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> qmodel = codeq_keras.quantize_model(model)
     >>> samples = np.random.default_rng(0).normal(size=(100, 4))
@@ -126,197 +101,56 @@ def export(
     >>> result.verification.codes_equal
     True
     """
-    require_target(target)
-    require_storage_for(weight_storage, target)
+    device = find_target(target)
+    device.require_storage(weight_storage)
     path = _checked_path(path)
     _require_tensorflow_backend()
-    if qat.is_tf_keras(model):
-        converted = _converted_qat(model, representative_dataset, target)
-    else:
-        trained = codeq_keras.quantized_weights(model)
-        stripped = codeq_keras.strip_quantizers(model)
-        _require_finite(stripped)
-        if has_trained_ranges(model) and target != litert_sparse.TARGET:
-            converted = _converted_ranged(
-                model, stripped, trained, representative_dataset
-            )
-        else:
-            converted = _converted_stripped(
-                stripped, trained, representative_dataset, target
-            )
-        converted = converted._replace(reference=model)
-    return _delivered(converted, path, target, weight_storage)
+    trained = read_model(model, representative_dataset)
+    return export_trained(
+        trained, path, target=target, weight_storage=weight_storage
+    )
 
 
-def export_stripped(
-    stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
+def export_trained(
+    trained: TrainedModel,
     path: Path,
     *,
-    representative_dataset: Any,
     target: str = "litert",
     weight_storage: str = "auto",
 ) -> ExportResult:
-    """Does the work of `export` for a model whose quantizers are off.
-
-    Args:
-        stripped: Model whose kernels are `codes * scale`.
-        trained: The trained weights by path.
-        path: The file to write.
-        representative_dataset: As in `export`.
-        target: As in `export`.
-        weight_storage: As in `export`.
-
-    Returns:
-        `ExportResult`.
-    """
-    _require_finite(stripped)
-    converted = _converted_stripped(
-        stripped, trained, representative_dataset, target
-    )
-    return _delivered(converted, path, target, weight_storage)
-
-
-class _Converted(NamedTuple):
-    """A file with the trained integers, and what it is proven against.
-
-    `model` has the file's inputs, `reference` is the one whose outputs count;
-    `kernels` and `samples` are as `verify.compare` takes them.
-    """
-
-    file: Flatbuffer
-    written: WrittenWeights
-    trained: Mapping[str, TrainedWeight]
-    kernels: Mapping[str, np.ndarray]
-    model: Any
-    reference: Any
-    inputs: list[ModelInput]
-    samples: list[np.ndarray]
-
-
-def _converted_stripped(
-    stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
-    dataset: Any,
-    target: str,
-) -> _Converted:
-    """With ranges measured on the samples, or in float for sparse kernels."""
-    inputs = model_inputs(stripped)
-    kernels = ordered_weights(stripped, trained)
-    if target == litert_sparse.TARGET:
-        samples = _samples(dataset, inputs)
-        arrays = samples or random_samples(inputs, NUM_RANDOM_SAMPLES)
-        file, notes = convert_for_sparse_kernels(stripped, inputs, arrays)
-        litert_sparse.require(topology_findings(file))
-        written = write_float_codes(file, trained, kernels)
-        written.notes.extend(notes)
-        if samples is None:
-            written.notes.append(_random_note(arrays))
-    else:
-        _require_samples(dataset, inputs)
-        arrays = sample_arrays(
-            dataset, inputs, argument="representative_dataset"
+    """Does the work of `export` for a model that has been read."""
+    device = find_target(target)
+    file, notes, silent_channels = device.convert(trained)
+    if trained.samples is None:
+        trained = trained.with_random_samples(file)
+        notes.append(
+            f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. "
+            "Give `representative_dataset` to compare on real ones."
         )
-        file, written = convert_exactly(stripped, trained, inputs, arrays)
-    return _Converted(
-        file, written, trained, kernels, stripped, stripped, inputs, arrays
+    file.shorten_names()
+    dense = file.to_bytes()
+    notes += device.store(file, weight_storage)
+    write_record(file, trained.weights, silent_channels)
+    data = file.to_bytes()
+    verification = prove(data, trained)
+    proven = ProvenFile(
+        path.stem, file, data, dense, verification, weight_storage
     )
-
-
-def _converted_ranged(
-    model: "codeq_keras.QuantizedModel",
-    stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
-    dataset: Any,
-) -> _Converted:
-    """With the ranges that the model trained."""
-    inputs = model_inputs(stripped)
-    kernels = ordered_weights(stripped, trained)
-    samples = _samples(dataset, inputs)
-    rewritten = rewrite(stripped)
-    ranged = RangedModel(model, rewritten.model)
-    if samples is None:
-        ranged.require_ranges_for_kernels()
-    file = mended_file(convert_ranged(ranged, inputs, ranged.weights, samples))
-    written = write_exact_weights(file, trained, kernels)
-    written.notes.extend(rewritten.notes)
-    written.notes.extend(ranged.notes(has_samples=samples is not None))
-    arrays = samples or _random_arrays(file, inputs, written)
-    return _Converted(
-        file, written, trained, kernels, stripped, stripped, inputs, arrays
-    )
-
-
-def _converted_qat(model: Any, dataset: Any, target: str) -> _Converted:
-    """With the ranges that TFMOT trained."""
-    if target == litert_sparse.TARGET:
-        raise ValueError(
-            f"`target={target!r}` must get a model that computes in float. "
-            "Received: a model of TFMOT, whose activations are quantized. "
-            "Use `target='litert'`, or train with `codeq_keras.quantize_model`."
-        )
-    trained, kernels = qat.weights(model)
-    inputs = model_inputs(model)
-    file = mended_file(convert_qat(model, inputs))
-    written = write_exact_weights(file, trained, kernels)
-    samples = _samples(dataset, inputs)
-    arrays = samples or _random_arrays(file, inputs, written)
-    return _Converted(
-        file, written, trained, kernels, model, model, inputs, arrays
-    )
-
-
-def _delivered(
-    converted: _Converted, path: Path, target: str, weight_storage: str
-) -> ExportResult:
-    def compared(
-        data: bytes, run_on: Run | None, limit: int | None
-    ) -> VerificationReport:
-        return compare(
-            data,
-            converted.model,
-            converted.trained,
-            converted.inputs,
-            [array[:limit] for array in converted.samples],
-            kernels=converted.kernels,
-            reference=converted.reference,
-            run_on=run_on,
-        )
-
-    def inputs_of(file: Flatbuffer) -> dict[int, np.ndarray]:
-        names = [spec.name for spec in converted.inputs]
-        return quantized_inputs(file, converted.samples, names)
-
-    return deliver(
-        converted.file,
-        converted.written,
-        converted.trained,
-        path,
-        Proof(compared, inputs_of),
-        target=target,
-        weight_storage=weight_storage,
-    )
-
-
-def _samples(dataset: Any, inputs: list[ModelInput]) -> list[np.ndarray] | None:
-    if dataset is None:
-        return None
-    return sample_arrays(dataset, inputs, argument="representative_dataset")
-
-
-def _random_arrays(
-    file: Flatbuffer, inputs: list[ModelInput], written: WrittenWeights
-) -> list[np.ndarray]:
-    """Inputs over the ranges of the file; the notes will say so."""
-    arrays = qat.random_inputs(file, inputs)
-    written.notes.append(_random_note(arrays))
-    return arrays
-
-
-def _random_note(arrays: list[np.ndarray]) -> str:
-    return (
-        f"The outputs were compared on {len(arrays[0])} random inputs. "
-        "Give `representative_dataset` to compare on real ones."
+    package = device.package(proven, trained)
+    others = {path.with_name(n): d for n, d in package.others.items()}
+    write_atomically({path: package.data, **others})
+    sizes = measure_sizes(package.data)
+    return ExportResult(
+        path=path,
+        size_bytes=sizes.file_bytes,
+        verification=verification,
+        notes=(*notes, *device.notes(file), *package.notes),
+        gzip_size_bytes=sizes.gzip_bytes,
+        zstd_size_bytes=sizes.zstd_bytes,
+        weight_bytes=sizes.weight_bytes,
+        entropy_bytes=round(sizes.entropy_bytes, 1),
+        other_files=tuple(others),
+        device=package.device,
     )
 
 
@@ -343,35 +177,3 @@ def _require_tensorflow_backend() -> None:
             '"model.keras")` and load and export it in a process started with '
             "KERAS_BACKEND=tensorflow."
         )
-
-
-def _require_samples(dataset: Any, inputs: list[ModelInput]) -> None:
-    if dataset is None:
-        shapes = [("n", *spec.shape) for spec in inputs]
-        raise ValueError(
-            "`representative_dataset` must hold inputs as in training: the "
-            "ranges of the activations are measured on them. Received: None. "
-            f"Pass about 100 samples, for instance {_shapes_text(shapes)}."
-        )
-
-
-def _require_finite(stripped: keras.Model) -> None:
-    for variable in stripped.weights:
-        values = np.asarray(variable)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            layer = variable.path.rpartition("/")[0]
-            raise ValueError(
-                "All weights must be finite. Received: NaN or infinity in "
-                f"{variable.path!r}. Training diverged in layer {layer!r}: "
-                "lower the learning rate or load an earlier checkpoint."
-            )
-
-
-def _shapes_text(shapes: list[tuple[Any, ...]]) -> str:
-    texts = [
-        "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        for shape in shapes
-    ]
-    if len(texts) == 1:
-        return f"an array of shape {texts[0]}"
-    return f"a list of arrays of shapes {', '.join(texts)}"

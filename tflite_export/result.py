@@ -5,12 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tflite_export.inspection import entropy_text
-from tflite_export.targets.ethos_u.target import EthosUReport
-from tflite_export.targets.litert_sparse.target import ArmReport
-from tflite_export.targets.tflm.target import TflmReport
+from tflite_export.targets.target import DeviceReport
 from tflite_export.verification.report import VerificationReport
-
-DeviceReport = EthosUReport | TflmReport | ArmReport
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from tflite_export.checking import check, check_file
+from tflite_export.checking import check
 from tflite_export.cli import render
 from tflite_export.cli.loading import load_keras_model, load_samples
 from tflite_export.exporting import export
 from tflite_export.inspection import inspect
 from tflite_export.measuring.benchmark import DEFAULT_TARGETS, benchmark
-from tflite_export.targets import TARGETS
-from tflite_export.targets.litert_storage import STORAGES
+from tflite_export.targets.target import target_names, weight_storages
 from tflite_export.verification.verify import verify
 
 EXIT_OK = 0
@@ -94,7 +93,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     with _progress("Checking"):
         if Path(options.file).suffix == ".tflite":
-            report = check_file(options.file, target=options.target)
+            report = check(options.file, target=options.target)
         else:
             model = load_keras_model(options.file)
             report = check(model, target=options.target)
@@ -138,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--weight-storage",
         default="auto",
-        choices=STORAGES,
+        choices=weight_storages(),
         help="how weights are stored (default: %(default)s)",
     )
     command = _add(
@@ -168,7 +167,7 @@ def _add_benchmark(commands: Any) -> None:
     command.add_argument(
         "--target",
         action="append",
-        choices=TARGETS,
+        choices=target_names(),
         metavar="TARGET",
         help="a device to measure on, repeatable (default: "
         f"{', '.join(DEFAULT_TARGETS)})",
@@ -219,7 +218,7 @@ def _add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--target",
         default="litert",
-        choices=TARGETS,
+        choices=target_names(),
         metavar="TARGET",
         help="the device: litert, litert-sparse, tflm, edgetpu, ethos-u or a "
         "size such as ethos-u55-128 (default: %(default)s)",

@@ -1,9 +1,7 @@
-"""Stripped Keras model -> full-integer int8 flatbuffer, or a float32 one.
+"""TensorFlow's converter: from a graph to the bytes of a `.tflite` file.
 
-The only file that imports TensorFlow. The converter runs in a child process:
-its log stays out of the terminal, and where it crashes (rolled recurrent
-layers do that) the caller gets an error instead of dying with it. The child
-runs this file as a script, so nothing of the package is imported at the top.
+It runs in a child process. So its log stays out of the terminal, and a crash,
+as with rolled recurrent layers, becomes an error of the caller.
 """
 
 import json
@@ -12,154 +10,86 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
-if TYPE_CHECKING:
-    import keras
+from codeq_keras.deployment import RangedModel
+from tflite_export.conversion.converter_child import (
+    NAMES,
+    RESULT,
+    SAVED_MODEL,
+)
+from tflite_export.samples import ModelInput, pack_inputs
 
-    from tflite_export.samples import ModelInput
-
-_SAVED_MODEL = "saved_model"
-_NAMES = "names.json"
-_RESULT = "model.tflite"
+_SCRIPT = Path(__file__).with_name("converter_child.py")
 _NUM_ERROR_LINES = 8
 _MAX_LINE = 240
 _CAUSE = re.compile(r"error: (?!loc\()|Error: |^TF Select ops|^Custom ops")
 
 
-def convert(
-    model: "keras.Model",
-    inputs: "list[ModelInput]",
-    samples: list[np.ndarray],
-) -> bytes:
-    """Converts a model to a `.tflite` file with int8 weights and activations.
+class Graph(NamedTuple):
+    """A function of one tensor per input, and the variables that it reads.
 
-    Inputs and outputs are int8 as well (integer inputs stay int32), and the
-    batch is fixed to 1. The weights are rounded by the converter.
-
-    Args:
-        model: A Keras model without quantizers, on the TensorFlow backend.
-        inputs: Its inputs; their names become the names in the file.
-        samples: One array of shape `(n, ...)` for each input; the ranges of
-            the activations are measured on them.
-
-    Returns:
-        The bytes of the file.
-
-    Raises:
-        RuntimeError: If the converter fails or crashes.
+    It returns a structure of tensors.
     """
-    predict = _inference(model)
-    return _convert_function(predict, inputs, _variables(model), samples)
+
+    function: Callable[..., Any]
+    variables: Sequence[Any]
 
 
-def convert_float(
-    model: "keras.Model",
-    inputs: "list[ModelInput]",
-    samples: list[np.ndarray],
-) -> bytes:
-    """Converts a model to a `.tflite` file that computes in float32.
+def inference_graph(model: Any) -> Graph:
+    """Returns a model as a graph, of Keras or of `tf_keras`."""
 
-    Args:
-        model: A Keras model without quantizers, on the TensorFlow backend.
-        inputs: Its inputs; their names become the names in the file.
-        samples: One array of shape `(n, ...)` for each input; only the shapes
-            matter.
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
 
-    Returns:
-        The bytes of the file, with a batch of 1.
-
-    Raises:
-        RuntimeError: If the converter fails or crashes.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        _save_function(
-            _inference(model), inputs, _variables(model), samples, Path(folder)
-        )
-        return _convert_in_child(folder, "float32")
+    return Graph(predict, model.variables)
 
 
-def convert_qat(model: Any, inputs: "list[ModelInput]") -> bytes:
-    """Converts a model that fake-quantizes itself, with the ranges it trained.
-
-    Args:
-        model: A `tf_keras` model from TensorFlow Model Optimization.
-        inputs: Its inputs; a size that is left open becomes 1.
-
-    Returns:
-        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
-
-    Raises:
-        RuntimeError: If the converter fails or crashes.
-    """
-    return _convert_function(_inference(model), inputs, model.weights, None)
-
-
-def convert_ranged(
-    predict: Callable[..., Any],
-    inputs: "list[ModelInput]",
-    weights: Sequence[Any],
-    samples: list[np.ndarray] | None = None,
-) -> bytes:
-    """Converts a function that fake-quantizes its activations.
-
-    Args:
-        predict: Takes one tensor per input; returns a structure of tensors.
-            Its Python code is traced as it is.
-        inputs: Its inputs; without samples, a size that is left open becomes 1.
-        weights: The `tf.Variable`s it reads.
-        samples: None, which leaves activations without a range in float; or
-            one array of shape `(n, ...)` for each input, on which the ranges
-            that the function does not bring are measured.
-
-    Returns:
-        The bytes of the file, with a batch of 1 and int8 inputs and outputs.
-
-    Raises:
-        RuntimeError: If the converter fails or crashes.
-    """
+def ranged_graph(model: RangedModel) -> Graph:
+    """Returns a model that brings its ranges as a graph, traced as it is."""
     import tensorflow as tf
 
-    traced = tf.autograph.experimental.do_not_convert(predict)
-    return _convert_function(traced, inputs, weights, samples)
+    function = tf.autograph.experimental.do_not_convert(model)
+    return Graph(function, model.variables)
 
 
-def _convert_function(
-    predict: Callable[..., Any],
-    inputs: "list[ModelInput]",
-    weights: Sequence[Any],
-    samples: list[np.ndarray] | None,
+def convert(
+    graph: Graph, inputs: list[ModelInput], samples: list[np.ndarray] | None
 ) -> bytes:
+    """Converts a graph to a file with int8 weights and activations.
+
+    Its inputs and outputs are int8 (integer inputs stay int32), its batch is 1.
+    Ranges that the graph does not bring are measured on the samples. Without
+    samples such activations stay in float, and an open size becomes 1.
+    A converter that fails or crashes is a RuntimeError.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        _save_function(predict, inputs, weights, samples, Path(folder))
+        _save_function(graph, inputs, samples, Path(folder))
         if samples is not None:
             _save_samples(inputs, samples, Path(folder))
         return _convert_in_child(folder, "int8")
 
 
-def _inference(model: Any) -> Callable[..., Any]:
-    """The model as a function of one tensor per input."""
-    from tflite_export.samples import pack_inputs
+def convert_float(
+    graph: Graph, inputs: list[ModelInput], samples: list[np.ndarray]
+) -> bytes:
+    """Converts a graph to a file that computes in float32, with a batch of 1.
 
-    def predict(*values: Any) -> Any:
-        return model(pack_inputs(model, values), training=False)
-
-    return predict
-
-
-def _variables(model: "keras.Model") -> list[Any]:
-    """TensorFlow's variables: those of Keras only wrap them."""
-    return [variable.value for variable in model.variables]
+    Only the shapes of the samples matter.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _save_function(graph, inputs, samples, Path(folder))
+        return _convert_in_child(folder, "float32")
 
 
 def _save_function(
-    predict: Callable[..., Any],
-    inputs: "list[ModelInput]",
-    weights: Sequence[Any],
+    graph: Graph,
+    inputs: list[ModelInput],
     samples: list[np.ndarray] | None,
     folder: Path,
 ) -> None:
@@ -181,24 +111,25 @@ def _save_function(
 
     @tf.function(input_signature=specs)
     def outputs_by_name(*values: Any) -> dict[str, Any]:
-        outputs = predict(*values)
+        outputs = graph.function(*values)
         if isinstance(outputs, dict):
             return outputs
         flat = tf.nest.flatten(outputs)
         return {f"output_{index}": value for index, value in enumerate(flat)}
 
     module = tf.Module()
-    module.weights = list(weights)
+    # Variables of Keras only wrap those of TensorFlow.
+    module.weights = [
+        v.value if isinstance(v, keras.Variable) else v for v in graph.variables
+    ]
     tf.saved_model.save(
-        module, str(folder / _SAVED_MODEL), signatures=outputs_by_name
+        module, str(folder / SAVED_MODEL), signatures=outputs_by_name
     )
 
 
 def _convert_in_child(folder: str, dtype: str) -> bytes:
-    # `-P`: without it this folder would be searched first, and the standard
-    # library would find our `inspect.py`.
     child = subprocess.run(
-        [sys.executable, "-P", __file__, folder, dtype],
+        [sys.executable, str(_SCRIPT), folder, dtype],
         capture_output=True,
         text=True,
         errors="replace",
@@ -206,17 +137,17 @@ def _convert_in_child(folder: str, dtype: str) -> bytes:
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         check=False,
     )
-    result = Path(folder, _RESULT)
+    result = Path(folder, RESULT)
     if child.returncode != 0 or not result.exists():
         raise RuntimeError(_failure(child.returncode, child.stderr))
     return result.read_bytes()
 
 
 def _save_samples(
-    inputs: "list[ModelInput]", samples: list[np.ndarray], folder: Path
+    inputs: list[ModelInput], samples: list[np.ndarray], folder: Path
 ) -> None:
     names = [spec.name for spec in inputs]
-    (folder / _NAMES).write_text(json.dumps(names))
+    (folder / NAMES).write_text(json.dumps(names))
     for index, array in enumerate(samples):
         np.save(folder / f"{index}.npy", array)
 
@@ -240,49 +171,3 @@ def _failure(returncode: int, log: str) -> str:
         "operation without an int8 kernel is the usual cause: replace the "
         f"layer it names. From its log:\n{tail}"
     )
-
-
-def _representative_dataset(
-    folder: Path,
-) -> Callable[[], Iterator[dict[str, Any]]]:
-    names = json.loads((folder / _NAMES).read_text())
-    samples = [np.load(folder / f"{i}.npy") for i in range(len(names))]
-
-    def dataset() -> Iterator[dict[str, Any]]:
-        for row in zip(*samples, strict=True):
-            yield {
-                name: value[None]
-                for name, value in zip(names, row, strict=True)
-            }
-
-    return dataset
-
-
-def _convert_saved_model(folder: Path, dtype: str) -> None:
-    """Runs in the child process."""
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(folder / _SAVED_MODEL)
-    )
-    if dtype == "int8":
-        _ask_for_int8(converter, folder)
-    (folder / _RESULT).write_bytes(converter.convert())
-
-
-def _ask_for_int8(converter: Any, folder: Path) -> None:
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    # A model that fake-quantizes itself brings its ranges, and no samples.
-    if (folder / _NAMES).exists():
-        converter.representative_dataset = _representative_dataset(folder)
-        converter.target_spec.supported_ops = [
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-        ]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-
-
-if __name__ == "__main__":
-    _convert_saved_model(Path(sys.argv[1]), sys.argv[2])

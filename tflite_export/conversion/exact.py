@@ -1,92 +1,102 @@
-"""From a stripped model to a file with the trained integers.
+"""From a trained model to a file with the trained codes.
 
 The one way that `export` and `check` share: convert, write the codes, and
 rewrite the model where its file could not hold them.
 """
 
-from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import keras
-import numpy as np
-
-from tflite_export.conversion.converter import convert, convert_float
-from tflite_export.conversion.repairs import mended_file
+from tflite_export.conversion.converter import (
+    convert,
+    inference_graph,
+    ranged_graph,
+)
+from tflite_export.conversion.ranged_model import (
+    range_notes,
+    ranged_model,
+    require_ranges_for_kernels,
+)
+from tflite_export.conversion.repairs import repaired_file
 from tflite_export.conversion.rewrites import rewrite
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
-from tflite_export.targets.litert_sparse.padding import pad_symmetrically
-from tflite_export.verification.verify import ordered_weights
+from tflite_export.trained_model import TrainedModel
 from tflite_export.weights.integer_graph import (
     FoldedInputGainError,
-    TrainedWeight,
-    WrittenWeights,
     write_exact_weights,
 )
 
 
-def convert_exactly(
-    stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
-    inputs: list[ModelInput],
-    samples: list[np.ndarray],
-) -> tuple[Flatbuffer, WrittenWeights]:
-    """Converts a model to an int8 file that holds the trained integers.
+class ConvertedModel(NamedTuple):
+    """A file with the trained codes, and notes for the user.
+
+    `silent_channels` counts, by path, the channels that a folded gain of zero
+    removed.
+    """
+
+    file: Flatbuffer
+    notes: list[str]
+    silent_channels: dict[str, int]
+
+
+def convert_exactly(trained: TrainedModel) -> ConvertedModel:
+    """Converts a model to an int8 file that holds the trained codes.
 
     Whether the converter folds a BatchNormalization into a Dense layer depends
-    on the whole graph, so it is seen in the file, not predicted, and such a
+    on the whole graph. So it is seen in the file, not predicted, and such a
     model is converted again.
-
-    Args:
-        stripped: Model whose kernels are `codes * scale`; it is not changed.
-        trained: The trained weights by path.
-        inputs: Its inputs.
-        samples: One array of shape `(n, ...)` for each input.
-
-    Returns:
-        The file, and what was done to it; its notes name the rewrites.
-
-    Raises:
-        ValueError: If a trained weight cannot be in the file.
-        RuntimeError: If the converter fails.
     """
-    kernels = ordered_weights(stripped, trained)
-    model, notes = rewrite(stripped)
-    folded: dict[str, np.ndarray] = {}
+    _require_samples(trained)
+    model, notes = rewrite(trained.plain)
+    folded: set[str] = set()
     while True:
-        file = mended_file(convert(model, inputs, samples))
+        file, missing = _converted(trained, model)
         try:
-            written = write_exact_weights(file, trained, kernels)
+            written = write_exact_weights(
+                file, trained.weights, trained.kernels
+            )
         except FoldedInputGainError as error:
-            if folded.keys() >= set(error.paths):
+            if folded >= set(error.paths):
                 raise
-            folded |= {
-                p: trained[p].codes * trained[p].scale for p in error.paths
-            }
+            folded |= set(error.paths)
             earlier = notes
-            model, notes = rewrite(stripped, list(folded.values()))
+            model, notes = rewrite(trained.plain, folded)
             if notes == earlier:  # No layer that can be rewritten has them.
                 raise
         else:
-            return file, written._replace(notes=[*notes, *written.notes])
+            notes = [*notes, *written.notes, *missing]
+            return ConvertedModel(file, notes, written.silent_channels)
 
 
-def convert_for_sparse_kernels(
-    stripped: keras.Model,
-    inputs: list[ModelInput],
-    samples: list[np.ndarray],
+def _converted(
+    trained: TrainedModel, model: Any
 ) -> tuple[Flatbuffer, list[str]]:
-    """Converts a model to a float32 file, padded as sparse kernels need it.
+    """The converter's file, repaired, and notes on ranges."""
+    if not trained.ranges:
+        # A model that fake-quantizes itself must be converted without samples.
+        samples = None if trained.fake_quantizes else trained.samples
+        data = convert(inference_graph(model), trained.inputs, samples)
+        return repaired_file(data), []
+    ranged = ranged_model(trained, model)
+    require_ranges_for_kernels(ranged, trained)
+    data = convert(ranged_graph(ranged), trained.inputs, trained.samples)
+    return repaired_file(data), range_notes(ranged, trained)
 
-    Args:
-        stripped: Model whose kernels are `codes * scale`; it is not changed.
-        inputs: Its inputs.
-        samples: One array of shape `(n, ...)` for each input.
 
-    Returns:
-        The file, in which no code is written yet, and notes on its paddings.
+def _require_samples(trained: TrainedModel) -> None:
+    if trained.samples is None and not trained.brings_ranges:
+        raise ValueError(
+            "`representative_dataset` must hold inputs as in training: the "
+            "ranges of the activations are measured on them. Received: None. "
+            f"Pass about 100 samples, for instance {_shapes(trained.inputs)}."
+        )
 
-    Raises:
-        RuntimeError: If the converter fails.
-    """
-    file = Flatbuffer(convert_float(stripped, inputs, samples))
-    return file, pad_symmetrically(file)
+
+def _shapes(inputs: list[ModelInput]) -> str:
+    texts = []
+    for spec in inputs:
+        sizes = ["any" if size is None else str(size) for size in spec.shape]
+        texts.append(f"({', '.join(['n', *sizes])})")
+    if len(texts) == 1:
+        return f"an array of shape {texts[0]}"
+    return f"a list of arrays of shapes {', '.join(texts)}"

@@ -1,4 +1,4 @@
-"""What the converter gets wrong in its operators, put right in its file.
+"""Repairs faults of the converter in its file.
 
 SPLIT stays in float where nothing reads one of the parts, as the forget gate in
 the first step of an unrolled LSTM: that part has no range, and in about half of
@@ -27,12 +27,8 @@ _MOVING = {
 }  # fmt: skip
 
 
-def mended_file(data: bytes) -> Flatbuffer:
-    """Reads a file, and puts right what the module's text says.
-
-    Args:
-        data: The bytes of a file from the converter.
-    """
+def repaired_file(data: bytes) -> Flatbuffer:
+    """Reads a file of the converter, and repairs the two faults above."""
     file = Flatbuffer(data)
     while (found := _find(file)) is not None:
         split, dequantize, quantizes = found

@@ -25,7 +25,8 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.runtime import interpreter
-from tflite_export.targets import accelerator, require_target
+from tflite_export.targets.ethos_u.target import ACCELERATORS
+from tflite_export.targets.target import find_target
 
 # Random samples on which outputs of different runtimes are compared.
 NUM_SAMPLES = 8
@@ -107,28 +108,22 @@ def _measures(
     targets: Sequence[str], *, num_threads: int, program: Path | None
 ) -> dict[str, _Measure]:
     """By device, what measures all files on it."""
-    measures: dict[str, _Measure] = {}
-    for target in targets:
-        require_target(target)
-        size = accelerator(target)
-        if size is not None:
-            measures[size] = _one_by_one(
-                compiled.measure_ethos_u, accelerator=size
-            )
-        elif target == "tflm":
-            measures["tflm"] = _one_by_one(compiled.measure_microcontroller)
-        elif target == "edgetpu":
-            measures[coral.DEVICE] = _one_by_one(coral.measure)
-        else:
-            measures[host.DEVICE] = lambda files: host.measure(
-                files, num_threads=num_threads
-            )
-            for cpu in arm.CPUS:
-                measures[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
-            measures[android.DEVICE] = _one_by_one(
-                android.measure, program=program, num_threads=num_threads
-            )
-    return measures
+    by_device: dict[str, _Measure] = {
+        host.DEVICE: lambda files: host.measure(files, num_threads=num_threads),
+        android.DEVICE: _one_by_one(
+            android.measure, program=program, num_threads=num_threads
+        ),
+        coral.DEVICE: _one_by_one(coral.measure),
+        "tflm": _one_by_one(compiled.measure_microcontroller),
+    }
+    for cpu in arm.CPUS:
+        by_device[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
+    for size in ACCELERATORS:
+        by_device[size] = _one_by_one(
+            compiled.measure_ethos_u, accelerator=size
+        )
+    devices = [d for t in targets for d in find_target(t).devices]
+    return {device: by_device[device] for device in devices}
 
 
 def _one_by_one(measure: Callable[..., Any], **options: Any) -> _Measure:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tflite_export.format.flatbuffer import Flatbuffer
@@ -20,6 +20,7 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
+from tflite_export.targets.target import LUT_REFUSAL, Target
 
 TIME_LIMIT_S = 180.0
 # The cache that holds weights, less what the executable takes of it.
@@ -81,39 +82,47 @@ _REDUCTIONS = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "PAD")
 _LOG_LINE = re.compile(r"^([A-Z0-9_]+)\s+(\d+)\s+(.+)$", re.MULTILINE)
 
 
-def check_file(data: bytes) -> CheckReport:
-    """Says what of a file the Edge TPU would run, and what not.
+class EdgeTpu(Target):
+    """Coral's Edge TPU, by its documented rules."""
 
-    Args:
-        data: The file.
+    name = "edgetpu"
+    title = "the Edge TPU"
+    refused_storages: Mapping[str, str] = {
+        "int4": "It has no int4 weights. Nothing but narrower layers makes it "
+        "faster.",
+        "sparse": "It has no sparse weights. Nothing but narrower layers makes "
+        "it faster.",
+        "lut": LUT_REFUSAL,
+    }
+    devices = ("coral",)
 
-    Returns:
-        `CheckReport`; what its rules do not know is not found.
-    """
-    file = Flatbuffer(data)
-    findings = storage_findings(file, "the Edge TPU")
-    for operator in file.operators:
-        findings += [
-            Finding(f"{operator.name} (operator {operator.index})", *reason)
-            for reason in _broken_rules(file, operator)
-        ]
-        findings += _dense_finding(file, operator)
-    size = sum(tensor.size_bytes for tensor in file.tensors())
-    if size > CACHE_BYTES:
-        findings.append(
-            Finding(
-                "weights",
-                f"{size:,} bytes do not fit into the cache of about "
-                f"{CACHE_BYTES:,}; the rest is fetched for each inference.",
-                "Make layers narrower; zeros and few bits do not help here.",
-                is_blocking=False,
+    def check(self, data: bytes) -> CheckReport:
+        """Says what of a file its rules, and its compiler, allow."""
+        file = Flatbuffer(data)
+        findings = storage_findings(file, self.title)
+        for operator in file.operators:
+            findings += [
+                Finding(f"{operator.name} (operator {operator.index})", *reason)
+                for reason in _broken_rules(file, operator)
+            ]
+            findings += _dense_finding(file, operator)
+        size = sum(tensor.size_bytes for tensor in file.tensors())
+        if size > CACHE_BYTES:
+            findings.append(
+                Finding(
+                    "weights",
+                    f"{size:,} bytes do not fit into the cache of about "
+                    f"{CACHE_BYTES:,}; the rest is fetched for each inference.",
+                    "Make layers narrower; zeros and few bits do not help "
+                    "here.",
+                    is_blocking=False,
+                )
             )
-        )
-    place = "Edge TPU" if not any(f.is_blocking for f in findings) else "CPU"
-    findings.append(_compiler_finding(data))
-    placement = {place: operator_counts(file)}
-    facts = {"weight_bytes": float(size)}
-    return CheckReport("edgetpu", placement, tuple(findings), facts)
+        is_blocked = any(f.is_blocking for f in findings)
+        findings.append(_compiler_finding(data))
+        placement = {"CPU" if is_blocked else "Edge TPU": operator_counts(file)}
+        facts = {"weight_bytes": float(size)}
+        return CheckReport(self.name, placement, tuple(findings), facts)
 
 
 def _broken_rules(

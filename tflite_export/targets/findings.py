@@ -107,7 +107,7 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
     return findings
 
 
-def require_storage(file: Flatbuffer, target: str) -> None:
+def require_dense_storage(file: Flatbuffer, target: str) -> None:
     """Raises an error if the file has weights that only LiteRT can read."""
     findings = storage_findings(file, target)
     if findings:

@@ -4,15 +4,35 @@ Its loader checks little: a sparse weight that a kernel does not expect is read
 as a dense one. What is wrong or slow was measured with LiteRT 2.3.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.runtime import interpreter
-from tflite_export.targets.findings import CheckReport, Finding, operator_counts
+from tflite_export.targets.findings import (
+    CheckReport,
+    Finding,
+    operator_counts,
+)
 from tflite_export.targets.litert_sparse.topology import (
     is_computed_sparsely,
     topology_findings,
 )
+from tflite_export.targets.litert_storage import store_weights
+from tflite_export.targets.target import (
+    LUT_REFUSAL,
+    PHONE_DEVICES,
+    Package,
+    ProvenFile,
+    Target,
+)
 from tflite_export.weights.sites import float_operators
+
+if TYPE_CHECKING:
+    from tflite_export.trained_model import TrainedModel
 
 TIME_LIMIT_S = 60.0
 # The newest version without which XNNPACK takes the weights for dense ones.
@@ -21,39 +41,72 @@ _SLOW_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _NO_INT4 = ("TRANSPOSE_CONV",)
 
 
-def check_file(data: bytes) -> CheckReport:
-    """Says whether LiteRT runs a file right, by its rules and by running it.
+class LiteRt(Target):
+    """LiteRT on phones and single-board computers, with XNNPACK."""
 
-    Args:
-        data: The file.
+    name = "litert"
+    title = "LiteRT"
+    storages = ("auto", "int8", "int4", "sparse")
+    refused_storages: Mapping[str, str] = {"lut": LUT_REFUSAL}
+    devices = PHONE_DEVICES
 
-    Returns:
-        `CheckReport`.
-    """
-    file = Flatbuffer(data)
-    findings = []
-    for operator in file.operators:
-        for index in operator.inputs:
-            if index >= 0:
-                tensor = file.tensor(operator.subgraph, index)
-                findings += _weight_findings(operator, tensor)
-    if is_computed_sparsely(file):
-        # Only ARM takes the way that goes wrong, so a run here says nothing.
-        findings += topology_findings(file)
-    findings += [
-        Finding(
-            name,
-            f"computes in float32 ({count} operators).",
-            "Replace its layer by one with an int8 kernel.",
-            is_blocking=False,
-        )
-        for name, count in float_operators(file).items()
-    ]
-    if not any(finding.is_blocking for finding in findings):
-        findings += _run_findings(file, data)
-    return CheckReport(
-        "litert", {"CPU": operator_counts(file)}, tuple(findings), {}
+    def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
+        """Stores each weight in the fewest bytes that run at full speed."""
+        return store_weights(file, weight_storage)
+
+    def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
+        """Proves that the storage changes bytes, not results."""
+        _require_same_outputs(proven, trained)
+        return Package(proven.data)
+
+    def check(self, data: bytes) -> CheckReport:
+        """Says whether LiteRT runs a file right, by rules and by running it."""
+        file = Flatbuffer(data)
+        findings = []
+        for operator in file.operators:
+            for index in operator.inputs:
+                if index >= 0:
+                    tensor = file.tensor(operator.subgraph, index)
+                    findings += _weight_findings(operator, tensor)
+        if is_computed_sparsely(file):
+            # Only ARM takes the way that goes wrong: a run here says nothing.
+            findings += topology_findings(file)
+        findings += [
+            Finding(
+                name,
+                f"computes in float32 ({count} operators).",
+                "Replace its layer by one with an int8 kernel.",
+                is_blocking=False,
+            )
+            for name, count in float_operators(file).items()
+        ]
+        if not any(finding.is_blocking for finding in findings):
+            findings += _run_findings(file, data)
+        placement = {"CPU": operator_counts(file)}
+        return CheckReport(self.name, placement, tuple(findings), {})
+
+
+def _require_same_outputs(proven: ProvenFile, trained: "TrainedModel") -> None:
+    """Runs the file with its dense weights, and with the stored ones."""
+    if proven.data == proven.dense:
+        return
+    names = [spec.name for spec in trained.inputs]
+    samples = trained.samples or []
+    inputs = interpreter.quantized_inputs(proven.file, samples, names)
+    expected = interpreter.run(proven.dense, inputs)
+    actual = interpreter.run(proven.data, inputs)
+    # Kernels of packed weights round once more, half a step each at most.
+    allowed = len(proven.file.operators)
+    worst = max(
+        float(np.abs(actual[i].astype(float) - values).max(initial=0))
+        for i, values in expected.items()
     )
+    if not worst <= allowed:
+        raise ValueError(
+            "LiteRT must compute the same from the stored weights. Received: "
+            f"outputs {worst:g} steps from those of dense int8 weights. Use "
+            "`weight_storage='int8'`."
+        )
 
 
 def _weight_findings(operator: Operator, tensor: Tensor) -> list[Finding]:

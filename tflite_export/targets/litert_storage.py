@@ -1,7 +1,6 @@
-"""How each weight tensor is stored: int8, packed int4, or sparse.
+"""How LiteRT stores each weight tensor: int8, packed int4, or sparse.
 
-Decides; the bytes are the business of `packing.py` and `sparse_encoding.py`.
-What LiteRT runs right, and how fast, was measured, not read:
+LiteRT was measured for what it runs right, and how fast:
 
 | storage         | runs right                  | speed                   |
 |-----------------|-----------------------------|-------------------------|
@@ -21,7 +20,6 @@ from tflite_export.format.records import Constant, Tensor
 from tflite_export.format.sparse import SparseTensor, smallest_encoding
 from tflite_export.weights.sites import WeightSite, weight_sites
 
-STORAGES = ("auto", "int8", "int4", "sparse", "lut")
 MAX_INT4 = 7
 # XNNPACK's int4 kernels multiply the sums, and so the bias, by 16.
 MAX_INT4_BIAS = 2**27
@@ -39,67 +37,6 @@ class Choice(NamedTuple):
     storage: str
     reason: str
     sparse: SparseTensor | None = None
-
-
-def require_storage_for(weight_storage: str, target: str) -> None:
-    """Raises an error for a storage that a target is known to misread.
-
-    Args:
-        weight_storage: As in `export`.
-        target: As in `export`.
-
-    Example:
-
-    >>> require_storage_for("int4", "ethos-u")
-    Traceback (most recent call last):
-    ...
-    ValueError: `weight_storage` for the target 'ethos-u' must be 'auto' or \
-'int8'. Received: 'int4'. Its compiler crashes on int4 weights. Dense int8 is \
-what it compresses itself.
-    """
-    if weight_storage not in STORAGES:
-        raise ValueError(
-            f"`weight_storage` must be one of {list(STORAGES)}. Received: "
-            f"{weight_storage!r}."
-        )
-    if weight_storage == "auto":
-        return
-    if weight_storage == "int8" and target != "litert-sparse":
-        return
-    allowed = "'auto' or 'int8'"
-    if weight_storage == "lut":
-        if target == "tflm":
-            return
-        effect = "Only LiteRT for Microcontrollers reads look-up tables."
-        advice = "Use `target='tflm'`, or 'auto'."
-    elif target == "litert":
-        return
-    elif target == "litert-sparse":
-        allowed = "'auto'"
-        effect = "Its sparse kernels decide the form of each tensor."
-        advice = "`target='litert'` takes the others."
-    elif target == "tflm":
-        allowed = "'auto', 'int8' or 'lut'"
-        effect = (
-            "It has no int4 kernels for scales per channel."
-            if weight_storage == "int4"
-            else "It reads sparse tensors as dense ones, silently."
-        )
-        advice = "Look-up tables ('lut') are its way to few bytes."
-    elif target == "edgetpu":
-        effect = f"It has no {weight_storage} weights."
-        advice = "Nothing but narrower layers makes it faster."
-    else:
-        effect = (
-            "Its compiler crashes on int4 weights."
-            if weight_storage == "int4"
-            else "Its compiler ignores the sparsity and misreads the tensor."
-        )
-        advice = "Dense int8 is what it compresses itself."
-    raise ValueError(
-        f"`weight_storage` for the target {target!r} must be {allowed}. "
-        f"Received: {weight_storage!r}. {effect} {advice}"
-    )
 
 
 def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:

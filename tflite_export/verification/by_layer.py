@@ -11,8 +11,7 @@ import functools
 
 import numpy as np
 
-from codeq_keras.activations.quantizer import ActivationRange
-from tflite_export.conversion.ranged_model import RangedModel
+from codeq_keras.deployment import ActivationRange, RangedModel
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Tensor
 from tflite_export.runtime import interpreter

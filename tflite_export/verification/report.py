@@ -106,6 +106,14 @@ class VerificationReport:
         ]
         return min(known, default=None)
 
+    @property
+    def parts(self) -> bool:
+        """Whether an output differs by more than ties of rounding."""
+        agreement = self.top1_agreement
+        return self.within_one_lsb < MIN_WITHIN_ONE_LSB or (
+            agreement is not None and agreement < MIN_TOP1_AGREEMENT
+        )
+
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
         num_equal = self.num_tensors - len(self.unequal)

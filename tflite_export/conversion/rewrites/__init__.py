@@ -1,28 +1,20 @@
-"""Rewrites a stripped model so that its file is exact and runs everywhere.
+"""Rewrites a plain model so that its file is exact and runs everywhere.
 
-Each computes the same function with the same variables; only the operators
-that the converter makes of it differ. They work on a copy:
+Each rewrite computes the same function with the same variables; only the
+operators that the converter makes of it differ. They work on a copy.
 
-- `recurrent`: loops over time steps are written out;
-- `normalization`: LayerNormalization and GroupNormalization without the
-  negation that stays float;
-- `upsampling`: nearest UpSampling2D as one operator;
-- `dense_as_convolution`: Dense behind a BatchNormalization as a convolution.
-
-A copy's layer gets its new behaviour by assigning its `__class__`, a subclass
-that overrides `call` alone. That reaches every layer: those inside wrappers,
-and those that a subclassed model creates in its own code, where neither
-`clone_model` nor a changed config gets.
+A layer of the copy gets its new behaviour by assigning its `__class__`, a
+subclass that overrides `call` alone. That reaches every layer: those inside
+wrappers, and those that a subclassed model creates in its own code, where
+neither `clone_model` nor a changed config gets.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import keras
-import numpy as np
 
-from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import all_layers
+from codeq_keras.deployment import all_layers, copy_model, find_kernels
 from tflite_export.conversion.rewrites import (
     dense_as_convolution,
     normalization,
@@ -31,26 +23,56 @@ from tflite_export.conversion.rewrites import (
 )
 
 
-class Rewritten(NamedTuple):
-    """A model to convert, and what was changed in it, for the user."""
+class Rewrite(NamedTuple):
+    """Which layers to change, how, and the note on it, with their `{names}`."""
+
+    applies: Callable[[keras.Layer], bool]
+    apply: Callable[[keras.Layer], None]
+    note: str
+    # Only where a BatchNormalization was folded into the layer's codes.
+    is_for_folded: bool = False
+
+
+REWRITES = (
+    Rewrite(
+        recurrent.is_rolled,
+        recurrent.unroll,
+        "Recurrent layers {names} were unrolled: the converter cannot make "
+        "integers of their loop.",
+    ),
+    Rewrite(
+        normalization.negates,
+        normalization.without_negation,
+        "Normalizations {names} were written without a negation: LiteRT "
+        "negates in float only.",
+    ),
+    Rewrite(
+        upsampling.is_nearest,
+        upsampling.as_resize,
+        "UpSampling2D layers {names} became RESIZE_NEAREST_NEIGHBOR: not every "
+        "target has the TILE that the converter makes of them.",
+    ),
+    Rewrite(
+        dense_as_convolution.contracts_last_axes,
+        dense_as_convolution.as_convolution,
+        "Dense layers {names} became 1x1 convolutions: the converter would "
+        "fold the BatchNormalization in front into their integers.",
+        is_for_folded=True,
+    ),
+)
+
+
+class RewrittenModel(NamedTuple):
+    """A model to convert, and a note for each kind of change in it."""
 
     model: keras.Model
     notes: list[str]
 
 
-def rewrite(
-    stripped: keras.Model, folded: Sequence[np.ndarray] = ()
-) -> Rewritten:
-    """Rewrites what the converter spoils, or no target but one would run.
+def rewrite(plain: keras.Model, folded: Collection[str] = ()) -> RewrittenModel:
+    """Returns a rewritten copy, or `plain` itself if there is nothing to do.
 
-    Args:
-        stripped: Model without quantizers; it is not changed.
-        folded: The values of kernels that a BatchNormalization was folded into.
-            Layers are known by them, since neither names nor paths are unique.
-
-    Returns:
-        A copy with a note for each kind of change; `stripped` itself if there
-        was nothing to change.
+    `folded` are the paths of kernels that a BatchNormalization was folded into.
 
     Example:
 
@@ -61,39 +83,35 @@ def rewrite(
     ["Recurrent layers ['gru'] were unrolled: the converter cannot make \
 integers of their loop."]
     """
-    if not _applicable(stripped, folded):
-        return Rewritten(stripped, [])
-    copy = copy_model(stripped)
+    if not any(layers for _, layers in _applicable(plain, folded)):
+        return RewrittenModel(plain, [])
+    copy = copy_model(plain)
     notes = []
-    for module, found in _applicable(copy, folded).items():
-        for layer in found:
-            module.apply(layer)
-        names = list(dict.fromkeys(layer.name for layer in found))
-        notes.append(module.note(names))
-    return Rewritten(copy, notes)
+    for change, layers in _applicable(copy, folded):
+        for layer in layers:
+            change.apply(layer)
+        if layers:
+            names = list(dict.fromkeys(layer.name for layer in layers))
+            notes.append(change.note.format(names=names))
+    return RewrittenModel(copy, notes)
 
 
 def _applicable(
-    model: keras.Model, folded: Sequence[np.ndarray]
-) -> dict[Any, list[keras.Layer]]:
-    """The layers to change by module, shared ones once."""
-    unique = {id(layer): layer for layer in all_layers(model)}.values()
-    found = {
-        module: [layer for layer in unique if module.applies(layer)]
-        for module in (recurrent, normalization, upsampling)
-    }
-    found[dense_as_convolution] = [
-        layer
-        for layer in unique
-        if dense_as_convolution.applies(layer) and _has_any(layer, folded)
+    model: keras.Model, folded: Collection[str]
+) -> list[tuple[Rewrite, list[keras.Layer]]]:
+    """The layers that each rewrite changes, shared ones once."""
+    unique = {id(layer): layer for layer in all_layers(model)}
+    kernels = find_kernels(model) if folded else []
+    holders = {id(k.layer) for k in kernels if k.path in folded}
+    return [
+        (
+            change,
+            [
+                layer
+                for key, layer in unique.items()
+                if (key in holders or not change.is_for_folded)
+                and change.applies(layer)
+            ],
+        )
+        for change in REWRITES
     ]
-    return {module: layers for module, layers in found.items() if layers}
-
-
-def _has_any(layer: keras.Layer, kernels: Sequence[np.ndarray]) -> bool:
-    values = np.asarray(layer.kernel)
-    return any(
-        kernel.shape == values.shape
-        and np.allclose(kernel, values, rtol=1e-5, atol=0)
-        for kernel in kernels
-    )

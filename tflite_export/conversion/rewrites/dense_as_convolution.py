@@ -5,7 +5,6 @@ FULLY_CONNECTED with bias, and no scale of the output channels can undo that.
 It leaves a convolution alone.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,19 +28,10 @@ def _pointwise(inputs: Any, kernel: Any, num_inputs: int) -> Any:
 
 
 class DenseAsConvolution(keras.layers.Dense):
-    """A Dense layer that computes by a 1x1 convolution.
-
-    Args:
-        **kwargs: As of `keras.layers.Dense`.
-    """
+    """A Dense layer that computes by a 1x1 convolution."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Computes the layer.
-
-        Args:
-            inputs: Float tensor of shape `(batch, ..., num_inputs)`.
-            training: Not used.
-        """
+        """Computes the layer."""
         shape = (*ops.shape(inputs)[:-1], self.units)
         x = _pointwise(inputs, self.kernel, self.kernel.shape[0])
         if self.bias is not None:
@@ -53,19 +43,10 @@ class DenseAsConvolution(keras.layers.Dense):
 
 
 class EinsumDenseAsConvolution(keras.layers.EinsumDense):
-    """An EinsumDense over the last axes that computes by a 1x1 convolution.
-
-    Args:
-        **kwargs: As of `keras.layers.EinsumDense`.
-    """
+    """An EinsumDense over the last axes that computes by a 1x1 convolution."""
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Computes the layer.
-
-        Args:
-            inputs: Float tensor, as its equation says.
-            training: Not used.
-        """
+        """Computes the layer."""
         num_contracted = _num_contracted(self.equation)
         contracted = self.kernel.shape[:num_contracted]
         kept = ops.shape(inputs)[: len(inputs.shape) - num_contracted]
@@ -82,36 +63,16 @@ _REWRITTEN = {
 }
 
 
-def applies(layer: keras.Layer) -> bool:
-    """Whether this is Keras's own layer and contracts the last axes.
-
-    Args:
-        layer: Any layer.
-    """
+def contracts_last_axes(layer: keras.Layer) -> bool:
+    """Whether this is Keras's own layer and contracts the last axes."""
     if type(layer) is keras.layers.EinsumDense:
         return _num_contracted(layer.equation) > 0
     return type(layer) is keras.layers.Dense
 
 
-def apply(layer: keras.Layer) -> None:
-    """Changes how the layer computes, in place.
-
-    Args:
-        layer: A layer that `applies` holds for.
-    """
+def as_convolution(layer: keras.Layer) -> None:
+    """Lets a dense layer compute by a convolution, in place."""
     layer.__class__ = _REWRITTEN[type(layer)]
-
-
-def note(names: Sequence[str]) -> str:
-    """Says what was done.
-
-    Args:
-        names: The layers.
-    """
-    return (
-        f"Dense layers {list(names)} became 1x1 convolutions: the converter "
-        "would fold the BatchNormalization in front into their integers."
-    )
 
 
 def _num_contracted(equation: str) -> int:

@@ -23,16 +23,9 @@ def _normalized(
 ) -> Any:
     """`x * inv - (mean * inv - beta)`; `gamma` and `beta` may be None.
 
+    `shape` is that of the gain and the offset, so that they broadcast to `x`.
     Differences of `x` and the mean would be one rounding to int8 more, and
     four times the error of the outputs.
-
-    Args:
-        x: Float tensor.
-        gamma: The gain.
-        beta: The offset.
-        axes: Where the mean and the variance are taken.
-        shape: Of the gain and the offset, so that they broadcast to `x`.
-        epsilon: Added to the variance.
     """
     mean, variance = ops.moments(x, axes=axes, keepdims=True)
     inv = ops.rsqrt(variance + epsilon)
@@ -45,18 +38,10 @@ def _normalized(
 
 
 class NegationFreeLayerNormalization(keras.layers.LayerNormalization):
-    """Computes `x * inv - (mean * inv - beta)`, `inv = gamma / sqrt(var)`.
-
-    Args:
-        **kwargs: As of `keras.layers.LayerNormalization`.
-    """
+    """Computes `x * inv - (mean * inv - beta)`, `inv = gamma / sqrt(var)`."""
 
     def call(self, inputs: Any) -> Any:
-        """Normalizes the inputs.
-
-        Args:
-            inputs: Float tensor of any shape.
-        """
+        """Normalizes the inputs."""
         rank = len(inputs.shape)
         axes = [self.axis] if isinstance(self.axis, int) else self.axis
         axes = sorted(axis % rank for axis in axes)
@@ -79,19 +64,10 @@ class NegationFreeLayerNormalization(keras.layers.LayerNormalization):
 
 
 class NegationFreeGroupNormalization(keras.layers.GroupNormalization):
-    """Computes `x * inv - (mean * inv - beta)`, `inv = gamma / sqrt(var)`.
-
-    Args:
-        **kwargs: As of `keras.layers.GroupNormalization`.
-    """
+    """Computes `x * inv - (mean * inv - beta)`, `inv = gamma / sqrt(var)`."""
 
     def call(self, inputs: Any) -> Any:
-        """Normalizes the inputs.
-
-        Args:
-            inputs: Float tensor of shape `(batch, ..., channels)`, or with the
-                channels where `axis` says.
-        """
+        """Normalizes the inputs."""
         shape = ops.shape(inputs)
         axis = self.axis % len(shape)
         groups = (self.groups, shape[axis] // self.groups)
@@ -119,33 +95,13 @@ _REWRITTEN = {
 }
 
 
-def applies(layer: keras.Layer) -> bool:
-    """Whether this is Keras's own layer and would negate.
-
-    Args:
-        layer: Any layer.
-    """
+def negates(layer: keras.Layer) -> bool:
+    """Whether this is Keras's own normalization and would negate."""
     return type(layer) in _REWRITTEN and not getattr(
         layer, "rms_scaling", False
     )
 
 
-def apply(layer: keras.Layer) -> None:
-    """Changes how the layer computes, in place.
-
-    Args:
-        layer: A layer that `applies` holds for.
-    """
+def without_negation(layer: keras.Layer) -> None:
+    """Changes how a normalization computes, in place."""
     layer.__class__ = _REWRITTEN[type(layer)]
-
-
-def note(names: Sequence[str]) -> str:
-    """Says what was done.
-
-    Args:
-        names: The layers.
-    """
-    return (
-        f"Normalizations {list(names)} were written without a negation: "
-        "LiteRT negates in float only."
-    )

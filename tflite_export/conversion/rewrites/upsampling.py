@@ -5,7 +5,6 @@ of five dimensions. The Edge TPU and TensorFlow Lite Micro have no TILE.
 Factors that the Ethos-U has no resizing for are left to it: it has a TILE.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,20 +15,12 @@ _FACTORS = (2, 4, 8)
 
 
 class ResizingUpSampling2D(keras.layers.UpSampling2D):
-    """Repeats rows and columns by `ops.image.resize`.
-
-    Args:
-        **kwargs: As of `keras.layers.UpSampling2D`.
-    """
+    """Repeats rows and columns by `ops.image.resize`."""
 
     operator_kind = "UpSampling2D"
 
     def call(self, inputs: Any) -> Any:
-        """Enlarges images.
-
-        Args:
-            inputs: Float tensor `(batch, height, width, channels)`.
-        """
+        """Enlarges images of shape `(batch, height, width, channels)`."""
         _, height, width, _ = ops.shape(inputs)
         rows, columns = self.size
         return ops.image.resize(
@@ -40,12 +31,8 @@ class ResizingUpSampling2D(keras.layers.UpSampling2D):
         )
 
 
-def applies(layer: keras.Layer) -> bool:
-    """Whether this repeats the rows and columns of images, equally often.
-
-    Args:
-        layer: Any layer.
-    """
+def is_nearest(layer: keras.Layer) -> bool:
+    """Whether this repeats rows and columns of images equally often."""
     return (
         type(layer) is keras.layers.UpSampling2D
         and layer.interpolation == "nearest"
@@ -54,22 +41,6 @@ def applies(layer: keras.Layer) -> bool:
     )
 
 
-def apply(layer: keras.Layer) -> None:
-    """Makes the layer one operator, in place.
-
-    Args:
-        layer: A layer that `applies` holds for.
-    """
+def as_resize(layer: keras.Layer) -> None:
+    """Makes an upsampling one operator, in place."""
     layer.__class__ = ResizingUpSampling2D
-
-
-def note(names: Sequence[str]) -> str:
-    """Says what was done.
-
-    Args:
-        names: The layers.
-    """
-    return (
-        f"UpSampling2D layers {list(names)} became RESIZE_NEAREST_NEIGHBOR: "
-        "not every target has the TILE that the converter makes of them."
-    )

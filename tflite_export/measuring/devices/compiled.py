@@ -5,8 +5,8 @@ from tflite_export.measuring.devices.records import (
     Measurement,
     NotRun,
 )
-from tflite_export.targets.ethos_u import target as ethos_u
-from tflite_export.targets.tflm import target as tflm
+from tflite_export.targets.ethos_u import vela
+from tflite_export.targets.tflm import simulation
 
 
 def measure_microcontroller(file: Candidate) -> Measurement | NotRun:
@@ -20,8 +20,8 @@ def measure_microcontroller(file: Candidate) -> Measurement | NotRun:
         LiteRT's reference kernels, in steps.
     """
     try:
-        report = tflm.measure(file.data, file.inputs)
-    except ValueError as error:
+        report = simulation.measure(file.data, file.inputs)
+    except (ImportError, ValueError) as error:
         return NotRun.because("tflm", error)
     values = {
         **report.to_dict(),
@@ -45,8 +45,8 @@ def measure_ethos_u(
         that the CPU would run.
     """
     try:
-        report = ethos_u.compile_file(file.data, accelerator=accelerator)
-    except ValueError as error:
+        report = vela.compile_file(file.data, accelerator=accelerator)
+    except (ImportError, ValueError) as error:
         return NotRun.because(accelerator, error)
     values = {
         **report.to_dict(),

@@ -11,7 +11,7 @@ from tflite_export.measuring.devices.records import (
     Measurement,
     NotRun,
 )
-from tflite_export.targets import edgetpu
+from tflite_export.targets.edgetpu import EdgeTpu
 
 DEVICE = "edgetpu"
 # The operator into which the compiler folds all that the device runs.
@@ -49,7 +49,7 @@ def _verdict(data: bytes) -> str:
     """What the documented rules say, for want of a measurement."""
     blocking = [
         finding
-        for finding in edgetpu.check_file(data).findings
+        for finding in EdgeTpu().check(data).findings
         if finding.is_blocking
     ]
     if not blocking:

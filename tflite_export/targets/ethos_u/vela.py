@@ -1,0 +1,137 @@
+"""Compiles files with Vela, and reports bytes, cycles and memory."""
+
+import csv
+import dataclasses
+import re
+from pathlib import Path
+
+from tflite_export.extras import require_extra
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime.sandbox import run_script
+from tflite_export.targets.findings import require_dense_storage
+
+TIME_LIMIT_S = 600.0
+_SCRIPT = Path(__file__).with_name("vela_child.py")
+_KIB = 1024
+# System and memory configurations that Vela ships, by generation.
+_SYSTEMS = {
+    "ethos-u55": ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
+    "ethos-u65": ("Ethos_U65_Client_Server", "Dedicated_Sram_384KB"),
+    "ethos-u85": ("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB"),
+}
+_FALLBACK = re.compile(
+    r"Warning \(supported operators\) operator: (?P<operator>[^,\n]+), ofm: "
+    r"'(?P<tensor>[^'\n]*)'\s*\nReason: (?P<reason>[^\n]*)"
+)
+_NUM_CPU = re.compile(r"CPU operators = (\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EthosUReport:
+    """What Vela made of a file; cycles are its own model, not silicon.
+
+    Attributes:
+        accelerator: The size, such as `"ethos-u55-128"`.
+        system: Vela's system and memory configuration.
+        num_weights: Number of weights on the NPU.
+        encoded_bytes: Bytes of their compressed stream.
+        cycles: Cycles of an inference.
+        npu_cycles: Cycles of the arithmetic alone.
+        sram_bytes: SRAM for activations and buffers.
+        flash_bytes: Off-chip flash, and DRAM where the system has it instead.
+        cpu_operators: Operator, tensor and reason of what is not on the NPU.
+        num_cpu_operators: How many these are; Vela may give no reason.
+        compiled: The bytes of the compiled file.
+    """
+
+    accelerator: str
+    system: str
+    num_weights: int
+    encoded_bytes: int
+    cycles: int
+    npu_cycles: int
+    sram_bytes: int
+    flash_bytes: int
+    cpu_operators: tuple[tuple[str, str, str], ...]
+    num_cpu_operators: int
+    compiled: bytes = dataclasses.field(repr=False)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Encoded bits for each weight."""
+        return 8 * self.encoded_bytes / max(self.num_weights, 1)
+
+    def __str__(self) -> str:
+        """Returns a summary of one line."""
+        return (
+            f"{self.accelerator} ({self.system}): {self.encoded_bytes:,} bytes "
+            f"of encoded weights, {self.bits_per_weight:.2f} bits a weight; "
+            f"{self.cycles:,} cycles by Vela's model ({self.npu_cycles:,} of "
+            f"arithmetic); SRAM {self.sram_bytes:,} bytes, flash or DRAM "
+            f"{self.flash_bytes:,} bytes"
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        """Returns the numbers, for tables and JSON."""
+        return {
+            "encoded_bytes": self.encoded_bytes,
+            "bits_per_weight": round(self.bits_per_weight, 4),
+            "cycles": self.cycles,
+            "npu_cycles": self.npu_cycles,
+            "sram_bytes": self.sram_bytes,
+            "flash_bytes": self.flash_bytes,
+        }
+
+
+def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
+    """Compiles a file with Vela, in a child with limits.
+
+    Args:
+        data: A `.tflite` file with dense int8 weights.
+        accelerator: The size, such as `"ethos-u55-128"`.
+
+    Returns:
+        `EthosUReport`; operators on the CPU are listed in it, no error.
+
+    Raises:
+        ValueError: If Vela is missing, cannot read the file, or crashes.
+    """
+    require_dense_storage(Flatbuffer(data), "Ethos-U")
+    require_extra(
+        "ethosu.vela", extra="targets", needed_for="The target Ethos-U"
+    )
+    generation = accelerator.rpartition("-")[0]
+    system, memory = _SYSTEMS[generation]
+    arguments = [
+        *("--accelerator-config", accelerator),
+        *("--system-config", system),
+        *("--memory-mode", memory),
+    ]
+    outputs, log = run_script(
+        _SCRIPT, data, {}, {"arguments": arguments}, time_limit_s=TIME_LIMIT_S
+    )
+    summary = outputs["summary"].tobytes().decode()
+    (row,) = csv.DictReader(summary.splitlines())
+    num_cpu = _NUM_CPU.search(log)
+    fallbacks = tuple(
+        (m["operator"], m["tensor"], m["reason"])
+        for m in _FALLBACK.finditer(log)
+    )
+    return EthosUReport(
+        accelerator=accelerator,
+        system=f"{system}, {memory}",
+        num_weights=_count(row["total_original_weights"]),
+        encoded_bytes=_count(row["total_npu_encoded_weights"]),
+        cycles=_count(row["cycles_total"]),
+        npu_cycles=_count(row["cycles_npu"]),
+        sram_bytes=_count(row["sram_memory_used"], _KIB),
+        flash_bytes=_count(row["off_chip_flash_memory_used"], _KIB)
+        + _count(row["dram_memory_used"], _KIB),
+        cpu_operators=fallbacks,
+        num_cpu_operators=int(num_cpu[1]) if num_cpu else len(fallbacks),
+        compiled=outputs["compiled"].tobytes(),
+    )
+
+
+def _count(text: str, unit: int = 1) -> int:
+    return round(float(text) * unit)

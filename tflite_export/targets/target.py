@@ -1,0 +1,287 @@
+"""Target: a device that files are made for, and the registry of them."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from tflite_export import arm
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.targets.findings import (
+    CheckReport,
+    Finding,
+    operator_counts,
+    storage_findings,
+)
+from tflite_export.weights.sites import float_operators
+
+if TYPE_CHECKING:
+    from tflite_export.conversion.exact import ConvertedModel
+    from tflite_export.trained_model import TrainedModel
+    from tflite_export.verification.report import VerificationReport
+
+# Of every target but that of microcontrollers.
+LUT_REFUSAL = (
+    "Only LiteRT for Microcontrollers reads look-up tables. Use "
+    "`target='tflm'`, or 'auto'."
+)
+# Where files for phones are measured.
+PHONE_DEVICES = ("host", *arm.CPUS, "android")
+
+
+class DeviceReport(Protocol):
+    """What a target's own tool measured; `str()` is one line."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the numbers, for tables and JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProvenFile:
+    """A file whose codes are proven, on its way to `Target.package`.
+
+    Attributes:
+        name: Its name without folder and suffix.
+        file: The file as it will be written.
+        data: Its bytes.
+        dense: The bytes before `Target.store`, without a record.
+        verification: The proof.
+        weight_storage: As in `export`.
+    """
+
+    name: str
+    file: Flatbuffer
+    data: bytes
+    dense: bytes
+    verification: "VerificationReport"
+    weight_storage: str
+
+
+class Package(NamedTuple):
+    """All that is written for a target.
+
+    `data` is the `.tflite` file, `others` are further files by name, `device`
+    is the report of the target's own tool, `notes` are for the user.
+    """
+
+    data: bytes
+    others: Mapping[str, bytes] = {}
+    device: DeviceReport | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Target:
+    """A device that files are made for. The defaults are those of plain int8.
+
+    A new device is a subclass that overrides what differs, and one call of
+    `register_target`. `export`, `check` and `benchmark` ask it in this order:
+    `require_storage`, `convert`, `store`, `package`; or `check`.
+
+    Attributes:
+        name: The name that `export(target=)` takes.
+        title: The name in texts, as in "weights for the Edge TPU".
+        storages: The values of `weight_storage` that it takes.
+        refused_storages: Why it does not take another one, and the remedy.
+        devices: Where `benchmark` measures its files, by the devices' names.
+        is_variant: Whether it is a size of another target.
+
+    Example:
+
+    >>> class Npu(Target):
+    ...     name, title = "npu", "the NPU"
+    ...
+    ...     def findings(self, file):
+    ...         return [
+    ...             Finding(o.name, "does not run there.", "Upsample instead.")
+    ...             for o in file.operators
+    ...             if o.name == "TRANSPOSE_CONV"
+    ...         ]
+    >>> Npu().require_storage("int4")
+    Traceback (most recent call last):
+    ...
+    ValueError: `weight_storage` for the target 'npu' must be 'auto' or \
+'int8'. Received: 'int4'. The NPU runs dense int8 weights only.
+    """
+
+    name: str = ""
+    title: str = ""
+    storages: tuple[str, ...] = ("auto", "int8")
+    refused_storages: Mapping[str, str] = {"lut": LUT_REFUSAL}
+    devices: tuple[str, ...] = ()
+    is_variant: bool = False
+
+    def require_storage(self, weight_storage: str) -> None:
+        """Raises a ValueError for a storage that the device would misread.
+
+        Args:
+            weight_storage: As in `export`.
+        """
+        if weight_storage in self.storages:
+            return
+        known = weight_storages()
+        if weight_storage not in known:
+            raise ValueError(
+                f"`weight_storage` must be one of {known}. Received: "
+                f"{weight_storage!r}."
+            )
+        *most, last = map(repr, self.storages)
+        allowed = f"{', '.join(most)} or {last}" if most else last
+        subject = f"{self.title[:1].upper()}{self.title[1:]}"
+        reason = self.refused_storages.get(
+            weight_storage, f"{subject} runs dense int8 weights only."
+        )
+        raise ValueError(
+            f"`weight_storage` for the target {self.name!r} must be {allowed}. "
+            f"Received: {weight_storage!r}. {reason}"
+        )
+
+    def convert(self, trained: "TrainedModel") -> "ConvertedModel":
+        """Converts a model to a file with the trained codes.
+
+        Args:
+            trained: The model.
+
+        Raises:
+            ValueError: If a trained weight cannot be in the file.
+            RuntimeError: If the converter fails.
+        """
+        # Here, not above: checking a file must not import Keras.
+        from tflite_export.conversion.exact import convert_exactly
+
+        return convert_exactly(trained)
+
+    def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
+        """Stores the weights as the device reads them, in place.
+
+        Args:
+            file: A file with dense weights.
+            weight_storage: As in `export`.
+
+        Returns:
+            Notes for the user.
+        """
+        return []
+
+    def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
+        """Makes all that is written of a proven file.
+
+        Args:
+            proven: The file.
+            trained: The model, to compare other forms of the file with.
+
+        Raises:
+            ValueError: If the device cannot run the file.
+        """
+        report = self.check(proven.data)
+        blocking = [f for f in report.findings if f.is_blocking]
+        if blocking:
+            raise ValueError(
+                f"All operators must run on {self.title}. Received:\n"
+                + "\n".join(f"- {finding}" for finding in blocking)
+            )
+        return Package(proven.data, notes=tuple(map(str, report.findings)))
+
+    def notes(self, file: Flatbuffer) -> list[str]:
+        """Returns notes on what the file computes in float."""
+        return [
+            f"{name} computes in float32 (operators: {count})."
+            for name, count in float_operators(file).items()
+        ]
+
+    def check(self, data: bytes) -> CheckReport:
+        """Says what of a file the device runs, and what blocks it.
+
+        Args:
+            data: The bytes of a `.tflite` file, of any origin.
+        """
+        file = Flatbuffer(data)
+        findings = [
+            *storage_findings(file, self.title),
+            *self.findings(file),
+        ]
+        is_blocked = any(finding.is_blocking for finding in findings)
+        placement = {} if is_blocked else {self.title: operator_counts(file)}
+        return CheckReport(self.name, placement, tuple(findings), {})
+
+    def findings(self, file: Flatbuffer) -> list[Finding]:
+        """Returns what the device does not run of a file; none by default."""
+        return []
+
+    def check_model(self, trained: "TrainedModel") -> CheckReport:
+        """Says what of a model would run, before it is trained.
+
+        Args:
+            trained: The model, with samples.
+        """
+        file = self.convert(trained).file
+        self.store(file, "int8")
+        return self.check(file.to_bytes())
+
+
+_REGISTERED: dict[str, Target] = {}
+
+
+def register_target(target: Target) -> None:
+    """Makes a target known to `export`, `check` and the command line.
+
+    Args:
+        target: The target; its name must be new.
+
+    Raises:
+        ValueError: If it is no `Target`, has no name, or has a known one.
+
+    Example:
+
+    >>> class Npu(Target):
+    ...     name, title = "litert", "the NPU"
+    >>> register_target(Npu())
+    Traceback (most recent call last):
+    ...
+    ValueError: The name of a target must be new. Received: 'litert'.
+    """
+    if not isinstance(target, Target) or not target.name or not target.title:
+        raise ValueError(
+            "A target must be an instance of a subclass of `Target` with a "
+            f"`name` and a `title`. Received: {target!r}."
+        )
+    if target.name in _REGISTERED:
+        raise ValueError(
+            f"The name of a target must be new. Received: {target.name!r}."
+        )
+    _REGISTERED[target.name] = target
+
+
+def find_target(name: str) -> Target:
+    """Returns the target of a name; an unknown name is a ValueError.
+
+    Example:
+
+    >>> find_target("lite-rt")
+    Traceback (most recent call last):
+    ...
+    ValueError: `target` must be one of ['litert', 'litert-sparse', 'tflm', \
+'edgetpu', 'ethos-u'] or a size such as 'ethos-u55-128'. Received: \
+target='lite-rt'. Did you mean 'litert'?
+    """
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    names = [t.name for t in _REGISTERED.values() if not t.is_variant]
+    sizes = [t.name for t in _REGISTERED.values() if t.is_variant]
+    closest = difflib.get_close_matches(str(name), _REGISTERED, n=1)
+    hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    raise ValueError(
+        f"`target` must be one of {names} or a size such as {sizes[0]!r}. "
+        f"Received: target={name!r}.{hint}"
+    )
+
+
+def target_names() -> list[str]:
+    """Returns the names of all targets, sizes included."""
+    return list(_REGISTERED)
+
+
+def weight_storages() -> list[str]:
+    """Returns all values that `weight_storage` has for some target."""
+    return list(
+        dict.fromkeys(s for t in _REGISTERED.values() for s in t.storages)
+    )

@@ -1,0 +1,191 @@
+"""TrainedModel: all that the export reads of a model, read once."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from codeq_keras.deployment import (
+    ActivationRange,
+    QuantizedWeight,
+    activation_ranges,
+    find_kernels,
+    quantized_weights,
+    strip_quantizers,
+)
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime.interpreter import dequantize, random_inputs
+from tflite_export.samples import (
+    MAX_SAMPLES,
+    ModelInput,
+    model_inputs,
+    sample_arrays,
+)
+
+NUM_RANDOM_SAMPLES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """All that the export reads of a model, whoever trained it.
+
+    Attributes:
+        reference: The model as it was given; its outputs count.
+        plain: The model without quantizers; its kernels are `codes * scale`.
+            A model of TFMOT is its own.
+        weights: The trained weights by path.
+        kernels: All weights of rank 2 or more by path, in the order of
+            `plain`: codes where they are trained, values elsewhere.
+        inputs: The name, shape and dtype of each input.
+        samples: One array of shape `(n, ...)` for each input; None if the user
+            gave none.
+        ranges: The trained activation ranges by path; empty if there are none.
+        fake_quantizes: Whether `plain` rounds its activations itself, as the
+            models of TFMOT do.
+    """
+
+    reference: Any
+    plain: Any
+    weights: Mapping[str, QuantizedWeight]
+    kernels: Mapping[str, np.ndarray]
+    inputs: list[ModelInput]
+    samples: list[np.ndarray] | None
+    ranges: Mapping[str, ActivationRange | None] = dataclasses.field(
+        default_factory=dict
+    )
+    fake_quantizes: bool = False
+
+    @property
+    def brings_ranges(self) -> bool:
+        """Whether the ranges of the activations were trained."""
+        return self.fake_quantizes or bool(self.ranges)
+
+    def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
+        """Returns the same model with samples over a file's input ranges."""
+        tensors = file.inputs()
+        names = [spec.name for spec in self.inputs]
+        if set(names) != set(tensors):
+            names = list(tensors)
+        values = random_inputs(file, NUM_RANDOM_SAMPLES)
+        return self.with_samples(
+            [
+                dequantize(values[tensors[name].index], tensors[name]).astype(
+                    spec.dtype
+                )
+                for name, spec in zip(names, self.inputs, strict=True)
+            ]
+        )
+
+    def with_samples(self, samples: list[np.ndarray]) -> "TrainedModel":
+        """Returns the same model with other samples."""
+        return dataclasses.replace(self, samples=samples)
+
+
+def read_model(
+    model: Any,
+    samples: Any,
+    *,
+    argument: str = "representative_dataset",
+    limit: int | None = MAX_SAMPLES,
+) -> TrainedModel:
+    """Reads a quantized model, of `codeq_keras` or of TFMOT with CoDeQ.
+
+    `samples` is anything that holds samples, or None; `argument` is its name
+    in errors, `limit` the number of samples to read.
+    """
+    if _is_tf_keras(model):
+        trained = _read_tf_keras(model)
+    else:
+        weights = quantized_weights(model)
+        trained = read_plain(strip_quantizers(model), weights)
+        ranges = activation_ranges(model)
+        if not any(held is not None for held in ranges.values()):
+            ranges = {}
+        trained = dataclasses.replace(trained, reference=model, ranges=ranges)
+    if samples is None:
+        return trained
+    arrays = sample_arrays(
+        samples, trained.inputs, argument=argument, limit=limit
+    )
+    return trained.with_samples(arrays)
+
+
+def read_plain(
+    plain: keras.Model, weights: Mapping[str, QuantizedWeight]
+) -> TrainedModel:
+    """Reads a model whose quantizers are off.
+
+    `weights` are by the paths of `find_kernels`. Which variable is which is
+    known by identity: names and paths are not unique in nested models.
+    """
+    _require_finite(plain.weights)
+    paths = {id(kernel.variable): kernel.path for kernel in find_kernels(plain)}
+    taken = set(paths.values())
+    named = {}
+    for variable in plain.weights:
+        path = paths.get(id(variable))
+        if path is None:
+            path = variable.path
+            while path in taken:
+                path += "'"
+            taken.add(path)
+        named[path] = np.asarray(variable)
+    return TrainedModel(
+        reference=plain,
+        plain=plain,
+        weights=weights,
+        kernels=_kernels(named, weights),
+        inputs=model_inputs(plain),
+        samples=None,
+    )
+
+
+def _read_tf_keras(model: Any) -> TrainedModel:
+    from codeq_keras import tfmot
+
+    weights = tfmot.quantized_weights(model)
+    named = {
+        kernel.path: kernel.variable.numpy()
+        for kernel in tfmot.QuantizedView(model).kernels
+    }
+    return TrainedModel(
+        reference=model,
+        plain=model,
+        weights=weights,
+        kernels=_kernels(named, weights),
+        inputs=model_inputs(model),
+        samples=None,
+        fake_quantizes=True,
+    )
+
+
+def _kernels(
+    named: Mapping[str, np.ndarray], weights: Mapping[str, QuantizedWeight]
+) -> dict[str, np.ndarray]:
+    """Codes where they are trained, values elsewhere."""
+    return {
+        path: weights[path].codes if path in weights else values
+        for path, values in named.items()
+        if values.ndim >= 2
+    }
+
+
+def _is_tf_keras(model: Any) -> bool:
+    """Whether `model` is one of `tf_keras`, which is not imported for that."""
+    tf_keras = sys.modules.get("tf_keras")
+    return tf_keras is not None and isinstance(model, tf_keras.Model)
+
+
+def _require_finite(variables: Iterable[keras.Variable]) -> None:
+    for variable in variables:
+        values = np.asarray(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            layer = variable.path.rpartition("/")[0]
+            raise ValueError(
+                "All weights must be finite. Received: NaN or infinity in "
+                f"{variable.path!r}. Training diverged in layer {layer!r}: "
+                "lower the learning rate or load an earlier checkpoint."
+            )
