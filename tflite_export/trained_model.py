@@ -83,6 +83,16 @@ class TrainedModel:
         """Returns the same model with other samples."""
         return dataclasses.replace(self, samples=samples)
 
+    def reading(
+        self, dataset: Any, *, argument: str, limit: int | None = MAX_SAMPLES
+    ) -> "TrainedModel":
+        """Returns the same model with the samples of a dataset, if given."""
+        if dataset is None:
+            return self
+        return self.with_samples(
+            sample_arrays(dataset, self.inputs, argument=argument, limit=limit)
+        )
+
 
 def read_model(
     model: Any,
@@ -99,18 +109,12 @@ def read_model(
     if _is_tf_keras(model):
         trained = _read_tf_keras(model)
     else:
-        weights = quantized_weights(model)
-        trained = read_plain(strip_quantizers(model), weights)
+        trained = read_plain(strip_quantizers(model), quantized_weights(model))
         ranges = activation_ranges(model)
         if not any(held is not None for held in ranges.values()):
             ranges = {}
         trained = dataclasses.replace(trained, reference=model, ranges=ranges)
-    if samples is None:
-        return trained
-    arrays = sample_arrays(
-        samples, trained.inputs, argument=argument, limit=limit
-    )
-    return trained.with_samples(arrays)
+    return trained.reading(samples, argument=argument, limit=limit)
 
 
 def read_plain(

@@ -264,7 +264,7 @@ def _plain_p99_lsb(state):
 
 
 def _vela(state):
-    report = tflite_export.check_file(state["result"].path, target="ethos-u")
+    report = tflite_export.check(state["result"].path, target="ethos-u")
     counts = {
         place: sum(operators.values())
         for place, operators in report.placement.items()

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from support.plain import export_plain
 
-from tflite_export.exporting import ExportResult, export_stripped
+from codeq_keras.deployment import find_kernels
+from tflite_export.exporting import ExportResult
 
 
 class Weight(NamedTuple):
@@ -37,6 +39,7 @@ def put_on_grid(model, rng, *, axis=(), codes=None, skip=()):
 
     A quarter of the gammas is negative. Returns the trained weights by path.
     """
+    paths = {id(kernel.variable): kernel.path for kernel in find_kernels(model)}
     trained = {}
     for variable in model.weights:
         name = variable.name
@@ -55,10 +58,7 @@ def put_on_grid(model, rng, *, axis=(), codes=None, skip=()):
             scale = rng.uniform(0.02, 0.2, (1,) * (len(shape) - 1) + shape[-1:])
         scale = np.asarray(scale, np.float32)
         variable.assign(integers * scale)
-        path = variable.path
-        while path in trained:
-            path += "+"
-        trained[path] = Weight(integers, scale)
+        trained[paths[id(variable)]] = Weight(integers, scale)
     return trained
 
 
@@ -160,7 +160,7 @@ def exported(model, trained, folder, samples=None, **options):
         shapes = [tensor.shape[1:] for tensor in model.inputs]
         rng = np.random.default_rng(3)
         samples = [rng.normal(size=(16, *s)).astype("float32") for s in shapes]
-    result = export_stripped(
+    result = export_plain(
         model,
         trained,
         folder / "model.tflite",

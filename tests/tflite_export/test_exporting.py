@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 from support.custom_model import TokenAndPosition
 
+from codeq_keras.deployment import find_kernels
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.verification.verify import METADATA_NAME
+from tflite_export.weights.metadata import METADATA_NAME
 from tflite_export.weights.sites import embedding_sites, weight_sites
 
 ZOO_KERNELS = [
@@ -91,7 +92,7 @@ def test_outputs_differ_from_the_model_by_few_lsb(zoo):
 
 def test_scale_without_batch_norm_is_the_trained_scale(dense_only):
     file = Flatbuffer(dense_only.result.path.read_bytes())
-    scale = dense_only.trained["mlp/hidden/kernel"].scale
+    scale = dense_only.trained["hidden/kernel"].scale
 
     tensor = next(
         s.tensor for s in weight_sites(file) if s.slot.codes.size == 72
@@ -184,10 +185,11 @@ def test_tokens_stay_int32_and_embedding_tables_are_exact(
     model = keras.Model(tokens, layers.Dense(3, name="head")(x))
     trained = grid(model, rng)
     tables = {"GATHER": layer.token, "ADD": layer.position}
+    paths = {id(kernel.variable): kernel.path for kernel in find_kernels(model)}
     for table, scale in zip(tables.values(), (0.1, 0.03), strict=True):
         # The largest code on one side only: the converter's zero point moves.
         codes = rng.integers(-3, 8, table.embeddings.shape).astype(np.int8)
-        trained[table.path] = weight(codes, np.float32(scale))
+        trained[paths[id(table.embeddings)]] = weight(codes, np.float32(scale))
         table.embeddings.assign(codes * np.float32(scale))
     samples = rng.integers(0, 20, (16, 6))
 
@@ -204,7 +206,7 @@ def test_tokens_stay_int32_and_embedding_tables_are_exact(
         if site.tensor.data.size in (20 * 8, 6 * 8)
     }
     for operator, table in tables.items():
-        codes, scale, _ = trained[table.path]
+        codes, scale, _ = trained[paths[id(table.embeddings)]]
         tensor = held[operator]
         np.testing.assert_array_equal(tensor.data.reshape(codes.shape), codes)
         assert tensor.zero_points.tolist() == [0]

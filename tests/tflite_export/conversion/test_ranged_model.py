@@ -15,14 +15,14 @@ import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.activations.quantizer import nudged_range
 from tflite_export.conversion.ranged_model import (
-    RangedModel,
     affine_coefficients,
+    ranged_model,
 )
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.result import ExportResult
-from tflite_export.samples import model_inputs
+from tflite_export.trained_model import read_model
 from tflite_export.verification import by_layer
-from tflite_export.verification.verify import (
+from tflite_export.verification.report import (
     MIN_TOP1_AGREEMENT,
     MIN_WITHIN_ONE_LSB,
 )
@@ -283,11 +283,9 @@ def test_layers_of_an_upsampling_network_are_compared(tmp_path, digits):
 
 
 def different_layers(trained, qmodel):
-    stripped = codeq_keras.strip_quantizers(qmodel)
-    ranged = RangedModel(qmodel, stripped)
-    inputs = model_inputs(stripped)
+    read = read_model(qmodel, trained.x)
     agreement = by_layer.layer_agreement(
-        trained.file, ranged, inputs, [trained.x]
+        trained.file, ranged_model(read, read.plain), read.inputs, [trained.x]
     )
     return [p for p, w in agreement.items() if w < MIN_WITHIN_ONE_LSB]
 

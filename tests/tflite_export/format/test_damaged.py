@@ -8,17 +8,18 @@ import time
 import keras
 import numpy as np
 import pytest
+from support.plain import read_samples
 
-from tflite_export import check_file, inspect
+from tflite_export import check, inspect
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import encode_sparse
 from tflite_export.runtime import interpreter
-from tflite_export.samples import model_inputs
-from tflite_export.targets import edgetpu
-from tflite_export.targets.litert_sparse import target as litert_sparse
+from tflite_export.targets.edgetpu import EdgeTpu
+from tflite_export.targets.litert_sparse.target import LiteRtSparse
 from tflite_export.targets.litert_storage import store_weights
-from tflite_export.targets.tflm import target as tflm
-from tflite_export.verification.verify import METADATA_NAME, compare
+from tflite_export.targets.tflm.tables import decompress
+from tflite_export.verification.verify import compare
+from tflite_export.weights.metadata import METADATA_NAME
 from tflite_export.weights.sites import weight_sites
 
 # Of CPU time, which a sound file of this size needs 2 ms of.
@@ -53,9 +54,9 @@ def _read(path, data):
     """What inspect and the static checks do with the bytes of a file."""
     path.write_bytes(data)
     str(inspect(path))
-    tflm.decompress(data)
-    edgetpu.check_file(data)
-    litert_sparse.check_file(data)
+    decompress(data)
+    EdgeTpu().check(data)
+    LiteRtSparse().check(data)
     weight_sites(Flatbuffer(data))
 
 
@@ -239,7 +240,7 @@ def test_huge_claimed_input_is_refused_before_it_is_filled(
 
     assert Flatbuffer(path.read_bytes()).tensor(0, index).shape[0] == 2**30
     with pytest.raises(ValueError, match="An input must be an array of at"):
-        check_file(path)
+        check(path)
 
 
 @pytest.mark.parametrize(
@@ -252,10 +253,9 @@ def test_damaged_record_ends_verify_with_an_error(dense_only, record):
     with pytest.raises(ValueError, match="Expected the exporter's record"):
         compare(
             file.to_bytes(),
-            dense_only.model,
-            dense_only.trained,
-            model_inputs(dense_only.model),
-            dense_only.samples,
+            read_samples(
+                dense_only.model, dense_only.trained, dense_only.samples
+            ),
         )
 
 

@@ -5,14 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from support.plain import export_plain
 
-from tflite_export import arm, check, check_file
-from tflite_export.exporting import export_stripped
+from tflite_export import arm, check
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import smallest_encoding
-from tflite_export.targets import litert
+from tflite_export.targets.litert import LiteRt
 from tflite_export.targets.litert_sparse import padding, topology
-from tflite_export.targets.litert_sparse import target as litert_sparse
+from tflite_export.targets.litert_sparse.target import (
+    LiteRtSparse,
+    require_none,
+)
+from tflite_export.targets.litert_sparse.zeros import (
+    ZeroCount,
+    zero_count,
+    zero_findings,
+)
 from tflite_export.weights import integer_graph
 from tflite_export.weights.sites import weight_sites
 
@@ -64,7 +72,7 @@ def put_on_sparse_grid(model, grid, *, sparsity=0.85):
 
 def export_sparse(model, grid, folder, *, sparsity=0.85, **options):
     trained = put_on_sparse_grid(model, grid, sparsity=sparsity)
-    result = export_stripped(
+    result = export_plain(
         model,
         trained,
         folder / "model.tflite",
@@ -120,7 +128,7 @@ def test_weights_are_sparse_or_dense_by_size_and_the_notes_say_so(everything):
     assert len(stored) == sum(": sparse; " in note for note in result.notes) > 0
     assert any(": int8; sparse would need" in note for note in result.notes)
     assert topology.topology_findings(file) == ()
-    assert check_file(result.path, target="litert-sparse").is_ok
+    assert check(result.path, target="litert-sparse").is_ok
 
 
 def test_a_changed_code_is_found_in_a_sparse_file(everything):
@@ -275,7 +283,7 @@ def test_graph_that_breaks_one_rule_is_refused(name):
     findings = topology.topology_findings(file)
 
     with pytest.raises(ValueError, match=message):
-        litert_sparse.require(findings)
+        require_none(findings)
 
 
 def test_refused_graph_is_not_written(grid, tmp_path):
@@ -314,7 +322,7 @@ def test_same_padding_of_odd_images_is_symmetric_and_only_spelled_out():
 def test_two_thirds_of_zeros_are_needed_with_and_without_dense(
     counts, is_enough
 ):
-    findings = litert_sparse.zero_findings(litert_sparse.ZeroCount(*counts))
+    findings = zero_findings(ZeroCount(*counts))
 
     assert (findings == ()) == is_enough
 
@@ -329,7 +337,7 @@ def test_check_says_before_training_how_many_zeros_are_needed():
 def test_zeros_are_counted_with_and_without_the_dense_layers(everything):
     *_, result = everything
 
-    count = litert_sparse.zero_count(Flatbuffer(result.path.read_bytes()))
+    count = zero_count(Flatbuffer(result.path.read_bytes()))
 
     # 8x32 + 32x48 + 48x16 + 16x48 + 48x48 + 48x64
     assert count.num_weights == 8 * 32 + 32 * 48 + 2 * 48 * 16 + 48 * (48 + 64)
@@ -361,7 +369,7 @@ def test_damaged_sparse_files_are_read_or_refused(everything):
         for position in rng.integers(len(data), size=1 + num_tries % 4):
             damaged[position] ^= 1 << int(rng.integers(8))
         try:
-            str(litert_sparse.check_file(bytes(damaged)))
+            str(LiteRtSparse().check(bytes(damaged)))
         except ValueError:
             num_refused += 1
 
@@ -378,7 +386,7 @@ def test_litert_refuses_a_file_that_is_wrong_on_arm_alone():
     weights = file.tensor(0, index).data
     file.densify(0, index, smallest_encoding(np.float32(weights > 0)))
 
-    report = litert.check_file(file.to_bytes())
+    report = LiteRt().check(file.to_bytes())
 
     assert "MAX_POOL_2D" in str(report)
     assert not report.is_ok

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tflite_export import check_file, inspect
+from tflite_export import check, inspect
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant
 from tflite_export.format.sparse import decode_sparse, encode_sparse
@@ -18,9 +18,9 @@ from tflite_export.runtime import interpreter
 from tflite_export.targets.litert_storage import (
     MAX_INT4_BIAS,
     choose,
-    require_storage_for,
     store_weights,
 )
+from tflite_export.targets.target import find_target
 from tflite_export.weights.sites import weight_sites
 
 
@@ -175,7 +175,7 @@ def test_combinations_known_to_be_wrong_are_refused_by_name(
     weight_storage, target, text
 ):
     with pytest.raises(ValueError, match=text) as error:
-        require_storage_for(weight_storage, target)
+        find_target(target).require_storage(weight_storage)
 
     assert repr(weight_storage) in str(error.value)
 
@@ -187,7 +187,7 @@ def test_sparse_and_packed_files_are_blocked_for_other_targets(
     path = tmp_path / "model.tflite"
     path.write_bytes(_stored(dense, "auto")[0])
 
-    report = check_file(path, target=target)
+    report = check(path, target=target)
 
     assert not report.is_ok
     assert "sparse tensor as a dense one" in str(report)
@@ -207,7 +207,7 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
     path = tmp_path / "model.tflite"
     path.write_bytes(file.to_bytes())
 
-    report = check_file(path)
+    report = check(path)
 
     assert not report.is_ok
     assert "reads a sparse tensor as a dense one" in str(report)

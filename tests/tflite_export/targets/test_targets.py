@@ -8,13 +8,13 @@ import keras
 import pytest
 from keras import layers
 from support.custom_model import Affine
+from support.plain import export_plain
 
-from tflite_export import check, check_file, delivery
-from tflite_export.exporting import export_stripped
+from tflite_export import check
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.targets import edgetpu
-from tflite_export.targets.ethos_u import target as ethos_u
-from tflite_export.targets.tflm import target as tflm
+from tflite_export.targets.edgetpu import EdgeTpu, parse_log
+from tflite_export.targets.ethos_u.target import require_no_fallback
+from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 
 needs_vela = pytest.mark.skipif(
     importlib.util.find_spec("ethosu") is None,
@@ -62,7 +62,7 @@ def test_ethos_u_export_writes_the_compiled_file_and_reports_its_bits(
 @needs_vela
 @pytest.mark.parametrize("size", ["ethos-u65-256", "ethos-u85-256"])
 def test_other_generations_are_selectable(dense_path, size):
-    report = ethos_u.compile_file(dense_path.read_bytes(), accelerator=size)
+    report = compile_file(dense_path.read_bytes(), accelerator=size)
 
     assert report.accelerator == size
     assert report.num_cpu_operators == 0
@@ -109,7 +109,7 @@ class Floor(layers.Layer):
 
 
 def test_fallback_is_an_error_for_the_export():
-    report = ethos_u.EthosUReport(
+    report = EthosUReport(
         *("ethos-u55-128", "", 1, 1, 1, 1, 1, 1),
         cpu_operators=(("FLOOR", "x", "Unsupported opType"),),
         num_cpu_operators=1,
@@ -117,7 +117,7 @@ def test_fallback_is_an_error_for_the_export():
     )
 
     with pytest.raises(ValueError, match=r"1 that fall back .*\n- FLOOR 'x'"):
-        ethos_u.require_no_fallback(report)
+        require_no_fallback(report)
 
 
 @needs_tflm
@@ -198,7 +198,7 @@ def test_look_up_tables_save_flash_and_cost_memory(export_for):
 
 @needs_tflm
 def test_check_for_microcontrollers_measures_the_arena(dense_path):
-    report = tflm.check_file(dense_path.read_bytes())
+    report = check(dense_path, target="tflm")
 
     assert report.is_ok
     assert report.facts["arena_bytes"] > 0
@@ -218,7 +218,7 @@ def test_check_for_microcontrollers_sees_the_operators_of_the_export():
 def test_edge_tpu_takes_plain_convolutions_and_says_what_it_did_not_run(
     dense_path,
 ):
-    report = edgetpu.check_file(dense_path.read_bytes())
+    report = check(dense_path, target="edgetpu")
 
     assert report.is_ok
     assert list(report.placement) == ["Edge TPU"]
@@ -243,12 +243,12 @@ def test_edge_tpu_log_of_the_compiler_is_read():
         "SOFTMAX      1    Operation is otherwise supported, but not mapped\n"
     )
 
-    finding = edgetpu.parse_log(log, succeeded=True)
+    finding = parse_log(log, succeeded=True)
 
     assert finding.is_blocking
     assert "1 SOFTMAX" in finding.text
     assert "CONV_2D" not in finding.text
-    assert edgetpu.parse_log("Internal error", succeeded=False).is_blocking
+    assert parse_log("Internal error", succeeded=False).is_blocking
 
 
 def test_pre_flight_names_what_the_export_will_refuse():
@@ -286,15 +286,15 @@ def test_pre_flight_sees_the_rewrites_of_the_export():
 
 
 def test_failed_target_leaves_all_old_files(tmp_path, dense_only, monkeypatch):
-    def refuse(data):
+    def refuse(self, data):
         raise ValueError("no")
 
-    monkeypatch.setattr(delivery.edgetpu, "check_file", refuse)
+    monkeypatch.setattr(EdgeTpu, "check", refuse)
     path = tmp_path / "model.tflite"
     path.write_bytes(b"old")
 
     with pytest.raises(ValueError, match="no"):
-        export_stripped(
+        export_plain(
             dense_only.model,
             dense_only.trained,
             path,
@@ -307,26 +307,18 @@ def test_failed_target_leaves_all_old_files(tmp_path, dense_only, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("check_file", "name"),
-    [
-        (
-            lambda data: ethos_u.compile_file(
-                data, accelerator="ethos-u55-128"
-            ),
-            "Vela",
-        ),
-        (tflm.check_file, "microcontrollers"),
-    ],
-    ids=["ethos-u", "tflm"],
+    ("target", "package"),
+    [("ethos-u", "ethosu.vela"), ("tflm", "tflite_micro")],
 )
 def test_missing_tool_names_the_extra_to_install(
-    check_file, name, dense_path, monkeypatch
+    target, package, dense_path, monkeypatch
 ):
-    data = dense_path.read_bytes()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(ValueError, match=rf"{name}.*codeq-keras\[targets\]"):
-        check_file(data)
+    with pytest.raises(
+        ImportError, match=rf"{package}.*codeq-keras\[targets\]"
+    ):
+        check(dense_path, target=target)
 
 
 def test_damaged_file_ends_check_with_an_error(tmp_path, dense_path):
@@ -334,4 +326,4 @@ def test_damaged_file_ends_check_with_an_error(tmp_path, dense_path):
     path.write_bytes(dense_path.read_bytes()[:2000])
 
     with pytest.raises(ValueError, match=r"undamaged \.tflite file"):
-        check_file(path, target="edgetpu")
+        check(path, target="edgetpu")

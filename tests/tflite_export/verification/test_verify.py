@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.plain import read_samples
 
 from tflite_export import inspect
 from tflite_export.format.flatbuffer import Constant, Flatbuffer
 from tflite_export.runtime.interpreter import predict
-from tflite_export.samples import model_inputs
-from tflite_export.verification.verify import compare, ordered_weights
+from tflite_export.trained_model import read_plain
+from tflite_export.verification.verify import compare
 from tflite_export.weights.integer_graph import (
     unequal_weights,
     write_exact_weights,
@@ -18,14 +19,12 @@ from tflite_export.weights.sites import weight_sites
 
 
 def _compare(exported, data):
-    inputs = model_inputs(exported.model)
-    return compare(
-        data, exported.model, exported.trained, inputs, exported.samples
-    )
+    trained = read_samples(exported.model, exported.trained, exported.samples)
+    return compare(data, trained)
 
 
 def _unequal(exported, file):
-    kernels = ordered_weights(exported.model, exported.trained)
+    kernels = read_plain(exported.model, exported.trained).kernels
     return unequal_weights(
         file, exported.trained, kernels, {"silent/kernel": 1}
     )
@@ -79,14 +78,14 @@ def test_one_new_weight_in_a_second_copy_is_found(zoo):
 
 def test_unrecorded_channel_of_zeros_is_found(zoo):
     file = Flatbuffer(zoo.result.path.read_bytes())
-    kernels = ordered_weights(zoo.model, zoo.trained)
+    kernels = read_plain(zoo.model, zoo.trained).kernels
 
     assert unequal_weights(file, zoo.trained, kernels, {}) == ["silent/kernel"]
 
 
 def test_report_of_a_changed_file_says_so(dense_only):
     file = Flatbuffer(dense_only.result.path.read_bytes())
-    site = _site(file, "mlp/hidden/kernel", dense_only.trained)
+    site = _site(file, "hidden/kernel", dense_only.trained)
     codes = -site.slot.codes
     codes[0, :] = np.roll(codes[0, :], 1)
     changed = Constant(codes, site.tensor.scales, site.tensor.axis)
@@ -95,16 +94,16 @@ def test_report_of_a_changed_file_says_so(dense_only):
     report = _compare(dense_only, file.to_bytes())
 
     assert not report.codes_equal
-    assert report.unequal == ("mlp/hidden/kernel",)
+    assert report.unequal == ("hidden/kernel",)
     assert "1 of 2 tensors equal" in str(report)
-    assert "DIFFERENT: mlp/hidden/kernel" in str(report)
+    assert "DIFFERENT: hidden/kernel" in str(report)
     assert report.max_output_lsb > 10
 
 
 def test_writing_exact_weights_again_changes_nothing(dense_only):
     data = dense_only.result.path.read_bytes()
     file = Flatbuffer(data)
-    kernels = ordered_weights(dense_only.model, dense_only.trained)
+    kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
     write_exact_weights(file, dense_only.trained, kernels)
 
@@ -114,19 +113,19 @@ def test_writing_exact_weights_again_changes_nothing(dense_only):
 @pytest.mark.parametrize("gains", ["equal", "different"])
 def test_dense_with_one_scale_is_made_exact(dense_only, gains):
     file = Flatbuffer(dense_only.result.path.read_bytes())
-    weight = dense_only.trained["mlp/hidden/kernel"]
-    site = _site(file, "mlp/hidden/kernel", dense_only.trained)
+    weight = dense_only.trained["hidden/kernel"]
+    site = _site(file, "hidden/kernel", dense_only.trained)
     factors = np.full((12, 1), 127 / 7)
     if gains == "different":
         factors = np.linspace(6, 127 / 7, 12)[:, None]
     held = np.round(factors * weight.codes.T).astype(np.int8)
     one_scale = np.array([0.01], np.float32)
     file.replace_inputs({site.site: Constant(held, one_scale, 0)})
-    kernels = ordered_weights(dense_only.model, dense_only.trained)
+    kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
     write_exact_weights(file, dense_only.trained, kernels)
 
-    tensor = _site(file, "mlp/hidden/kernel", dense_only.trained).tensor
+    tensor = _site(file, "hidden/kernel", dense_only.trained).tensor
     assert np.array_equal(tensor.data, weight.codes.T)
     assert tensor.scales.size == (1 if gains == "equal" else 12)
     # Each weight keeps its value, within half of the old scale.
@@ -138,15 +137,15 @@ def test_dense_with_one_scale_is_made_exact(dense_only, gains):
 
 def test_limited_scale_is_estimated_and_noted(dense_only):
     file = Flatbuffer(dense_only.result.path.read_bytes())
-    weight = dense_only.trained["mlp/hidden/kernel"]
-    site = _site(file, "mlp/hidden/kernel", dense_only.trained)
+    weight = dense_only.trained["hidden/kernel"]
+    site = _site(file, "hidden/kernel", dense_only.trained)
     held = np.round(2.9 * weight.codes.T).astype(np.int8)
     file.replace_inputs({site.site: Constant(held, np.ones(12, np.float32), 0)})
-    kernels = ordered_weights(dense_only.model, dense_only.trained)
+    kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
     notes = write_exact_weights(file, dense_only.trained, kernels).notes
 
-    tensor = _site(file, "mlp/hidden/kernel", dense_only.trained).tensor
+    tensor = _site(file, "hidden/kernel", dense_only.trained).tensor
     assert np.array_equal(tensor.data, weight.codes.T)
     peak = np.abs(weight.codes).max(axis=0)
     assert np.all(np.abs(tensor.scales - 2.9) <= 0.5 / peak)
@@ -155,8 +154,8 @@ def test_limited_scale_is_estimated_and_noted(dense_only):
 
 def test_bias_that_overflows_int32_names_the_layer(dense_only):
     file = Flatbuffer(dense_only.result.path.read_bytes())
-    weight = dense_only.trained["mlp/hidden/kernel"]
-    site = _site(file, "mlp/hidden/kernel", dense_only.trained)
+    weight = dense_only.trained["hidden/kernel"]
+    site = _site(file, "hidden/kernel", dense_only.trained)
     bias_site, bias = site.bias
     # Integers of a limited scale: the exact one is 0.6 times that.
     held = np.round(0.6 * weight.codes.T).astype(np.int8)
@@ -167,9 +166,9 @@ def test_bias_that_overflows_int32_names_the_layer(dense_only):
             bias_site: Constant(huge, bias.scales, 0),
         }
     )
-    kernels = ordered_weights(dense_only.model, dense_only.trained)
+    kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
-    with pytest.raises(ValueError, match="bias of 'mlp/hidden/kernel'"):
+    with pytest.raises(ValueError, match="bias of 'hidden/kernel'"):
         write_exact_weights(file, dense_only.trained, kernels)
 
 
@@ -190,7 +189,7 @@ def test_predict_returns_the_dequantized_outputs_of_each_sample(dense_only):
 
 
 def test_inspect_counts_zeros_and_values_of_the_trained_integers(dense_only):
-    codes = dense_only.trained["mlp/hidden/kernel"].codes
+    codes = dense_only.trained["hidden/kernel"].codes
 
     inspection = inspect(dense_only.result.path)
 

@@ -68,7 +68,7 @@ class EthosU(Target):
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Adds the file that Vela compiled; a fallback is an error."""
         report = compile_file(proven.data, accelerator=self.accelerator)
-        _require_no_fallback(report)
+        require_no_fallback(report)
         others = {f"{proven.name}_vela.tflite": report.compiled}
         return Package(proven.data, others, report)
 
@@ -111,7 +111,8 @@ def ethos_u_targets() -> Iterator[EthosU]:
         yield EthosU(generation, f"{generation}-{sizes[0]}")
 
 
-def _require_no_fallback(report: EthosUReport) -> None:
+def require_no_fallback(report: EthosUReport) -> None:
+    """Raises an error if an operator would run on the CPU."""
     if not report.num_cpu_operators:
         return
     reasons = [

@@ -70,7 +70,7 @@ class LiteRtSparse(Target):
         from tflite_export.conversion.exact import ConvertedModel
 
         file, notes = _converted(trained)
-        _require_none(topology_findings(file))
+        require_none(topology_findings(file))
         written = write_float_codes(file, trained.weights, trained.kernels)
         return ConvertedModel(
             file, [*written.notes, *notes], written.silent_channels
@@ -82,8 +82,8 @@ class LiteRtSparse(Target):
         XNNPACK unpacks both forms when it loads the file. It needs a single
         sparse weight to take its sparse kernels for all: size alone decides.
         """
-        _require_none(topology_findings(file))
-        _require_none(zero_findings(zero_count(file)))
+        require_none(topology_findings(file))
+        require_none(zero_findings(zero_count(file)))
         notes = []
         tensors = {
             (site.site.subgraph, site.tensor.index): site
@@ -186,7 +186,7 @@ def _converted(trained: "TrainedModel") -> tuple[Flatbuffer, list[str]]:
     return file, pad_symmetrically(file)
 
 
-def _require_none(findings: Sequence[Finding]) -> None:
+def require_none(findings: Sequence[Finding]) -> None:
     """Raises an error that lists the findings, if there are any."""
     if findings:
         raise ValueError(
