@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tflite_export import arm
+from tflite_export.format.edits import shorten_names
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.result import DeviceReport, ExportResult
@@ -80,7 +81,7 @@ def deliver(
         ValueError: If the target cannot run the file.
     """
     notes = list(written.notes)
-    file.shorten_names()
+    shorten_names(file)
     dense = file.to_bytes()
     if target == "litert":
         notes += store_weights(file, weight_storage)

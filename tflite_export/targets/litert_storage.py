@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant, Tensor
 from tflite_export.format.sparse import SparseTensor, smallest_encoding
@@ -145,7 +146,7 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
         )
     file.replace_inputs(writes)
     for (subgraph, index), sparse in densified.items():
-        file.densify(subgraph, index, sparse)
+        densify(file, subgraph, index, sparse)
     return list(dict.fromkeys(notes))
 
 
@@ -231,4 +232,4 @@ def _shared_with_others(sites: list[WeightSite]) -> dict[int, str]:
 
 def _name(tensor: Tensor) -> str:
     shape = "x".join(map(str, tensor.shape))
-    return f"{tensor.name.split(';')[0]} ({shape})"
+    return f"{tensor.short_name} ({shape})"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tflite_export.format.edits import dequantize
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant
 from tflite_export.weights import matching
@@ -52,11 +53,7 @@ def write_float_codes(
     for site, (window, match) in zip(sites, found, strict=True):
         key = (site.site.subgraph, site.tensor.index)
         if match is None or match.path not in trained:
-            name = (
-                site.tensor.name.split(";")[0]
-                if match is None
-                else (match.path)
-            )
+            name = site.tensor.short_name if match is None else match.path
             notes.append(f"{name!r} was not quantized: it is float32 here.")
             continue
         constants[key] = _constant(site, window, match)
@@ -65,7 +62,7 @@ def write_float_codes(
                 silent.get(match.path, 0), match.num_silent_rows
             )
     for (subgraph, index), constant in constants.items():
-        file.dequantize(subgraph, index, constant)
+        dequantize(file, subgraph, index, constant)
     notes += silent_channel_notes(silent)
     return WrittenWeights(list(dict.fromkeys(notes)), silent)
 

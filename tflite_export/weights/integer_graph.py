@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tflite_export.format.edits import requantize_output
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant, InputSite, Tensor
 from tflite_export.weights import matching
@@ -221,7 +222,7 @@ def _requantize_lookups(
     for site in sorted(writes, reverse=True):
         operator = operators[site.subgraph, site.operator]
         if operator.name == "GATHER":
-            flatbuffer.requantize_output(operator, writes[site].scales)
+            requantize_output(flatbuffer, operator, writes[site].scales)
 
 
 def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tflite_export.format import lut
+from tflite_export.format.damaged import damaged
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import InputSite, Operator, Tensor
 from tflite_export.format.sparse import decode_sparse
@@ -186,9 +187,8 @@ def unpacked_constants(
         else:
             continue
         if output.shape != tensor.shape:
-            raise ValueError(
-                "Expected an undamaged .tflite file. Received: a "
-                f"{operator.name} from shape {tensor.shape} to {output.shape}."
+            raise damaged(
+                f"a {operator.name} from shape {tensor.shape} to {output.shape}"
             )
         stored[key] = unpacked
     return stored
@@ -204,10 +204,7 @@ def _decoded(flatbuffer: Flatbuffer, operator: Operator) -> list[Tensor]:
         output = flatbuffer.tensor(operator.subgraph, index)
         is_known = encoded.dtype == ancillary.dtype == "uint8"
         if not is_known or encoded.data is None or ancillary.data is None:
-            raise ValueError(
-                "Expected an undamaged .tflite file. Received: a "
-                f"{lut.DECODE} without its indices or tables."
-            )
+            raise damaged(f"a {lut.DECODE} without its indices or tables")
         codes = lut.decode_lut(
             encoded.data.ravel(), ancillary.data.ravel(), shape=output.shape
         )

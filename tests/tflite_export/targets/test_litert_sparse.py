@@ -8,6 +8,7 @@ from keras import layers
 
 from tflite_export import arm, check, check_file
 from tflite_export.exporting import export_stripped
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import smallest_encoding
 from tflite_export.targets import litert
@@ -376,7 +377,7 @@ def test_litert_refuses_a_file_that_is_wrong_on_arm_alone():
         if operator.name == "CONV_2D"
     )
     weights = file.tensor(0, index).data
-    file.densify(0, index, smallest_encoding(np.float32(weights > 0)))
+    densify(file, 0, index, smallest_encoding(np.float32(weights > 0)))
 
     report = litert.check_file(file.to_bytes())
 

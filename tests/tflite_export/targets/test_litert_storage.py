@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 from tflite_export import check_file, inspect
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant
 from tflite_export.format.sparse import decode_sparse, encode_sparse
@@ -199,11 +200,11 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
 ):
     file = Flatbuffer(dense)
     site = next(s for s in weight_sites(file) if s.operator.name == "CONV_2D")
-    file.densify(0, site.tensor.index, encode_sparse(site.slot.codes))
-    densify = file.operators[0]
+    densify(file, 0, site.tensor.index, encode_sparse(site.slot.codes))
+    stored = file.operators[0].inputs[0]
     # As broken converters write it: the convolution reads the sparse tensor.
     reader = site.site._replace(operator=site.site.operator + 1)
-    file._set_read_index(reader, densify.inputs[0])
+    file.set_input(reader, stored)
     path = tmp_path / "model.tflite"
     path.write_bytes(file.to_bytes())
 
@@ -216,7 +217,7 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
 def test_densified_tensor_is_read_back_exactly(dense):
     file = Flatbuffer(dense)
     site = next(s for s in weight_sites(file) if s.operator.name == "CONV_2D")
-    file.densify(0, site.tensor.index, encode_sparse(site.slot.codes, axis=0))
+    densify(file, 0, site.tensor.index, encode_sparse(site.slot.codes, axis=0))
 
     again = Flatbuffer(file.to_bytes())
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import smallest_encoding
 from tflite_export.targets.findings import CheckReport, Finding, operator_counts
@@ -128,7 +129,7 @@ def store(file: Flatbuffer) -> list[str]:
         shape = "x".join(map(str, codes.shape))
         name = f"{site.operator.name} {shape} ({sparsity:.0%} zeros)"
         if size < codes.size:
-            file.densify(subgraph, index, sparse)
+            densify(file, subgraph, index, sparse)
             text = f"sparse; {size:,} of {codes.size:,} bytes"
         else:
             text = f"int8; sparse would need {size:,} of {codes.size:,} bytes"

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.format import edits
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.format.records import NO_SCALES, Constant, InputSite
@@ -105,7 +106,7 @@ def write_convolutions(file: Flatbuffer) -> None:
     for operator in reversed(dense):
         kernel = (operator.subgraph, operator.inputs[1])
         if kernel not in others and file.tensor(*kernel).data is not None:
-            file.replace_by_convolution(operator)
+            edits.replace_by_convolution(file, operator)
 
 
 def measure(
@@ -195,8 +196,8 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     # writes equal vectors again and again.
     compressed = Flatbuffer(outputs["model"].tobytes())
     _share_tables(compressed)
-    compressed.drop_scales(_packed(compressed))
-    compressed.shorten_names()
+    edits.drop_scales(compressed, _packed(compressed))
+    edits.shorten_names(compressed)
     return compressed.to_bytes(), names
 
 
@@ -213,8 +214,9 @@ def decompress(data: bytes) -> bytes:
     decoded = decoded_constants(file)
     if not decoded:
         return data
-    file.drop_scales(_packed(file))
-    file.fold(
+    edits.drop_scales(file, _packed(file))
+    edits.fold(
+        file,
         DECODE,
         {
             key: tensor.data
