@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from tflite_export.targets.tflm import target as tflm
 from tflite_export.targets.tflm.source import header, source
 from tflite_export.verification.report import VerificationReport
 from tflite_export.verification.verify import METADATA_NAME
-from tflite_export.weights.integer_graph import TrainedWeight, WrittenWeights
+from tflite_export.weights.records import WrittenWeights
 from tflite_export.weights.sites import float_operators
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
 
 # The microcontroller's runtime is compared on as many; it is slow.
 MAX_DEVICE_SAMPLES = 16
@@ -55,7 +58,7 @@ class _Package(NamedTuple):
 def deliver(
     file: Flatbuffer,
     written: WrittenWeights,
-    trained: Mapping[str, TrainedWeight],
+    trained: Mapping[str, "QuantizedWeight"],
     path: Path,
     proof: Proof,
     *,
@@ -260,7 +263,7 @@ def _microcontroller_package(
 
 
 def _record(
-    trained: Mapping[str, TrainedWeight], silent_channels: Mapping[str, int]
+    trained: Mapping[str, "QuantizedWeight"], silent_channels: Mapping[str, int]
 ) -> dict[str, Any]:
     """What the file says about its making, as JSON."""
     try:

@@ -38,11 +38,8 @@ from tflite_export.targets.litert_storage import require_storage_for
 from tflite_export.verification.report import VerificationReport
 from tflite_export.verification.verify import compare, ordered_weights
 from tflite_export.weights.float_graph import write_float_codes
-from tflite_export.weights.integer_graph import (
-    TrainedWeight,
-    WrittenWeights,
-    write_exact_weights,
-)
+from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.records import WrittenWeights
 
 # Of a model whose ranges need no samples.
 NUM_RANDOM_SAMPLES = 16
@@ -150,7 +147,7 @@ def export(
 
 def export_stripped(
     stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"],
     path: Path,
     *,
     representative_dataset: Any,
@@ -186,7 +183,7 @@ class _Converted(NamedTuple):
 
     file: Flatbuffer
     written: WrittenWeights
-    trained: Mapping[str, TrainedWeight]
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"]
     kernels: Mapping[str, np.ndarray]
     model: Any
     reference: Any
@@ -196,7 +193,7 @@ class _Converted(NamedTuple):
 
 def _converted_stripped(
     stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"],
     dataset: Any,
     target: str,
 ) -> _Converted:
@@ -226,7 +223,7 @@ def _converted_stripped(
 def _converted_ranged(
     model: "codeq_keras.QuantizedModel",
     stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"],
     dataset: Any,
 ) -> _Converted:
     """With the ranges that the model trained."""

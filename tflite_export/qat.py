@@ -5,13 +5,15 @@ It brings its activation ranges along, so it needs no samples.
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
-from tflite_export.weights.integer_graph import TrainedWeight
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
 
 _NUM_RANDOM_INPUTS = 64
 
@@ -30,7 +32,7 @@ def is_tf_keras(model: Any) -> bool:
 
 def weights(
     model: Any,
-) -> tuple[Mapping[str, TrainedWeight], dict[str, np.ndarray]]:
+) -> tuple[Mapping[str, "QuantizedWeight"], dict[str, np.ndarray]]:
     """Returns the trained weights, and all kernels in the model's order.
 
     Args:

@@ -5,6 +5,7 @@ rewrite the model where its file could not hold them.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,17 +17,16 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
 from tflite_export.targets.litert_sparse.padding import pad_symmetrically
 from tflite_export.verification.verify import ordered_weights
-from tflite_export.weights.integer_graph import (
-    FoldedInputGainError,
-    TrainedWeight,
-    WrittenWeights,
-    write_exact_weights,
-)
+from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.records import FoldedInputGainError, WrittenWeights
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
 
 
 def convert_exactly(
     stripped: keras.Model,
-    trained: Mapping[str, TrainedWeight],
+    trained: Mapping[str, "QuantizedWeight"],
     inputs: list[ModelInput],
     samples: list[np.ndarray],
 ) -> tuple[Flatbuffer, WrittenWeights]:

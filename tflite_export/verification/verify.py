@@ -32,7 +32,7 @@ from tflite_export.verification.report import (
     OutputComparison,
     VerificationReport,
 )
-from tflite_export.weights import integer_graph
+from tflite_export.weights.reading_back import unequal_weights
 
 METADATA_NAME = "codeq_keras"
 _BATCH_SIZE = 32
@@ -85,7 +85,7 @@ def verify(
 def compare(
     data: bytes,
     stripped: keras.Model,
-    trained: Mapping[str, integer_graph.TrainedWeight],
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"],
     inputs: list[ModelInput],
     samples: list[np.ndarray],
     *,
@@ -110,7 +110,7 @@ def compare(
         `VerificationReport`.
     """
     file = Flatbuffer(data)
-    unequal = integer_graph.unequal_weights(
+    unequal = unequal_weights(
         file,
         trained,
         ordered_weights(stripped, trained) if kernels is None else kernels,
@@ -155,7 +155,7 @@ def _is_ranged(model: Any) -> bool:
 
 def ordered_weights(
     stripped: keras.Model,
-    trained: Mapping[str, integer_graph.TrainedWeight],
+    trained: Mapping[str, "codeq_keras.QuantizedWeight"],
 ) -> dict[str, np.ndarray]:
     """Returns all weights of rank 2 or more, in the order of the model.
 

@@ -14,7 +14,7 @@ from tflite_export.format.sparse import smallest_encoding
 from tflite_export.targets import litert
 from tflite_export.targets.litert_sparse import padding, topology
 from tflite_export.targets.litert_sparse import target as litert_sparse
-from tflite_export.weights import integer_graph
+from tflite_export.weights.reading_back import unequal_weights
 from tflite_export.weights.sites import weight_sites
 
 needs_arm = pytest.mark.skipif(
@@ -133,7 +133,7 @@ def test_a_changed_code_is_found_in_a_sparse_file(everything):
     flat[np.flatnonzero(flat)[0]] *= -1
     changed = {**trained, path: trained[path]._replace(codes=codes)}
 
-    unequal = integer_graph.unequal_weights(
+    unequal = unequal_weights(
         file, changed, {p: w.codes for p, w in changed.items()}, {}
     )
 
