@@ -37,10 +37,7 @@ def unpack(
 ) -> np.ndarray:
     """Unpacks the bytes of an int4 or int2 tensor to int8; inverse of `pack`.
 
-    Args:
-        data: uint8 array, exactly as many bytes as `shape` needs.
-        bit_width: Bits of a code: 2 or 4.
-        shape: Shape of the tensor.
+    The bit width is 2 or 4; the bytes are exactly as many as the shape needs.
 
     Example:
 

@@ -15,13 +15,14 @@ def file(zoo):
     return Flatbuffer(zoo.result.path.read_bytes())
 
 
-def _outputs(file, rng):
+def _outputs(file):
     (index,) = file.interface()[0]
+    rng = np.random.default_rng(0)
     samples = rng.integers(-128, 128, (4, 8, 8, 3)).astype(np.int8)
     outputs = interpreter.run(
         file.to_bytes(), {index: samples}, reference_kernels=True
     )
-    return list(outputs.values())[0]
+    return next(iter(outputs.values()))
 
 
 def _first(file, name):
@@ -30,9 +31,8 @@ def _first(file, name):
 
 def test_densified_tensor_is_read_back_exactly(file):
     site = next(s for s in weight_sites(file) if s.operator.name == "CONV_2D")
-    edits.densify(
-        file, 0, site.tensor.index, encode_sparse(site.slot.codes, axis=0)
-    )
+    sparse = encode_sparse(site.slot.codes, axis=0)
+    edits.densify(file, 0, site.tensor.index, sparse)
 
     again = Flatbuffer(file.to_bytes())
 
@@ -69,14 +69,14 @@ def test_requantized_output_is_restored_for_its_readers(file):
     assert restoring.outputs == operator.outputs
 
 
-def test_dense_layer_as_convolution_computes_the_same(file, rng):
-    expected = _outputs(file, np.random.default_rng(0))
+def test_dense_layer_as_convolution_computes_the_same(file):
+    expected = _outputs(file)
 
     edits.replace_by_convolution(file, _first(file, "FULLY_CONNECTED"))
 
     names = [o.name for o in file.operators]
     assert names.count("RESHAPE") >= 2
-    assert np.array_equal(_outputs(file, np.random.default_rng(0)), expected)
+    assert np.array_equal(_outputs(file), expected)
 
 
 def test_short_names_are_unique_and_keep_the_interface(file):
