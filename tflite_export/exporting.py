@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tflite_export.files import write_atomically
+from tflite_export.format.edits import shorten_names
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.result import ExportResult
 from tflite_export.targets.target import ProvenFile, find_target
@@ -127,7 +128,7 @@ def export_trained(
             f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. "
             "Give `representative_dataset` to compare on real ones."
         )
-    file.shorten_names()
+    shorten_names(file)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
     write_record(file, trained.weights, silent_channels)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.format.damaged import damaged
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE
 from tflite_export.format.records import Tensor
@@ -251,9 +252,9 @@ def _require_valid(tensor: Tensor) -> None:
         if tensor.sparse is not None:
             validate_sparse(tensor.sparse)
     except ValueError as error:
-        raise ValueError(
-            f"Expected an undamaged .tflite file. Received: tensor "
-            f"{tensor.name!r} that no runtime can read. {error}"
+        reason = str(error).removesuffix(".")
+        raise damaged(
+            f"tensor {tensor.name!r} that no runtime can read. {reason}"
         ) from error
 
 

@@ -21,10 +21,8 @@ from tflite_export.conversion.rewrites import rewrite
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
 from tflite_export.trained_model import TrainedModel
-from tflite_export.weights.integer_graph import (
-    FoldedInputGainError,
-    write_exact_weights,
-)
+from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.records import FoldedInputGainError
 
 
 class ConvertedModel(NamedTuple):

@@ -12,6 +12,7 @@ constant and an addition follow, and everything behind is wrong by that factor.
 
 import numpy as np
 
+from tflite_export.format.edits import compute_on_integers, keep_scale
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Operator, Tensor
 
@@ -32,10 +33,10 @@ def repaired_file(data: bytes) -> Flatbuffer:
     file = Flatbuffer(data)
     while (found := _find(file)) is not None:
         split, dequantize, quantizes = found
-        file.compute_on_integers(split, dequantize, _VALUE, quantizes)
+        compute_on_integers(file, split, dequantize, _VALUE, quantizes)
     for operator in file.operators:
         if operator.name in _MOVING and _changes_scale(file, operator):
-            file.keep_scale(operator)
+            keep_scale(file, operator)
     return file
 
 

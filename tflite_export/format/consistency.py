@@ -1,14 +1,11 @@
-"""Checks that all indices of a file lead to something in it.
-
-With `flatbuffer.py` and `flatbuffer_tensors.py`, the only file that touches
-the TFLite schema.
-"""
+"""Checks that all indices of a file lead to something in it."""
 
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite_export.format.damaged import damaged
 from tflite_export.format.tensors import indices
 
 SCHEMA_VERSION = 3
@@ -41,20 +38,15 @@ _NUM_INPUTS = {
 def require_consistent(model: Any, data: bytes) -> None:
     """Raises an error unless all indices are those of something.
 
-    Together with `flatbuffer_guard` and `sparse_encoding.validate_sparse` this
-    makes the checks of LiteRT's own verifier (`lite/core/tools/verifier.cc`),
-    but for these: which operators and versions exist depends on the runtime,
-    so `targets` say it; texts in string tensors are never read here; and
-    constants whose bytes do not fit their shape have no values here
-    (`Tensor.data` is None) and are refused by the runtime.
-
-    Args:
-        model: The unpacked model.
-        data: The bytes of the file.
-
-    Raises:
-        ValueError: What leads nowhere, or that constants are shared so often
-            that reading them all would fill the memory.
+    Constants that are shared so often that reading them all would fill the
+    memory are refused too. Together with `offsets` and `validate_sparse` these
+    are the checks of LiteRT's own verifier (`lite/core/tools/verifier.cc`),
+    but for three:
+    - which operators and versions exist depends on the runtime, so `targets`
+      say it;
+    - texts in string tensors are never read here;
+    - constants whose bytes do not fit their shape have no values here
+      (`Tensor.data` is None), and the runtime refuses them.
     """
     if model.version != SCHEMA_VERSION:
         raise damaged(f"version {model.version} of the format")
@@ -79,12 +71,9 @@ def require_consistent(model: Any, data: bytes) -> None:
 
 
 def raw_bytes(model: Any, tensor: Any, data: bytes) -> np.ndarray:
-    """Returns the bytes of a constant, also those behind the tables.
+    """Returns the bytes of a constant; other tensors have none.
 
-    Args:
-        model: The unpacked model.
-        tensor: The tensor; without a constant it has no bytes.
-        data: The file, which holds constants of models over 2 GB at its end.
+    A file over 2 GB holds its constants after the tables, at the end of `data`.
     """
     buffer = model.buffers[tensor.buffer]
     if buffer.data is not None:
@@ -107,13 +96,6 @@ def operator_name(code: Any) -> str:
     """Returns the name of an operator, also of one newer than this schema."""
     builtin = builtin_code(code)
     return _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
-
-
-def damaged(received: str) -> ValueError:
-    """Returns the error for a file that contradicts itself."""
-    return ValueError(
-        f"Expected an undamaged .tflite file. Received: {received}."
-    )
 
 
 def _require_operators(model: Any, graph: Any) -> None:

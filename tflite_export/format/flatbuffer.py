@@ -1,34 +1,112 @@
-"""Changes `.tflite` files: operators, tensors, buffers, metadata.
+"""A `.tflite` file in memory: read, find, add, copy, replace, insert, remove.
 
-With its neighbours `flatbuffer_*.py`, the only file that touches the TFLite
-schema. It decides nothing: which tensors to rewrite, and to
-what, is the business of `exact_weights.py`.
+Edits that are made of these steps are in `edits.py`.
 """
 
-import copy
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.format.names import short_names
-from tflite_export.format.operators import write_option
-from tflite_export.format.parts import FlatbufferParts, set_shape
-from tflite_export.format.records import Constant, InputSite, Operator
+from tflite_export.format import packing, reader
+from tflite_export.format.builder import packed_model
+from tflite_export.format.consistency import builtin_code
+from tflite_export.format.operators import (
+    OPERATOR_VERSIONS,
+    new_operator,
+    write_option,
+)
+from tflite_export.format.records import (
+    NO_SCALES,
+    Constant,
+    InputSite,
+    Operator,
+    Tensor,
+)
 from tflite_export.format.sparse import SparseTensor, validate_sparse
-from tflite_export.format.tensors import indices, packed_sparsity
+from tflite_export.format.tensors import dtype_code, indices, packed_sparsity
 
 
-class Flatbuffer(FlatbufferParts):
+class Flatbuffer:
     """A `.tflite` file in memory, to be read and changed.
+
+    Tensors and operators have an index in their subgraph; adding a tensor
+    moves no other, inserting or removing an operator moves those after it.
 
     Args:
         data: The bytes of the file.
 
     Raises:
-        ValueError: If the bytes are not a TFLite file.
+        ValueError: If the bytes are not a TFLite file, or a damaged one.
+
+    Example:
+
+    >>> Flatbuffer(b"not a model")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected the bytes of a .tflite file (identifier b'TFL3' at \
+byte 4). Received: 11 bytes that start with b'not a mo'.
     """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._model = reader.read_model(data)
+
+    def to_bytes(self) -> bytes:
+        """Returns the file; reading and writing it again changes no byte."""
+        return packed_model(self._model)
+
+    # Read and find.
+
+    @property
+    def num_subgraphs(self) -> int:
+        """The main graph and the bodies of its control flow."""
+        return len(self._model.subgraphs)
+
+    @property
+    def operators(self) -> list[Operator]:
+        """All operators, subgraph by subgraph, in order of execution."""
+        return [
+            reader.read_operator(self._model, s, o)
+            for s, subgraph in enumerate(self._model.subgraphs)
+            for o in range(len(subgraph.operators or ()))
+        ]
+
+    def tensors(self, subgraph: int = 0) -> list[Tensor]:
+        """All tensors of one subgraph, by index."""
+        count = len(self._tensors(subgraph) or ())
+        return [self.tensor(subgraph, index) for index in range(count)]
+
+    def tensor(self, subgraph: int, index: int) -> Tensor:
+        """Returns one tensor, with its values if they are in the file."""
+        return reader.read_tensor(self._model, self._data, subgraph, index)
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The model's inputs, by their names in the signature."""
+        return reader.read_interface(self._model, self._data, "inputs")
+
+    def outputs(self) -> dict[str, Tensor]:
+        """The model's outputs, by name; `output_2` comes before `output_10`."""
+        return reader.read_interface(self._model, self._data, "outputs")
+
+    def interface(
+        self, subgraph: int = 0
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tensors of a subgraph's inputs and outputs, by position."""
+        graph = self._model.subgraphs[subgraph]
+        return indices(graph.inputs), indices(graph.outputs)
+
+    def metadata(self, name: str) -> bytes | None:
+        """Returns the metadata record of that name, or `None`."""
+        for record in self._model.metadata or ():
+            if reader.decoded(record.name) == name:
+                data = self._model.buffers[record.buffer].data
+                return b"" if data is None else np.asarray(data).tobytes()
+        return None
+
+    # Add and copy.
 
     def set_metadata(self, name: str, data: bytes) -> None:
         """Adds a metadata record, or replaces the one of the same name."""
@@ -40,37 +118,107 @@ class Flatbuffer(FlatbufferParts):
         record.buffer = self._add_buffer(np.frombuffer(data, np.uint8))
         self._model.metadata = [*kept, record]
 
-    def shorten_names(self) -> None:
-        """Leaves of each name the part that names a layer.
+    def copy_tensor(
+        self, subgraph: int, index: int, name: str | None = None
+    ) -> int:
+        """Adds a tensor that is like another one, and returns its index."""
+        tensors = self._tensors(subgraph)
+        source, copy = tensors[index], schema.TensorT()
+        vars(copy).update(vars(source))
+        copy.name = source.name + b"_%d" % len(tensors)
+        tensors.append(copy)
+        if name is not None:
+            self.rename(subgraph, len(tensors) - 1, name)
+        return len(tensors) - 1
 
-        The converter joins the names of all that it fused with semicolons; in
-        a small network they are a tenth of the file. The names of inputs and
-        outputs stay, and names stay unique.
-        """
-        for subgraph in self._model.subgraphs:
-            kept = {*indices(subgraph.inputs), *indices(subgraph.outputs)}
-            tensors = subgraph.tensors or ()
-            names = short_names([t.name or b"" for t in tensors], kept)
-            for tensor, name in zip(tensors, names, strict=True):
-                tensor.name = name
+    def add_constant(
+        self,
+        subgraph: int,
+        name: str,
+        values: np.ndarray,
+        scales: np.ndarray = NO_SCALES,
+    ) -> int:
+        """Adds a constant tensor, and returns its index."""
+        tensor = schema.TensorT()
+        tensor.buffer = self._add_buffer(values)
+        tensors = self._tensors(subgraph)
+        tensors.append(tensor)
+        index = len(tensors) - 1
+        self.rename(subgraph, index, name)
+        self.write(subgraph, index, Constant(values, scales, 0))
+        return index
+
+    # Replace.
+
+    def rename(self, subgraph: int, index: int, name: str) -> None:
+        """Gives a tensor a name."""
+        self._tensors(subgraph)[index].name = name.encode()
+
+    def set_shape(
+        self, subgraph: int, index: int, shape: Sequence[int]
+    ) -> None:
+        """Gives a tensor a shape without open sizes."""
+        tensor = self._tensors(subgraph)[index]
+        tensor.shape = np.array(shape, np.int32)
+        tensor.shapeSignature = None
+
+    def set_scales(self, subgraph: int, index: int, scales: np.ndarray) -> None:
+        """Gives a tensor scales, with zero points of 0; or none."""
+        self._tensors(subgraph)[index].quantization = (
+            _quantization(scales) if scales.size else None
+        )
+
+    def quantize_like(self, subgraph: int, index: int, source: int) -> None:
+        """Gives a tensor the type and the scales of another one."""
+        tensors = self._tensors(subgraph)
+        tensors[index].type = tensors[source].type
+        tensors[index].quantization = tensors[source].quantization
+
+    def write(self, subgraph: int, index: int, constant: Constant) -> None:
+        """Gives a tensor values; without scales it keeps those it has."""
+        tensor = self._tensors(subgraph)[index]
+        data = constant.data
+        tensor.type = dtype_code(data.dtype.name)
+        if constant.bit_width == 4:
+            data = packing.pack(data)
+            tensor.type = dtype_code("int4")
+        # Buffer 0 is empty by convention.
+        if tensor.buffer and self._num_uses(tensor.buffer) == 1:
+            self._model.buffers[tensor.buffer].data = _as_bytes(data)
+        else:
+            tensor.buffer = self._add_buffer(data)
+        if constant.data.shape != indices(tensor.shape):
+            self.set_shape(subgraph, index, constant.data.shape)
+        if constant.scales.size:
+            tensor.quantization = _quantization(
+                constant.scales, constant.axis, tensor.quantization
+            )
+
+    def write_sparse(
+        self, subgraph: int, index: int, sparse: SparseTensor
+    ) -> None:
+        """Gives a tensor sparse values."""
+        validate_sparse(sparse)
+        tensor = self._tensors(subgraph)[index]
+        tensor.buffer = self._add_buffer(sparse.values)
+        tensor.sparsity = packed_sparsity(sparse)
 
     def replace_inputs(self, writes: Mapping[InputSite, Constant]) -> None:
         """Gives operators new constants, and leaves all others as they were.
 
         Several operators may read one tensor, and several tensors one buffer.
-        What another operator still needs unchanged is copied before writing.
-
-        Args:
-            writes: The new constant of each operator input to be changed.
+        A tensor that another operator needs unchanged is copied first.
         """
         readers = defaultdict(list)
+        read = {}
         for operator in self.operators:
             for position, index in enumerate(operator.inputs):
                 site = InputSite(operator.subgraph, operator.index, position)
                 readers[operator.subgraph, index].append(site)
+                read[site] = index
         written = defaultdict(list)
         for site in writes:
-            written[site.subgraph, self._read_index(site)].append(site)
+            written[site.subgraph, read[site]].append(site)
         for (subgraph, index), sites in written.items():
             targets = {}
             if len(readers[subgraph, index]) == len(sites):
@@ -78,211 +226,104 @@ class Flatbuffer(FlatbufferParts):
             for site in sites:
                 constant = writes[site]
                 if constant.key() not in targets:
-                    targets[constant.key()] = self._copy_tensor(subgraph, index)
+                    targets[constant.key()] = self.copy_tensor(subgraph, index)
                 target = targets[constant.key()]
-                self._write_tensor(subgraph, target, constant)
-                self._set_read_index(site, target)
+                self.write(subgraph, target, constant)
+                self.set_input(site, target)
 
-    def densify(self, subgraph: int, index: int, sparse: SparseTensor) -> None:
-        """Stores a constant sparsely; a DENSIFY operator makes it dense again.
+    def set_input(self, site: InputSite, index: int) -> None:
+        """Lets an operator read another tensor."""
+        operator = self._model.subgraphs[site.subgraph].operators[site.operator]
+        # The vector that came from the file is a read-only view of its bytes.
+        operator.inputs = np.array(operator.inputs, np.int32)
+        operator.inputs[site.position] = index
 
-        Args:
-            subgraph: The subgraph of the tensor.
-            index: The constant; its readers stay as they are.
-            sparse: The same values, sparse.
-        """
-        validate_sparse(sparse)
-        graph = self._model.subgraphs[subgraph]
-        stored = graph.tensors[self._copy_tensor(subgraph, index)]
-        # The scales of the dense tensor count; a second copy is only larger.
-        stored.name, stored.quantization = b"sparse_%d" % index, None
-        stored.buffer = self._add_buffer(sparse.values)
-        stored.sparsity = packed_sparsity(sparse)
-        self._become_computed(graph.tensors[index])
-        self._insert(subgraph, 0, "DENSIFY", [len(graph.tensors) - 1], index)
+    def set_outputs(self, operator: Operator, outputs: Sequence[int]) -> None:
+        """Lets an operator compute other tensors."""
+        self._held(operator).outputs = np.array(outputs, np.int32)
 
-    def dequantize(self, subgraph: int, index: int, codes: Constant) -> int:
-        """Stores a float constant as integers; a DEQUANTIZE makes it float.
+    def set_option(self, operator: Operator, name: str, value: Any) -> None:
+        """Sets an option of an operator; an enumeration by a name."""
+        write_option(self._held(operator), name, value)
 
-        Args:
-            subgraph: The subgraph of the tensor.
-            index: The constant; its readers stay as they are.
-            codes: The integers, int8, with the scales of the real values.
+    # Insert and remove.
 
-        Returns:
-            The index of the tensor that holds the integers.
-        """
-        stored = self._copy_tensor(subgraph, index)
-        tensors = self._model.subgraphs[subgraph].tensors
-        real, tensor = tensors[index], tensors[stored]
-        tensor.name, tensor.type = b"codes_%d" % index, schema.TensorType.INT8
-        self._write_tensor(subgraph, stored, codes)
-        self._become_computed(real)
-        self._insert(subgraph, 0, "DEQUANTIZE", [stored], index)
-        return stored
-
-    def insert_pad(
-        self, operator: Operator, margins: tuple[tuple[int, int], ...]
-    ) -> None:
-        """Pads what an operator reads with zeros, and makes it VALID.
-
-        Args:
-            operator: The operator; its index grows by one.
-            margins: Zeros before and after, for each axis of its first input.
-        """
-        subgraph, source = operator.subgraph, operator.inputs[0]
-        tensors = self._model.subgraphs[subgraph].tensors
-        padded = self._copy_tensor(subgraph, source)
-        grown = np.array(tensors[source].shape, np.int32) + np.sum(margins, 1)
-        set_shape(tensors[padded], grown)
-        amounts = np.array(margins, np.int32)
-        constant = self._add_constant(subgraph, b"margins", amounts)
-        held = self._model.subgraphs[subgraph].operators[operator.index]
-        write_option(held, "padding", "VALID")
-        site = InputSite(subgraph, operator.index, 0)
-        self._set_read_index(site, padded)
-        inputs = [source, constant]
-        self._insert(subgraph, operator.index, "PAD", inputs, padded)
-
-    def drop_scales(self, tensors: Collection[tuple[int, int]]) -> None:
-        """Removes the scales of tensors that hold packed bytes.
-
-        Args:
-            tensors: The tensors, by subgraph and index.
-        """
-        for subgraph, index in tensors:
-            self._model.subgraphs[subgraph].tensors[index].quantization = None
-
-    def fold(
-        self, name: str, values: Mapping[tuple[int, int], np.ndarray]
-    ) -> None:
-        """Removes operators, and makes constants of what they computed.
-
-        Args:
-            name: The operator, such as `"TFLM_DECODE"`.
-            values: Its outputs, by subgraph and tensor index, in the type of
-                the tensor.
-        """
-        for (subgraph, index), array in values.items():
-            tensor = self._model.subgraphs[subgraph].tensors[index]
-            tensor.buffer = self._add_buffer(array)
-        self.remove([o for o in self.operators if o.name == name])
-
-    def compute_on_integers(
+    def insert(
         self,
-        operator: Operator,
-        dequantize: Operator,
+        subgraph: int,
         position: int,
-        quantizes: Collection[Operator],
+        name: str,
+        inputs: Sequence[int],
+        output: int,
+        **options: Any,
     ) -> None:
-        """Lets an operator take integers without the conversions around it.
+        """Adds an operator in front of the one at that position.
 
-        Args:
-            operator: An operator that only moves values.
-            dequantize: Makes the floats that it reads. It stays if others read
-                them too.
-            position: Which of its inputs they are.
-            quantizes: Make the same integers of what it computes, one for each
-                output that is read.
+        If its output is a constant, that one loses its values.
         """
-        graph = self._model.subgraphs[operator.subgraph]
-        source = graph.tensors[dequantize.inputs[0]]
-        restored = {o.inputs[0]: o.outputs[0] for o in quantizes}
-        outputs = [restored.get(index, index) for index in operator.outputs]
-        for index in set(outputs) - set(restored.values()):
-            graph.tensors[index].type = source.type
-            graph.tensors[index].quantization = source.quantization
-        held = graph.operators[operator.index]
-        held.outputs = np.array(outputs, np.int32)
-        site = InputSite(operator.subgraph, operator.index, position)
-        self._set_read_index(site, dequantize.inputs[0])
-        floats = dequantize.outputs[0]
-        is_read = any(floats in o.inputs for o in graph.operators)
-        self.remove([*quantizes, *([] if is_read else [dequantize])])
+        self._become_computed(self._tensors(subgraph)[output])
+        code = self._operator_code(name)
+        operator = new_operator(name, code, inputs, output, **options)
+        self._model.subgraphs[subgraph].operators.insert(position, operator)
 
-    def keep_scale(self, operator: Operator) -> None:
-        """Gives the outputs of an operator the scale of its first input."""
-        tensors = self._model.subgraphs[operator.subgraph].tensors
-        for output in operator.outputs:
-            tensors[output].quantization = copy.deepcopy(
-                tensors[operator.inputs[0]].quantization
-            )
+    def remove(self, operators: Collection[Operator]) -> None:
+        """Removes operators, of which no output may be read."""
+        places = {(o.subgraph, o.index) for o in operators}
+        for subgraph, index in sorted(places, reverse=True):
+            del self._model.subgraphs[subgraph].operators[index]
 
-    def requantize_output(self, operator: Operator, scales: np.ndarray) -> None:
-        """Gives an int8 output a scale; a QUANTIZE behind restores the old one.
+    def _tensors(self, subgraph: int) -> Any:
+        return self._model.subgraphs[subgraph].tensors
 
-        The operators behind it move by one place.
+    def _held(self, operator: Operator) -> Any:
+        return self._model.subgraphs[operator.subgraph].operators[
+            operator.index
+        ]
 
-        Args:
-            operator: An operator with one output.
-            scales: The new scale, shape `(1,)`; its zero point is 0.
-        """
-        graph = self._model.subgraphs[operator.subgraph]
-        old = operator.outputs[0]
-        new = self._copy_tensor(operator.subgraph, old)
-        quantization = schema.QuantizationParametersT()
-        quantization.scale = scales.astype(np.float32)
-        quantization.zeroPoint = np.zeros(1, np.int64)
-        graph.tensors[new].quantization = quantization
-        graph.operators[operator.index].outputs = np.array([new], np.int32)
-        position = operator.index + 1
-        self._insert(operator.subgraph, position, "QUANTIZE", [new], old)
+    def _become_computed(self, tensor: Any) -> None:
+        if self._model.buffers[tensor.buffer].data is None:
+            return
+        if self._num_uses(tensor.buffer) == 1:
+            self._model.buffers[tensor.buffer].data = None
+        tensor.buffer = 0
 
-    def replace_by_convolution(self, operator: Operator) -> None:
-        """Writes a FULLY_CONNECTED as a CONV_2D of 1x1 between two RESHAPEs.
+    def _operator_code(self, name: str) -> int:
+        """The index of an operator's code, which is added if missing."""
+        builtin = getattr(schema.BuiltinOperator, name)
+        version = OPERATOR_VERSIONS[name]
+        for index, code in enumerate(self._model.operatorCodes):
+            # A newer version knows all that an older one does.
+            if builtin_code(code) == builtin and code.version >= version:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = version
+        self._model.operatorCodes.append(code)
+        return len(self._model.operatorCodes) - 1
 
-        The operators behind it move by two places.
+    def _num_uses(self, buffer: int) -> int:
+        holders = [
+            *(t for s in self._model.subgraphs for t in s.tensors or ()),
+            *(self._model.metadata or ()),
+        ]
+        return sum(holder.buffer == buffer for holder in holders)
 
-        Args:
-            operator: A FULLY_CONNECTED. Its kernel must be read by others of
-                its kind only, which become convolutions too.
-        """
-        subgraph, (source, kernel, *biases) = operator.subgraph, operator.inputs
-        graph = self._model.subgraphs[subgraph]
-        num_outputs, *_, num_inputs = map(int, graph.tensors[kernel].shape)
-        rows = int(np.prod(graph.tensors[source].shape)) // num_inputs
-        wide = self._copy_tensor(subgraph, source)
-        narrow = self._copy_tensor(subgraph, operator.outputs[0])
-        for index, shape in (
-            (wide, (1, rows, 1, num_inputs)),
-            (kernel, (num_outputs, 1, 1, num_inputs)),
-            (narrow, (1, rows, 1, num_outputs)),
-        ):
-            set_shape(graph.tensors[index], shape)
-        given = [index for index in biases if index >= 0]
-        # Unlike FULLY_CONNECTED, a convolution of integers must have one.
-        bias = given[0] if given else self._zero_bias(subgraph, wide, kernel)
-        activation = operator.options["fusedActivationFunction"]
-        self.remove([operator])
-        at = operator.index
-        self._insert_reshape(subgraph, at, source, wide)
-        self._insert(
-            subgraph,
-            at + 1,
-            "CONV_2D",
-            [wide, kernel, bias],
-            narrow,
-            padding="VALID",
-            strideH=1,
-            strideW=1,
-            fusedActivationFunction=activation,
-        )
-        self._insert_reshape(subgraph, at + 2, narrow, operator.outputs[0])
+    def _add_buffer(self, values: np.ndarray) -> int:
+        buffer = schema.BufferT()
+        buffer.data = _as_bytes(values)
+        self._model.buffers.append(buffer)
+        return len(self._model.buffers) - 1
 
-    def _zero_bias(self, subgraph: int, source: int, kernel: int) -> int:
-        """Adds the bias of a kernel that has none, with the scale of sums."""
-        tensors = self._model.subgraphs[subgraph].tensors
-        step = np.float32(tensors[source].quantization.scale[0])
-        scales = step * np.array(tensors[kernel].quantization.scale, np.float32)
-        zeros = np.zeros(tensors[kernel].shape[0], np.int32)
-        bias = self._add_constant(subgraph, b"bias_%d" % kernel, zeros)
-        self._write_tensor(subgraph, bias, Constant(zeros, scales, 0))
-        return bias
 
-    def _insert_reshape(
-        self, subgraph: int, position: int, source: int, result: int
-    ) -> None:
-        shape = self._model.subgraphs[subgraph].tensors[result].shape
-        self._insert(
-            subgraph, position, "RESHAPE", [source], result, newShape=shape
-        )
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    return np.frombuffer(values.tobytes(), np.uint8)
+
+
+def _quantization(scales: np.ndarray, axis: int = 0, held: Any = None) -> Any:
+    """Parameters with zero points of 0, else as those that are held."""
+    quantization = schema.QuantizationParametersT()
+    vars(quantization).update(vars(held or quantization))
+    quantization.scale = scales.astype(np.float32)
+    quantization.zeroPoint = np.zeros(scales.size, np.int64)
+    quantization.quantizedDimension = axis
+    return quantization

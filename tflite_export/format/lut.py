@@ -1,7 +1,7 @@
 """Look-up tables of LiteRT for Microcontrollers -> dense codes, NumPy only.
 
 Each weight is an index of 1 to 7 bits into a table of the values of its
-channel. Writing them is the business of `tflite_micro`; this reads them.
+channel. `tflite_micro` writes them; this reads them.
 """
 
 import math
@@ -24,18 +24,9 @@ def decode_lut(
 ) -> np.ndarray:
     """Returns the codes of a tensor that is stored as indices into tables.
 
-    Args:
-        encoded: Bytes of shape `(n,)`: the indices, packed, the highest bit
-            first.
-        tables: Bytes of shape `(m,)`: a header of 16 bytes and the int8
-            tables, one for each channel or one for all.
-        shape: Shape of the dense tensor.
-
-    Returns:
-        int8 array of `shape`.
-
-    Raises:
-        ValueError: If the two contradict each other or the shape.
+    `encoded` are the packed indices as bytes `(n,)`, the highest bit first.
+    `tables` are bytes `(m,)`: a header of 16 and the int8 tables, one for each
+    channel or one for all. Bytes that contradict the shape are an error.
 
     Example: 1 bit a weight, one table `[0, 7]`; `0b0110_0000`.
 
@@ -78,13 +69,10 @@ def decode_lut(
 
 
 def share_table(tables: np.ndarray) -> np.ndarray:
-    """Returns tables such that each channel reads the only one, if it is one.
+    """Returns tables of which each channel reads the only one, if it is one.
 
     The runtime moves on to the next table with each scale of the tensor,
     whatever the axis in the header; with a stride of 0 that is the same one.
-
-    Args:
-        tables: Bytes of shape `(m,)`, as of `decode_lut`.
     """
     shared = tables.copy()
     if _header(tables)[2] == _PER_TENSOR_AXIS:

@@ -3,18 +3,16 @@
 from collections.abc import Collection, Sequence
 
 
-def short_names(names: Sequence[bytes], kept: Collection[int]) -> list[bytes]:
+def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
     """Returns of each name the part that names a layer, all different.
 
-    Args:
-        names: The names, empty where there is none.
-        kept: Positions of names that stay as they are.
+    Names at the positions `kept`, and empty ones, stay as they are.
 
     Example:
 
-    >>> names = [b"x", b"bn/batchnorm/mul;conv/Conv2D", b"conv/Conv2D"]
+    >>> names = ["x", "bn/batchnorm/mul;conv/Conv2D", "conv/Conv2D"]
     >>> short_names(names, {0})
-    [b'x', b'conv/Conv2D', b'conv/Conv2D_2']
+    ['x', 'conv/Conv2D', 'conv/Conv2D_2']
     """
     shortened = list(names)
     taken = {names[index] for index in kept}
@@ -25,18 +23,13 @@ def short_names(names: Sequence[bytes], kept: Collection[int]) -> list[bytes]:
     return shortened
 
 
-def _layer_part(name: bytes) -> bytes:
-    parts = name.split(b";")
+def _layer_part(name: str) -> str:
+    parts = name.split(";")
     # A fused normalization comes first, though the layer is the other's.
-    named = [
-        p for p in parts if b"/batchnorm/" not in p and b"Squeeze" not in p
-    ]
+    named = [p for p in parts if "/batchnorm/" not in p and "Squeeze" not in p]
     return (named or parts)[0]
 
 
-def _unique(name: bytes, taken: set[bytes]) -> bytes:
-    candidates = (
-        name,
-        *(b"%s_%d" % (name, i) for i in range(2, len(taken) + 3)),
-    )
-    return next(c for c in candidates if c not in taken)
+def _unique(name: str, taken: set[str]) -> str:
+    numbered = [f"{name}_{i}" for i in range(2, len(taken) + 3)]
+    return next(c for c in [name, *numbered] if c not in taken)

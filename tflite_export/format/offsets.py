@@ -10,6 +10,8 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tflite_export.format.damaged import damaged
+
 # A model of 50,000 operators is below; above, Python would need minutes.
 MAX_TABLES = 200_000
 # Names, shapes and scales may be shared, but not so often that they fill the
@@ -109,12 +111,7 @@ _TABLES: Mapping[str, Mapping[int, _Field]] = {
 def require_safe_offsets(data: bytes) -> None:
     """Raises an error unless every offset leads to a place in the file.
 
-    Args:
-        data: A file that starts as a `.tflite` file does.
-
-    Raises:
-        ValueError: If an offset or a size is wrong, or the file claims far
-            more than it can hold.
+    A file that claims far more than it can hold is refused too.
 
     Example:
 
@@ -124,12 +121,12 @@ def require_safe_offsets(data: bytes) -> None:
     ValueError: Expected an undamaged .tflite file. Received: an offset to \
 byte 200 of 8, in the table `model`.
     """
-    walk = _Walk(data)
-    walk.table(walk.offset(0, "model"), "model", 0)
+    follower = _Follower(data)
+    follower.table(follower.offset(0, "model"), "model", 0)
 
 
-class _Walk:
-    """Follows the offsets; holds what is left of the budgets."""
+class _Follower:
+    """Follows the offsets; holds the rest of the budgets."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -139,7 +136,7 @@ class _Walk:
     def table(self, position: int, name: str, depth: int) -> None:
         self._num_tables -= 1
         if self._num_tables < 0 or depth > _MAX_DEPTH:
-            raise _fault(f"more than {MAX_TABLES:,} tables")
+            raise damaged(f"more than {MAX_TABLES:,} tables")
         (to_vtable,) = self._read("<i", position, name)
         vtable = position - to_vtable
         vtable_size, table_size = self._read("<HH", vtable, name)
@@ -178,7 +175,9 @@ class _Walk:
             if field.kind == "vector":
                 self._num_bytes -= count * field.item_size
             if self._num_bytes < 0:
-                raise _fault("names and shapes of more bytes than the file has")
+                raise damaged(
+                    "names and shapes of more bytes than the file has"
+                )
 
     def _union_type(
         self, position: int, vtable: int, entry: int, name: str
@@ -201,13 +200,7 @@ class _Walk:
     def _require(self, end: int, name: str, start: int | None = None) -> None:
         place = end if start is None else start
         if place < 0 or end > len(self._data):
-            raise _fault(
+            raise damaged(
                 f"an offset to byte {place:,} of {len(self._data):,}, in the "
                 f"table `{name.partition(':')[0]}`"
             )
-
-
-def _fault(received: str) -> ValueError:
-    return ValueError(
-        f"Expected an undamaged .tflite file. Received: {received}."
-    )

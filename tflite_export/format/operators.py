@@ -1,8 +1,6 @@
-"""One operator's options <-> the objects of the schema, and new operators.
+"""One operator's options <-> the objects of the schema, and new operators."""
 
-With `flatbuffer.py`, the only files that touch the TFLite schema.
-"""
-
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +31,7 @@ _ENUMERATIONS = {
 
 
 def read_options(operator: Any) -> dict[str, Any]:
-    """Returns the options by their names in the schema, enumerations by name.
-
-    Args:
-        operator: The operator of the schema.
-    """
+    """Returns options by their names in the schema; enumerations by name."""
     options = {}
     for name, value in vars(operator.builtinOptions or object).items():
         if name in _ENUMERATIONS:
@@ -56,25 +50,20 @@ def write_option(operator: Any, name: str, value: Any) -> None:
 
 
 def new_operator(
-    name: str, code: int, inputs: list[int], output: int, **settings: Any
+    name: str, code: int, inputs: Sequence[int], output: int, **options: Any
 ) -> Any:
-    """Returns an operator.
+    """Returns one of `OPERATOR_VERSIONS`; `code` is the index of its code.
 
-    Args:
-        name: One of `OPERATOR_VERSIONS`.
-        code: The index of its code in the file.
-        inputs: The tensors it reads.
-        output: The tensor it computes.
-        **settings: Options by their names in the schema, enumerations by name.
+    The options have their names in the schema; enumerations are given by name.
     """
     operator = schema.OperatorT()
     operator.opcodeIndex = code
     operator.inputs = np.array(inputs, np.int32)
     operator.outputs = np.array([output], np.int32)
-    options = _OPTIONS[name]
-    operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
-    operator.builtinOptions = getattr(schema, f"{options}T")()
-    for key, value in settings.items():
+    kind = _OPTIONS[name]
+    operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+    operator.builtinOptions = getattr(schema, f"{kind}T")()
+    for key, value in options.items():
         write_option(operator, key, value)
     return operator
 

@@ -9,71 +9,41 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BIT_WIDTHS = (2, 4)
 
+def pack(codes: np.ndarray) -> np.ndarray:
+    """Packs int4 codes into bytes, in row-major order.
 
-def pack(codes: np.ndarray, *, bit_width: int) -> np.ndarray:
-    """Packs integer codes into bytes, in row-major order.
-
-    Args:
-        codes: Integers in `[-2 ** (bit_width - 1), 2 ** (bit_width - 1) - 1]`,
-            of any shape.
-        bit_width: Bits of a code: 2 or 4.
-
-    Returns:
-        uint8 array of `ceil(codes.size * bit_width / 8)` bytes.
-
-    Raises:
-        ValueError: If `bit_width` is another one, or a code does not fit.
+    The codes are in [-8, 7] and of any shape; the result is a uint8 array of
+    `ceil(codes.size / 2)` bytes.
 
     Example:
 
-    >>> pack(np.array([1, -1, 7], np.int8), bit_width=4)
+    >>> pack(np.array([1, -1, 7], np.int8))
     array([241,   7], dtype=uint8)
-    >>> pack(np.array([1, -1, 0, -2, 1], np.int8), bit_width=2)
-    array([141,   1], dtype=uint8)
     """
-    _require_bit_width(bit_width)
     flat = np.asarray(codes).ravel()
-    limit = 2 ** (bit_width - 1)
-    if flat.size and not (-limit <= flat.min() and flat.max() < limit):
+    if flat.size and not (-8 <= flat.min() and flat.max() < 8):
         raise ValueError(
-            f"`codes` must be in [{-limit}, {limit - 1}] for bit_width="
-            f"{bit_width}. Received: codes in [{flat.min()}, {flat.max()}]."
+            "`codes` must be in [-8, 7] for int4. "
+            f"Received: codes in [{flat.min()}, {flat.max()}]."
         )
-    per_byte = 8 // bit_width
-    padded = np.zeros(-(-flat.size // per_byte) * per_byte, np.uint8)
+    padded = np.zeros(flat.size + flat.size % 2, np.uint8)
     padded[: flat.size] = flat.astype(np.int8).view(np.uint8)
-    padded &= 2**bit_width - 1
-    packed = np.zeros(padded.size // per_byte, np.uint8)
-    for position in range(per_byte):
-        packed |= padded[position::per_byte] << (bit_width * position)
-    return packed
+    return (padded[::2] & 15) | (padded[1::2] << 4)
 
 
 def unpack(
     data: np.ndarray, *, bit_width: int, shape: Sequence[int]
 ) -> np.ndarray:
-    """Unpacks the bytes of an int4 or int2 tensor; the inverse of `pack`.
+    """Unpacks the bytes of an int4 or int2 tensor to int8; inverse of `pack`.
 
-    Args:
-        data: uint8 array, exactly as many bytes as `shape` needs.
-        bit_width: Bits of a code: 2 or 4.
-        shape: Shape of the tensor.
-
-    Returns:
-        int8 array of that shape.
-
-    Raises:
-        ValueError: If `bit_width` is another one, or the number of bytes is
-            not that of the shape.
+    The bit width is 2 or 4; the bytes are exactly as many as the shape needs.
 
     Example:
 
     >>> unpack(np.array([241, 7], np.uint8), bit_width=4, shape=(3,))
     array([ 1, -1,  7], dtype=int8)
     """
-    _require_bit_width(bit_width)
     per_byte = 8 // bit_width
     size = math.prod(shape)
     if min(shape, default=0) < 0 or data.size != -(-size // per_byte):
@@ -88,11 +58,3 @@ def unpack(
     top = 8 - bit_width
     codes = (fields << top).view(np.int8) >> top
     return codes.ravel()[:size].reshape(tuple(shape))
-
-
-def _require_bit_width(bit_width: int) -> None:
-    if bit_width not in BIT_WIDTHS:
-        raise ValueError(
-            f"`bit_width` must be one of {BIT_WIDTHS}. Received: "
-            f"bit_width={bit_width}. Codes of 8 bits need no packing."
-        )

@@ -11,11 +11,12 @@ from tflite_export.format.sparse import SparseTensor
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One tensor of the file.
+    """One tensor of the file: real value = `(data - zero_points) * scales`.
 
-    `data` is `None` when it is no constant, is sparse, or has a type unknown
-    to NumPy; int4 and int2 are unpacked to int8. `sparse` is `None` when it is
-    stored densely.
+    `scales` has the shape `(1,)`, or `(shape[axis],)` for one scale a channel;
+    it is empty where the data are the real values. `data` is `None` when it is
+    no constant, is sparse, or has a type unknown to NumPy; int4 and int2 are
+    unpacked to int8. `sparse` is `None` when it is stored densely.
     """
 
     index: int
@@ -28,6 +29,11 @@ class Tensor:
     axis: int
     size_bytes: int
     sparse: SparseTensor | None = None
+
+    @property
+    def short_name(self) -> str:
+        """The first of the names that the converter joined by semicolons."""
+        return self.name.split(";")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +71,9 @@ class InputSite(NamedTuple):
 class Constant(NamedTuple):
     """New contents of a constant tensor, with its scale or scales.
 
-    `bit_width` 4 packs the codes into an int4 tensor; `None` keeps the type.
+    The real values are `data * scales`, with the scales along `axis`; without
+    scales the tensor keeps its own. `bit_width` 4 packs the codes into an int4
+    tensor; otherwise the tensor has the type of the data.
     """
 
     data: np.ndarray

@@ -1,8 +1,8 @@
 """Dense codes <-> the arrays of TFLite's `SparsityParameters`, NumPy only.
 
-All axes but one are stored densely; of that one, or of its blocks, only the
-entries that hold a non-zero are stored (compressed sparse rows, CSR). Reading
-and writing the file is the business of `flatbuffer.py`.
+All axes but one are stored densely; of that one, only the non-zero entries are
+stored (compressed sparse rows, CSR). Files of other makers may have more sparse
+axes, or blocks, and are read too.
 """
 
 import dataclasses
@@ -10,8 +10,6 @@ import math
 
 import numpy as np
 
-# Block sizes for which LiteRT has kernels.
-BLOCK_SIZES = (4, 16)
 # A damaged shape must not be filled with gigabytes of zeros.
 MAX_EXPANSION = 1000
 MAX_SMALL_SIZE = 2**24
@@ -89,22 +87,8 @@ class SparseTensor:
         return "x".join(["1", *sizes]) if sizes else "csr"
 
 
-def encode_sparse(
-    codes: np.ndarray, *, block_size: int = 1, axis: int = -1
-) -> SparseTensor:
-    """Stores the non-zero codes, or the blocks that hold one.
-
-    Args:
-        codes: Array of any shape with at least one axis.
-        block_size: 1 for single codes, or the length of the blocks along
-            `axis`: 4 or 16, which must divide its size.
-        axis: The axis that is stored sparsely.
-
-    Returns:
-        `SparseTensor` with the narrowest index types that fit.
-
-    Raises:
-        ValueError: If an argument is wrong.
+def encode_sparse(codes: np.ndarray, *, axis: int = -1) -> SparseTensor:
+    """Stores the non-zero codes, with one axis sparse, in the narrowest types.
 
     Example:
 
@@ -117,48 +101,28 @@ def encode_sparse(
     >>> sparse.levels[1].indices
     array([2, 0, 3], dtype=uint8)
     """
-    axis = _checked_axis(codes, block_size, axis)
-    rank = codes.ndim
-    others = tuple(a for a in range(rank) if a != axis)
-    blocks = np.moveaxis(codes, axis, -1)
-    num_blocks = codes.shape[axis] // block_size
+    axis %= codes.ndim
+    others = tuple(a for a in range(codes.ndim) if a != axis)
     # Spelt out, since -1 cannot be computed for an array of size 0.
     num_rows = math.prod(codes.shape[a] for a in others)
-    blocks = blocks.reshape(num_rows, num_blocks, block_size)
-    is_stored = (blocks != 0).any(axis=2)
-    counts = is_stored.sum(axis=1, dtype=np.int64)
-    segments = np.concatenate([[0], np.cumsum(counts)])
-    levels: list[DenseLevel | SparseLevel] = [
-        DenseLevel(codes.shape[a]) for a in others
-    ]
-    levels.append(
-        SparseLevel(_narrow(segments), _narrow(np.nonzero(is_stored)[1]))
-    )
-    order: tuple[int, ...] = (*others, axis)
-    block_map: tuple[int, ...] = ()
-    if block_size > 1:
-        levels.append(DenseLevel(block_size))
-        order, block_map = (*order, rank), (axis,)
+    rows = np.moveaxis(codes, axis, -1).reshape(num_rows, codes.shape[axis])
+    counts = np.count_nonzero(rows, axis=1)
+    segments = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    stored = SparseLevel(_narrow(segments), _narrow(np.nonzero(rows)[1]))
     return SparseTensor(
         shape=codes.shape,
-        values=blocks[is_stored].ravel(),
-        traversal_order=order,
-        block_map=block_map,
-        levels=tuple(levels),
+        values=rows[rows != 0],
+        traversal_order=(*others, axis),
+        block_map=(),
+        levels=(*(DenseLevel(codes.shape[a]) for a in others), stored),
     )
 
 
 def smallest_encoding(codes: np.ndarray) -> SparseTensor:
-    """Returns the smallest encoding without blocks, over all axes.
+    """Returns the smallest encoding over all axes.
 
     The sparse axis decides: a depthwise kernel `(1, 3, 3, 64)` needs 10
     segments along its last axis and 577 along its first.
-
-    Args:
-        codes: Array of any shape with at least one axis.
-
-    Returns:
-        `SparseTensor`.
 
     Example:
 
@@ -177,22 +141,13 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
     """Returns the dense tensor; the inverse of `encode_sparse`.
 
     Reads every layout that LiteRT's verifier accepts, not only those that
-    `encode_sparse` writes.
-
-    Args:
-        tensor: A sparse tensor; it is validated first.
-
-    Returns:
-        Array of `tensor.shape`, zero where nothing is stored.
-
-    Raises:
-        ValueError: If the arrays contradict each other, or describe a tensor
-            that is out of all proportion to them.
+    `encode_sparse` writes. Arrays that contradict each other, or describe a
+    tensor that is out of all proportion to them, are refused.
 
     Example:
 
     >>> codes = np.diag(np.array([1, 2, 3, 4], np.int8))
-    >>> np.array_equal(decode_sparse(encode_sparse(codes, block_size=4)), codes)
+    >>> np.array_equal(decode_sparse(encode_sparse(codes, axis=0)), codes)
     True
     """
     validate_sparse(tensor)
@@ -231,12 +186,6 @@ def validate_sparse(tensor: SparseTensor) -> None:
     down), and each axis has at most one. It looks for the size of a block at
     the block's place in storage, not by the order of traversal; both agree on
     every layout that LiteRT's kernels read.
-
-    Args:
-        tensor: The tensor to be checked.
-
-    Raises:
-        ValueError: What is wrong, with the level where it is.
 
     Example:
 
@@ -357,26 +306,6 @@ def _require_moderate(tensor: SparseTensor) -> None:
             "byte",
             f"{tensor.shape} for {tensor.size_bytes:,} bytes",
         )
-
-
-def _checked_axis(codes: np.ndarray, block_size: int, axis: int) -> int:
-    if not -codes.ndim <= axis < codes.ndim:
-        raise ValueError(
-            f"`axis` must be an axis of `codes`. Received: axis={axis} for "
-            f"shape {codes.shape}."
-        )
-    if block_size != 1 and block_size not in BLOCK_SIZES:
-        raise ValueError(
-            f"`block_size` must be 1 or one of {BLOCK_SIZES}. "
-            f"Received: block_size={block_size}."
-        )
-    if codes.shape[axis] % block_size:
-        raise ValueError(
-            f"`block_size` must divide the size of axis {axis}. Received: "
-            f"block_size={block_size} for shape {codes.shape}. Use "
-            "block_size=1."
-        )
-    return axis % codes.ndim
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""One tensor's type, values and sparsity <-> the objects of the schema.
-
-With `flatbuffer.py`, the only file that touches the TFLite schema.
-"""
+"""One tensor's type, values and sparsity <-> the objects of the schema."""
 
 import math
 import re
@@ -28,6 +25,11 @@ def indices(vector: Any) -> tuple[int, ...]:
 def dtype_name(code: int) -> str:
     """Returns the name of a type, such as `"int8"`, also of unknown ones."""
     return _DTYPE_NAMES.get(code, f"type_{code}")
+
+
+def dtype_code(name: str) -> int:
+    """Returns the number of a type; the inverse of `dtype_name`."""
+    return int(getattr(schema.TensorType, name.upper()))
 
 
 def as_array(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant, Tensor
 from tflite_export.format.sparse import SparseTensor, smallest_encoding
@@ -59,18 +60,18 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
     notes, num_stored = [], 0
     writes, densified = {}, {}
     sites = weight_sites(file)
-    kept = _shared_with_others(sites)
+    kept = shared_with_others(sites)
     for site in sites:
         tensor = site.tensor
         choice = choose(site, weight_storage)
-        if tensor.index in kept and choice.storage == "int4":
-            choice = Choice("int8", kept[tensor.index])
+        if site.key in kept and choice.storage == "int4":
+            choice = Choice("int8", kept[site.key])
         if choice.storage == "int4":
             writes[site.site] = Constant(
                 site.slot.codes, tensor.scales, tensor.axis, 4
             )
         if choice.sparse is not None:
-            densified[site.site.subgraph, tensor.index] = choice.sparse
+            densified[site.key] = choice.sparse
         num_stored += choice.storage == weight_storage
         notes.append(f"{_name(tensor)}: {choice.storage}; {choice.reason}.")
     if not num_stored and weight_storage != "auto":
@@ -82,7 +83,7 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
         )
     file.replace_inputs(writes)
     for (subgraph, index), sparse in densified.items():
-        file.densify(subgraph, index, sparse)
+        densify(file, subgraph, index, sparse)
     return list(dict.fromkeys(notes))
 
 
@@ -154,18 +155,18 @@ def _sparse(name: str, codes: np.ndarray, *, smaller_only: bool) -> Choice:
     )
 
 
-def _shared_with_others(sites: list[WeightSite]) -> dict[int, str]:
-    """Tensors that are read by operators of which some cannot hold int4."""
-    readers: dict[int, set[str]] = {}
+def shared_with_others(sites: list[WeightSite]) -> dict[tuple[int, int], str]:
+    """Tensors, by `WeightSite.key`, that operators of several names read."""
+    readers: dict[tuple[int, int], set[str]] = {}
     for site in sites:
-        readers.setdefault(site.tensor.index, set()).add(site.operator.name)
+        readers.setdefault(site.key, set()).add(site.operator.name)
     return {
-        index: f"also read by {sorted(names - {'FULLY_CONNECTED'})[0]}"
-        for index, names in readers.items()
+        key: f"also read by {sorted(names - {'FULLY_CONNECTED'})[0]}"
+        for key, names in readers.items()
         if len(names) > 1
     }
 
 
 def _name(tensor: Tensor) -> str:
     shape = "x".join(map(str, tensor.shape))
-    return f"{tensor.name.split(';')[0]} ({shape})"
+    return f"{tensor.short_name} ({shape})"

@@ -20,8 +20,8 @@ from tflite_export.verification.report import (
     OutputComparison,
     VerificationReport,
 )
-from tflite_export.weights.integer_graph import unequal_weights
 from tflite_export.weights.metadata import read_silent_channels
+from tflite_export.weights.reading_back import unequal_weights
 
 if TYPE_CHECKING:
     import codeq_keras

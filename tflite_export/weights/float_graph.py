@@ -1,23 +1,28 @@
-"""Writes the trained integers into a file that computes in float32.
+"""Writes the trained codes into a file that computes in float32.
 
 Each kernel becomes an int8 constant with a scale for each output channel, in
 front of a DEQUANTIZE, which runtimes unpack once, when they load the file.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tflite_export.format.edits import dequantize
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant
-from tflite_export.weights import matching
-from tflite_export.weights.integer_graph import (
-    TrainedWeight,
+from tflite_export.weights import explaining, matching
+from tflite_export.weights.records import (
+    Match,
+    WeightSite,
+    Window,
     WrittenWeights,
-    require_all_found,
-    silent_channel_notes,
 )
-from tflite_export.weights.sites import WeightSite, float_weight_sites
+from tflite_export.weights.sites import float_weight_sites
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
 
 # float32 rounding of `code * scale * gain`, along the converter's way.
 ROUNDING = 1e-5
@@ -25,65 +30,46 @@ ROUNDING = 1e-5
 
 def write_float_codes(
     file: Flatbuffer,
-    trained: Mapping[str, TrainedWeight],
+    weights: Mapping[str, "QuantizedWeight"],
     kernels: Mapping[str, np.ndarray],
 ) -> WrittenWeights:
-    """Replaces the float kernels of a file by the trained integers, in place.
+    """Replaces the float kernels of a file by the trained codes, in place.
 
-    Args:
-        file: The converted file, in float32; it is changed.
-        trained: The trained weights by path.
-        kernels: All weights of the model by path, in its order: the codes of
-            the trained ones, the values of the others, which stay in float.
-
-    Returns:
-        The notes for the user and the channels without a gain.
-
-    Raises:
-        ValueError: If a trained weight is not in the file, or is there in a
-            form that its codes cannot express.
+    `kernels` are all weights of the model by path, in its order: the codes of
+    the trained ones, the values of the others, which stay in float. A trained
+    weight whose codes the file cannot hold is an error.
     """
     sites = float_weight_sites(file)
     found = matching.match_windows([site.slot for site in sites], kernels)
-    require_all_found(file, sites, [match for _, match in found], trained)
+    explaining.require_all_found(
+        file, sites, [match for _, match in found], weights
+    )
     constants: dict[tuple[int, int], Constant] = {}
     notes = []
     silent: dict[str, int] = {}
     for site, (window, match) in zip(sites, found, strict=True):
-        key = (site.site.subgraph, site.tensor.index)
-        if match is None or match.path not in trained:
-            name = (
-                site.tensor.name.split(";")[0]
-                if match is None
-                else (match.path)
-            )
+        if match is None or match.path not in weights:
+            name = site.tensor.short_name if match is None else match.path
             notes.append(f"{name!r} was not quantized: it is float32 here.")
             continue
-        constants[key] = _constant(site, window, match)
+        constants[site.key] = _constant(site, window, match)
         if match.num_silent_rows:
             silent[match.path] = max(
                 silent.get(match.path, 0), match.num_silent_rows
             )
     for (subgraph, index), constant in constants.items():
-        file.dequantize(subgraph, index, constant)
-    notes += silent_channel_notes(silent)
+        dequantize(file, subgraph, index, constant)
+    notes += explaining.silent_channel_notes(silent)
     return WrittenWeights(list(dict.fromkeys(notes)), silent)
 
 
-def _constant(
-    site: WeightSite, window: matching.Window, match: matching.Match
-) -> Constant:
+def _constant(site: WeightSite, window: Window, match: Match) -> Constant:
     """The codes in the tensor's shape, and the scale of each channel."""
     axis, values = site.slot.axis, site.tensor.data
     if axis is None or values is None:
         raise TypeError(f"No axis or no values: {site.tensor.name!r}.")
-    rows = matching.as_rows(match.codes, axis)
     codes = np.zeros(values.shape, np.int8)
-    codes[window] = matching.from_rows(
-        np.where(np.isnan(match.gains)[:, None], 0, rows).astype(np.int8),
-        axis,
-        match.codes.shape,
-    )
+    codes[window] = matching.written_codes(match, axis)
     held: np.ndarray = matching.as_rows(values, axis).astype(np.float64)
     integers: np.ndarray = matching.as_rows(codes, axis).astype(np.float64)
     power = np.einsum("ij,ij->i", integers, integers)

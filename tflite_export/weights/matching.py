@@ -10,9 +10,10 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
+
+from tflite_export.weights.records import Match, Slot, Window
 
 MAX_CODE = 127
 # The converter rounds once; the float gain may push a value across a tie.
@@ -22,6 +23,8 @@ MIN_COSINE = 0.9
 # Rounding leaves 0.01 at most; an unrelated kernel is nowhere near.
 RANK_ONE_RESIDUAL = 0.05
 _NUM_RANK_ONE_STEPS = 30
+# Above this a slot is a kernel that was changed, below it another constant.
+RESEMBLANCE = 0.9
 
 # How the converter arranges each layer's kernel. Other arrangements (attention
 # projections, 1-D convolutions) are found by trying every order of the axes.
@@ -34,35 +37,6 @@ _CANONICAL_LAYOUT = {
 _PROBE_ROWS = 2
 _PROBE_SIZE = 512
 _MAX_DOUBLES = 2**20
-
-
-class Slot(NamedTuple):
-    """A weight tensor of the file: its operator, its integers without the zero
-    point, and the axis of its output channels (`None`: it has one scale)."""
-
-    operator: str
-    codes: np.ndarray
-    axis: int | None
-
-
-class Match(NamedTuple):
-    """What a slot holds.
-
-    `codes` are the trained codes in the slot's shape, with the sign of each
-    channel's gain; `gains[r] * codes` is channel `r` of the slot, within 1.
-    Channels of gain 0 hold zeros in the slot, whatever their codes.
-    """
-
-    path: str
-    codes: np.ndarray
-    gains: np.ndarray
-    distance: float
-    is_canonical: bool
-
-    @property
-    def num_silent_rows(self) -> int:
-        """Channels whose codes are not all zero but whose gain is 0."""
-        return int((np.isnan(self.gains)).sum())
 
 
 def as_rows(values: np.ndarray, axis: int | None) -> np.ndarray:
@@ -90,6 +64,13 @@ def from_rows(
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, axis))
 
 
+def written_codes(match: Match, axis: int | None) -> np.ndarray:
+    """Returns the int8 codes of a match, with zeros where it is silent."""
+    rows = as_rows(match.codes, axis)
+    rows = np.where(np.isnan(match.gains)[:, None], 0, rows).astype(np.int8)
+    return from_rows(rows, axis, match.codes.shape)
+
+
 def layouts(slot: Slot, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yields the orders of a kernel's axes that give different arrangements.
 
@@ -113,15 +94,9 @@ def match_slots(
     """Finds the kernel that each slot holds.
 
     Among kernels that fit equally well (equal or all-zero ones, or one weight
-    a channel), the operator's usual arrangement decides, then the order.
-
-    Args:
-        slots: The weight tensors of the file, in the order of execution.
-        kernels: The trained codes by path, in the order of the model; float
-            kernels are found as well.
-
-    Returns:
-        One match for each slot, or `None` where no kernel fits.
+    a channel), the operator's usual arrangement decides, then the order: that
+    of execution for the slots, that of the model for the kernels. Kernels of
+    floats are found as well as those of codes.
 
     Example:
 
@@ -143,23 +118,12 @@ def match_slots(
     return matches
 
 
-# The part of a tensor that holds a kernel; `()` is all of it.
-Window = tuple[slice, ...]
-
-
 def match_windows(
     slots: Sequence[Slot], kernels: Mapping[str, np.ndarray]
 ) -> list[tuple[Window, Match | None]]:
-    """Finds kernels also where they lie in a larger one that is else zero.
+    """Finds for each slot the window that holds a kernel, and the kernel.
 
-    That is what an exact repair of the padding makes of depthwise kernels.
-
-    Args:
-        slots: As in `match_slots`.
-        kernels: As in `match_slots`.
-
-    Returns:
-        For each slot the window, and what it holds.
+    An exact repair of the padding surrounds depthwise kernels with zeros.
 
     Example:
 
@@ -258,14 +222,9 @@ def fit_rows(
 ) -> tuple[np.ndarray | None, float]:
     """Explains each row of the file as a multiple of a row of codes.
 
-    Args:
-        rows: Integers of the file, shape `(channels, n)`.
-        codes: Candidate codes, same shape.
-
-    Returns:
-        The gain of each channel by least squares (0 where both are zero, NaN
-        where the codes are not zero but the file's row is) and the mean
-        distance; `(None, inf)` if any row is no multiple of its codes.
+    Both have the shape `(channels, n)`. Returns the gain of each channel by
+    least squares (0 where both are zero, NaN where only the file's row is) and
+    the mean distance; `(None, inf)` if any row is no multiple of its codes.
 
     Example:
 
@@ -347,6 +306,14 @@ def resemblance(slot: Slot, kernel: np.ndarray) -> float:
         if used.any():
             best = max(best, float(np.mean(product[used] / norms[used])))
     return best
+
+
+def resembles(slot: Slot, kernel: np.ndarray) -> bool:
+    """Whether a slot is a kernel of which a few codes were changed."""
+    # A channel of one weight resembles every other, so it says nothing.
+    if as_rows(slot.codes, slot.axis).shape[1] == 1:
+        return False
+    return resemblance(slot, kernel) >= RESEMBLANCE
 
 
 def _may_hold(slot: Slot, kernel: np.ndarray) -> bool:

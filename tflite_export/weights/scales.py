@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tflite_export.weights import matching
-from tflite_export.weights.sites import EMBEDDING_OPERATORS, WeightSite
+from tflite_export.weights.records import WeightSite
+from tflite_export.weights.sites import EMBEDDING_OPERATORS
 
 # float32 rounding of `127 * (scale / 127)` along the converter's way.
 SCALE_ROUNDING = 2e-6
@@ -18,16 +19,11 @@ SCALE_ROUNDING = 2e-6
 def new_scales(
     site: WeightSite, codes: np.ndarray, trained_scale: Any
 ) -> tuple[np.ndarray, int]:
-    """Returns the scales that keep `scale * integer` for other integers.
+    """Returns scales with `new scale * codes = old scale * integers`.
 
-    Args:
-        site: The weights with the converter's integers.
-        codes: The integers that will be there, in the slot's shape.
-        trained_scale: Float > 0, or an array of them.
-
-    Returns:
-        Float32 scales of shape `(1,)` or `(channels,)`, and how many of them
-        are estimates.
+    The integers are the converter's at the site; `codes` will be there, in the
+    same shape. The scales are float32 of shape `(1,)` or `(channels,)`; the
+    second result is how many of them are estimates.
     """
     held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
         np.float64

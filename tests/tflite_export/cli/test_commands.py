@@ -11,6 +11,7 @@ import pytest
 import codeq_keras
 from tflite_export.cli import loading
 from tflite_export.cli.commands import EXIT_ERROR, EXIT_NO, EXIT_OK, main
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import encode_sparse
 from tflite_export.weights.sites import weight_sites
@@ -120,7 +121,7 @@ def test_check_ends_with_0_where_the_file_runs_and_1_where_not(
 ):
     file = Flatbuffer(exported[1].read_bytes())
     tensor = weight_sites(file)[0].tensor
-    file.densify(0, tensor.index, encode_sparse(tensor.data))
+    densify(file, 0, tensor.index, encode_sparse(tensor.data))
     sparse = folder / "sparse.tflite"
     sparse.write_bytes(file.to_bytes())
 

@@ -11,7 +11,9 @@ import pytest
 from support.plain import read_samples
 
 from tflite_export import check, inspect
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.offsets import MAX_TABLES
 from tflite_export.format.sparse import encode_sparse
 from tflite_export.runtime import interpreter
 from tflite_export.targets.edgetpu import EdgeTpu
@@ -33,7 +35,7 @@ def data(dense_only):
     file = Flatbuffer(dense_only.result.path.read_bytes())
     site = weight_sites(file)[0]
     store_weights(file, "int4")
-    file.densify(0, site.tensor.index, encode_sparse(site.slot.codes))
+    densify(file, 0, site.tensor.index, encode_sparse(site.slot.codes))
     return file.to_bytes()
 
 
@@ -203,9 +205,7 @@ def test_tables_that_unfold_into_gigabytes_are_refused(tmp_path):
     path = tmp_path / "bomb.tflite"
     path.write_bytes(bytes(data))
 
-    with pytest.raises(
-        ValueError, match=rf"more than {offsets.MAX_TABLES:,} tables"
-    ):
+    with pytest.raises(ValueError, match=rf"more than {MAX_TABLES:,} tables"):
         inspect(path)
 
 
@@ -215,7 +215,7 @@ def test_crash_of_the_runtime_is_an_error_here(dense_only, kernels):
     file = Flatbuffer(dense_only.result.path.read_bytes())
     site = weight_sites(file)[0]
     sparse = encode_sparse(site.slot.codes)
-    file.densify(0, site.tensor.index, sparse)
+    densify(file, 0, site.tensor.index, sparse)
     segments = sparse.levels[1].segments
     wild = (segments.astype(int) + 200).clip(0, 255).astype(np.uint8)
     data = file.to_bytes().replace(segments.tobytes(), wild.tobytes())

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tflite_export.format.flatbuffer import Constant, Flatbuffer, InputSite
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Constant, InputSite
 from tflite_export.weights.sites import weight_sites
 
 
@@ -74,6 +75,20 @@ def test_equal_writes_to_one_tensor_keep_it_shared(data):
 
     assert len(file.tensors()) == num_tensors
     assert _read(file, first.site).index == _read(file, second.site).index
+
+
+def test_int4_constant_is_read_back_exactly(data):
+    file = Flatbuffer(data)
+    site = weight_sites(file)[0]
+    constant = Constant(
+        site.slot.codes, site.tensor.scales, site.tensor.axis, 4
+    )
+    file.replace_inputs({site.site: constant})
+
+    tensor = weight_sites(Flatbuffer(file.to_bytes()))[0].tensor
+    assert tensor.dtype == "int4"
+    assert tensor.size_bytes == -(-site.slot.codes.size // 2)
+    assert np.array_equal(tensor.data, site.slot.codes)
 
 
 @pytest.mark.parametrize("junk", [b"", b"not a model", bytes(64)])

@@ -8,6 +8,7 @@ from keras import layers
 from support.plain import export_plain
 
 from tflite_export import arm, check
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import smallest_encoding
 from tflite_export.targets.litert import LiteRt
@@ -21,7 +22,7 @@ from tflite_export.targets.litert_sparse.zeros import (
     zero_count,
     zero_findings,
 )
-from tflite_export.weights import integer_graph
+from tflite_export.weights.reading_back import unequal_weights
 from tflite_export.weights.sites import weight_sites
 
 needs_arm = pytest.mark.skipif(
@@ -140,7 +141,7 @@ def test_a_changed_code_is_found_in_a_sparse_file(everything):
     flat[np.flatnonzero(flat)[0]] *= -1
     changed = {**trained, path: trained[path]._replace(codes=codes)}
 
-    unequal = integer_graph.unequal_weights(
+    unequal = unequal_weights(
         file, changed, {p: w.codes for p, w in changed.items()}, {}
     )
 
@@ -384,7 +385,7 @@ def test_litert_refuses_a_file_that_is_wrong_on_arm_alone():
         if operator.name == "CONV_2D"
     )
     weights = file.tensor(0, index).data
-    file.densify(0, index, smallest_encoding(np.float32(weights > 0)))
+    densify(file, 0, index, smallest_encoding(np.float32(weights > 0)))
 
     report = LiteRt().check(file.to_bytes())
 

@@ -11,13 +11,14 @@ import pytest
 from keras import layers
 
 from tflite_export import check, inspect
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.records import Constant
-from tflite_export.format.sparse import decode_sparse, encode_sparse
+from tflite_export.format.sparse import encode_sparse
 from tflite_export.runtime import interpreter
 from tflite_export.targets.litert_storage import (
     MAX_INT4_BIAS,
     choose,
+    shared_with_others,
     store_weights,
 )
 from tflite_export.targets.target import find_target
@@ -199,11 +200,11 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
 ):
     file = Flatbuffer(dense)
     site = next(s for s in weight_sites(file) if s.operator.name == "CONV_2D")
-    file.densify(0, site.tensor.index, encode_sparse(site.slot.codes))
-    densify = file.operators[0]
+    densify(file, 0, site.tensor.index, encode_sparse(site.slot.codes))
+    stored = file.operators[0].inputs[0]
     # As broken converters write it: the convolution reads the sparse tensor.
     reader = site.site._replace(operator=site.site.operator + 1)
-    file._set_read_index(reader, densify.inputs[0])
+    file.set_input(reader, stored)
     path = tmp_path / "model.tflite"
     path.write_bytes(file.to_bytes())
 
@@ -213,28 +214,16 @@ def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
     assert "reads a sparse tensor as a dense one" in str(report)
 
 
-def test_densified_tensor_is_read_back_exactly(dense):
-    file = Flatbuffer(dense)
-    site = next(s for s in weight_sites(file) if s.operator.name == "CONV_2D")
-    file.densify(0, site.tensor.index, encode_sparse(site.slot.codes, axis=0))
-
-    again = Flatbuffer(file.to_bytes())
-
-    stored = again.tensor(0, again.operators[0].inputs[0])
-    assert np.array_equal(decode_sparse(stored.sparse), site.slot.codes)
-    assert again.tensor(0, site.tensor.index).data is None
-    assert np.array_equal(weight_sites(again)[0].slot.codes, site.slot.codes)
-
-
-def test_int4_constant_is_read_back_exactly(dense):
-    file = Flatbuffer(dense)
-    site = weight_sites(file)[0]
-    constant = Constant(
-        site.slot.codes, site.tensor.scales, site.tensor.axis, 4
+def test_equal_indices_in_two_subgraphs_are_two_tensors(dense):
+    sites = weight_sites(Flatbuffer(dense))
+    fully, conv = (
+        next(s for s in sites if s.operator.name == name)
+        for name in ("FULLY_CONNECTED", "CONV_2D")
     )
-    file.replace_inputs({site.site: constant})
+    tensor = dataclasses.replace(conv.tensor, index=fully.tensor.index)
+    other = conv._replace(tensor=tensor)
+    body = other._replace(site=other.site._replace(subgraph=1))
 
-    tensor = weight_sites(Flatbuffer(file.to_bytes()))[0].tensor
-    assert tensor.dtype == "int4"
-    assert tensor.size_bytes == -(-site.slot.codes.size // 2)
-    assert np.array_equal(tensor.data, site.slot.codes)
+    assert shared_with_others([fully, body]) == {}
+    reasons = shared_with_others([fully, other])
+    assert reasons == {fully.key: "also read by CONV_2D"}

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tflite_export.weights.matching import (
-    Slot,
     as_rows,
     fit_kernel,
     fit_rows,
@@ -15,6 +14,7 @@ from tflite_export.weights.matching import (
     match_slots,
     resemblance,
 )
+from tflite_export.weights.records import Slot
 
 
 def as_converted(codes, order, axis, gains):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite_export.format.edits import insert_pad
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import (
     NO_SCALES,
@@ -94,9 +95,9 @@ def pad_symmetrically(file: Flatbuffer) -> list[str]:
         old = kernel.data
         if old is None:
             continue
-        name = kernel.name.split(";")[0]
+        name = kernel.short_name
         if old.shape[1:3] == (size, size):
-            file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
+            insert_pad(file, operator, ((0, 0), zeros, zeros, (0, 0)))
             notes.append(
                 f"{name}: SAME with stride 2 is {margin} zeros on each side in "
                 "the file, which is the same."
@@ -106,7 +107,7 @@ def pad_symmetrically(file: Flatbuffer) -> list[str]:
         new[:, top : top + old.shape[1], left : left + old.shape[2]] = old
         site = InputSite(operator.subgraph, operator.index, 1)
         file.replace_inputs({site: Constant(new, NO_SCALES, 0)})
-        file.insert_pad(operator, ((0, 0), zeros, zeros, (0, 0)))
+        insert_pad(file, operator, ((0, 0), zeros, zeros, (0, 0)))
         notes.append(
             f"{name}: the {old.shape[1]}x{old.shape[2]} "
             f"kernel with stride 2 and SAME is a {size}x{size} kernel with "

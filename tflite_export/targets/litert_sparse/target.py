@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tflite_export import arm
+from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.sparse import smallest_encoding
 from tflite_export.targets.findings import (
@@ -97,7 +98,7 @@ class LiteRtSparse(Target):
             shape = "x".join(map(str, codes.shape))
             name = f"{site.operator.name} {shape} ({sparsity:.0%} zeros)"
             if size < codes.size:
-                file.densify(subgraph, index, sparse)
+                densify(file, subgraph, index, sparse)
                 text = f"sparse; {size:,} of {codes.size:,} bytes"
             else:
                 text = (

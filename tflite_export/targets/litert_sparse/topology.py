@@ -389,5 +389,4 @@ def _by(pair: tuple[int, int]) -> str:
 
 
 def _short(tensor: Tensor) -> str:
-    """The converter joins the names of all it has fused; the first counts."""
-    return repr(tensor.name.split(";")[0])
+    return repr(tensor.short_name)

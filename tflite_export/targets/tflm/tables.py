@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.format.edits import drop_scales, fold, shorten_names
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.format.records import NO_SCALES, Constant, InputSite
@@ -56,8 +57,8 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     # writes equal vectors again and again.
     compressed = Flatbuffer(outputs["model"].tobytes())
     _share_tables(compressed)
-    compressed.drop_scales(_packed(compressed))
-    compressed.shorten_names()
+    drop_scales(compressed, _packed(compressed))
+    shorten_names(compressed)
     return compressed.to_bytes(), names
 
 
@@ -74,8 +75,9 @@ def decompress(data: bytes) -> bytes:
     decoded = decoded_constants(file)
     if not decoded:
         return data
-    file.drop_scales(_packed(file))
-    file.fold(
+    drop_scales(file, _packed(file))
+    fold(
+        file,
         DECODE,
         {
             key: tensor.data

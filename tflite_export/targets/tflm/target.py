@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tflite_export.format.edits import replace_by_convolution
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.targets.findings import (
@@ -138,4 +139,4 @@ def write_convolutions(file: Flatbuffer) -> None:
     for operator in reversed(dense):
         kernel = (operator.subgraph, operator.inputs[1])
         if kernel not in others and file.tensor(*kernel).data is not None:
-            file.replace_by_convolution(operator)
+            replace_by_convolution(file, operator)

@@ -6,18 +6,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from support.custom_model import Affine
 from support.plain import export_plain
 
 import codeq_keras
 import tflite_export
 from tflite_export.conversion.converter import convert, inference_graph
-from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import model_inputs
-from tflite_export.trained_model import read_plain
-from tflite_export.weights.integer_graph import write_exact_weights
-
-OLD = b"an older file"
 
 
 @pytest.fixture(scope="module")
@@ -28,75 +22,12 @@ def qmodel():
     return codeq_keras.quantize_model(model)
 
 
-@pytest.fixture
-def old_file(tmp_path):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(OLD)
-    return path
-
-
-def test_batch_norm_before_custom_dense_is_refused_and_keeps_the_old_file(
-    grid, rng, old_file
-):
-    model = keras.Sequential(
-        [
-            keras.Input((8,)),
-            layers.Dense(24, activation="relu", name="hidden"),
-            layers.BatchNormalization(),
-            Affine(10, name="classifier"),
-        ],
-        name="head",
-    )
-    trained = grid(model, rng)
-
-    with pytest.raises(
-        ValueError,
-        match=r"BatchNormalization in front of layer 'classifier'",
-    ) as error:
-        export_plain(
-            model,
-            trained,
-            old_file,
-            representative_dataset=rng.normal(size=(8, 8)),
-        )
-
-    assert "hidden/kernel" not in str(error.value)
-    assert old_file.read_bytes() == OLD
-    assert list(old_file.parent.iterdir()) == [old_file]
-
-
 def test_converter_crash_is_an_error_and_not_the_end_of_the_process(rng):
     model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4)])
     samples = [rng.normal(size=(4, 5, 3)).astype("float32")]
 
     with pytest.raises(RuntimeError, match="unroll=True"):
         convert(inference_graph(model), model_inputs(model), samples)
-
-
-def test_kernel_that_no_operator_holds_is_named(zoo, weight, rng):
-    file = Flatbuffer(zoo.result.path.read_bytes())
-    lost = weight(np.ones((5, 7), np.int8), np.float32(1))
-    trained = zoo.trained | {"lost/kernel": lost}
-    kernels = read_plain(zoo.model, zoo.trained).kernels
-    kernels["lost/kernel"] = lost.codes
-
-    with pytest.raises(ValueError, match="'lost/kernel': no operator holds it"):
-        write_exact_weights(file, trained, kernels)
-
-
-def test_scale_along_an_input_axis_is_refused(weight, rng):
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="head")])
-    codes = rng.integers(1, 8, (6, 8)).astype(np.int8)
-    scale = rng.uniform(0.05, 0.2, (6, 1)).astype(np.float32)
-    model.layers[0].kernel.assign(codes * scale)
-    trained = {"head/kernel": weight(codes, scale)}
-    samples = [rng.normal(size=(8, 6)).astype("float32")]
-    file = Flatbuffer(
-        convert(inference_graph(model), model_inputs(model), samples)
-    )
-
-    with pytest.raises(ValueError, match="scale varies along an input axis"):
-        write_exact_weights(file, trained, read_plain(model, trained).kernels)
 
 
 def test_misspelt_target_lists_targets_and_suggests_the_closest(qmodel):

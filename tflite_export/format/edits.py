@@ -1,0 +1,189 @@
+"""Edits of a file, one function each, made of the steps of `Flatbuffer`."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.names import short_names
+from tflite_export.format.records import (
+    NO_SCALES,
+    Constant,
+    InputSite,
+    Operator,
+)
+from tflite_export.format.sparse import SparseTensor
+
+
+def densify(
+    file: Flatbuffer, subgraph: int, index: int, sparse: SparseTensor
+) -> None:
+    """Stores a constant sparsely; a DENSIFY operator makes it dense again."""
+    stored = file.copy_tensor(subgraph, index, f"sparse_{index}")
+    # The scales of the dense tensor count; a second copy is only larger.
+    file.set_scales(subgraph, stored, NO_SCALES)
+    file.write_sparse(subgraph, stored, sparse)
+    file.insert(subgraph, 0, "DENSIFY", [stored], index)
+
+
+def dequantize(
+    file: Flatbuffer, subgraph: int, index: int, codes: Constant
+) -> None:
+    """Stores a float constant as int8 codes, in front of a DEQUANTIZE."""
+    stored = file.copy_tensor(subgraph, index, f"codes_{index}")
+    file.write(subgraph, stored, codes)
+    file.insert(subgraph, 0, "DEQUANTIZE", [stored], index)
+
+
+def insert_pad(
+    file: Flatbuffer, operator: Operator, margins: tuple[tuple[int, int], ...]
+) -> None:
+    """Pads the first input of an operator with zeros, and makes it VALID.
+
+    `margins` are the zeros before and after, for each axis of that input. The
+    operator moves by one place.
+    """
+    subgraph, source = operator.subgraph, operator.inputs[0]
+    padded = file.copy_tensor(subgraph, source)
+    grown = np.array(file.tensor(subgraph, source).shape) + np.sum(margins, 1)
+    file.set_shape(subgraph, padded, grown)
+    amounts = file.add_constant(
+        subgraph, "margins", np.array(margins, np.int32)
+    )
+    file.set_option(operator, "padding", "VALID")
+    file.set_input(InputSite(subgraph, operator.index, 0), padded)
+    file.insert(subgraph, operator.index, "PAD", [source, amounts], padded)
+
+
+def requantize_output(
+    file: Flatbuffer, operator: Operator, scales: np.ndarray
+) -> None:
+    """Gives the one output of an operator a scale; a QUANTIZE restores the old.
+
+    The scale has the shape `(1,)`; its zero point is 0. The operators after
+    this one move by one place.
+    """
+    subgraph, old = operator.subgraph, operator.outputs[0]
+    new = file.copy_tensor(subgraph, old)
+    file.set_scales(subgraph, new, scales)
+    file.set_outputs(operator, [new])
+    file.insert(subgraph, operator.index + 1, "QUANTIZE", [new], old)
+
+
+def keep_scale(file: Flatbuffer, operator: Operator) -> None:
+    """Gives the outputs of an operator the scale of its first input."""
+    for output in operator.outputs:
+        file.quantize_like(operator.subgraph, output, operator.inputs[0])
+
+
+def compute_on_integers(
+    file: Flatbuffer,
+    operator: Operator,
+    dequantize: Operator,
+    position: int,
+    quantizes: Collection[Operator],
+) -> None:
+    """Lets an operator move integers without the conversions around it.
+
+    `dequantize` makes the floats that it reads at `position`, and stays if
+    others read them too. `quantizes` make the same integers of its outputs, one
+    for each output that is read.
+    """
+    subgraph, source = operator.subgraph, dequantize.inputs[0]
+    restored = {o.inputs[0]: o.outputs[0] for o in quantizes}
+    outputs = [restored.get(index, index) for index in operator.outputs]
+    for index in set(outputs) - set(restored.values()):
+        file.quantize_like(subgraph, index, source)
+    file.set_outputs(operator, outputs)
+    file.set_input(InputSite(subgraph, operator.index, position), source)
+    floats = dequantize.outputs[0]
+    is_read = any(
+        floats in o.inputs for o in file.operators if o.subgraph == subgraph
+    )
+    file.remove([*quantizes, *([] if is_read else [dequantize])])
+
+
+def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
+    """Writes a FULLY_CONNECTED as a CONV_2D of 1x1 between two RESHAPEs.
+
+    Only operators of its kind may read its kernel, and become convolutions
+    too. The operators after it move by two places.
+    """
+    subgraph, at = operator.subgraph, operator.index
+    source, kernel, *biases = operator.inputs
+    result = operator.outputs[0]
+    num_outputs, *_, num_inputs = file.tensor(subgraph, kernel).shape
+    rows = int(np.prod(file.tensor(subgraph, source).shape)) // num_inputs
+    wide = file.copy_tensor(subgraph, source)
+    narrow = file.copy_tensor(subgraph, result)
+    file.set_shape(subgraph, wide, (1, rows, 1, num_inputs))
+    file.set_shape(subgraph, kernel, (num_outputs, 1, 1, num_inputs))
+    file.set_shape(subgraph, narrow, (1, rows, 1, num_outputs))
+    given = [index for index in biases if index >= 0]
+    # Unlike FULLY_CONNECTED, a convolution of integers must have one.
+    bias = given[0] if given else _add_zero_bias(file, subgraph, wide, kernel)
+    file.remove([operator])
+    _insert_reshape(file, subgraph, at, source, wide)
+    file.insert(
+        subgraph,
+        at + 1,
+        "CONV_2D",
+        [wide, kernel, bias],
+        narrow,
+        padding="VALID",
+        strideH=1,
+        strideW=1,
+        fusedActivationFunction=operator.options["fusedActivationFunction"],
+    )
+    _insert_reshape(file, subgraph, at + 2, narrow, result)
+
+
+def fold(
+    file: Flatbuffer, name: str, values: Mapping[tuple[int, int], np.ndarray]
+) -> None:
+    """Removes the operators of a name, and makes constants of their outputs.
+
+    `values` are the outputs, by subgraph and index.
+    """
+    for (subgraph, index), array in values.items():
+        file.write(subgraph, index, Constant(array, NO_SCALES, 0))
+    file.remove([o for o in file.operators if o.name == name])
+
+
+def drop_scales(file: Flatbuffer, tensors: Collection[tuple[int, int]]) -> None:
+    """Removes the scales of tensors, given by subgraph and index."""
+    for subgraph, index in tensors:
+        file.set_scales(subgraph, index, NO_SCALES)
+
+
+def shorten_names(file: Flatbuffer) -> None:
+    """Leaves of each name the part that names a layer.
+
+    The converter joins the names of all that it fused with semicolons; in a
+    small network they are a tenth of the file. The names of inputs and outputs
+    stay, and names stay unique.
+    """
+    for subgraph in range(file.num_subgraphs):
+        inputs, outputs = file.interface(subgraph)
+        names = [tensor.name for tensor in file.tensors(subgraph)]
+        short = short_names(names, {*inputs, *outputs})
+        for index, (old, new) in enumerate(zip(names, short, strict=True)):
+            if new != old:
+                file.rename(subgraph, index, new)
+
+
+def _add_zero_bias(
+    file: Flatbuffer, subgraph: int, source: int, kernel: int
+) -> int:
+    """Adds the bias of a kernel that has none, with the scale of sums."""
+    weights = file.tensor(subgraph, kernel)
+    scales = file.tensor(subgraph, source).scales[0] * weights.scales
+    zeros: np.ndarray = np.zeros(weights.shape[0], np.int32)
+    return file.add_constant(subgraph, f"bias_{kernel}", zeros, scales)
+
+
+def _insert_reshape(
+    file: Flatbuffer, subgraph: int, position: int, source: int, result: int
+) -> None:
+    shape = np.array(file.tensor(subgraph, result).shape, np.int32)
+    file.insert(subgraph, position, "RESHAPE", [source], result, newShape=shape)

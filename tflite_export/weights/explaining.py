@@ -1,0 +1,138 @@
+"""Says why codes are not in a file, and how to change the model."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.weights import matching
+from tflite_export.weights.records import (
+    FoldedInputGainError,
+    Match,
+    WeightSite,
+)
+from tflite_export.weights.sites import EMBEDDING_OPERATORS, float_operators
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
+
+
+def require_all_found(
+    file: Flatbuffer,
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+    weights: Mapping[str, "QuantizedWeight"],
+) -> None:
+    """Raises an error that names every kernel the codes cannot replace.
+
+    `matches` says of each site which kernel it holds.
+    """
+    unmatched = [
+        site.slot
+        for site, match in zip(sites, matches, strict=True)
+        if match is None
+    ]
+    found = {match.path for match in matches if match is not None}
+    problems, folded = [], []
+    for path, weight in weights.items():
+        changed = [s for s in unmatched if s.codes.size == weight.codes.size]
+        if path in found and not any(
+            matching.resembles(s, weight.codes)
+            or matching.holds_input_gain(s, weight.codes)
+            for s in changed
+        ):
+            continue
+        if path not in found and _is_merged(path, weight, sites, matches):
+            continue
+        has_gain = any(
+            matching.holds_input_gain(s, weight.codes) for s in changed
+        )
+        if has_gain:
+            folded.append(path)
+        problems.append(_reason(path, weight, has_gain))
+    if not problems:
+        return
+    floats = float_operators(file)
+    hint = f"\nIn float32 in the file: {floats}." if floats else ""
+    message = (
+        "Every trained weight must be in the file as its trained integers. "
+        "Received a model for which this is impossible:\n"
+        + "\n".join(f"- {problem}" for problem in problems)
+        + hint
+    )
+    if folded:
+        raise FoldedInputGainError(message, folded)
+    raise ValueError(message)
+
+
+def _is_merged(
+    path: str,
+    weight: "QuantizedWeight",
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+) -> bool:
+    """Whether the converter kept one copy of this kernel and an equal one."""
+    for site, match in zip(sites, matches, strict=True):
+        fit = matching.fit_kernel(site.slot, path, weight.codes)
+        if fit is not None and match is not None:
+            if np.array_equal(fit.codes, match.codes):
+                return True
+    return False
+
+
+def _reason(path: str, weight: "QuantizedWeight", has_input_gain: bool) -> str:
+    layer = path.rpartition("/")[0] or path
+    if path.endswith("embeddings") and np.size(weight.scale) > 1:
+        return (
+            f"{path!r}: a table has one scale in a file (its scale has the "
+            f"shape {np.shape(weight.scale)}). Quantize layer {layer!r} with "
+            "`axis=None`."
+        )
+    if not has_input_gain:
+        return (
+            f"{path!r}: no operator holds it. The converter left the layer in "
+            "float, replaced it or merged it with something else. Leave layer "
+            f"{layer!r} out of the quantization with "
+            "`overrides={pattern: None}`, or replace it by Conv2D, "
+            "DepthwiseConv2D or Dense."
+        )
+    if np.size(weight.scale) > 1:
+        return (
+            f"{path!r}: its scale varies along an input axis "
+            f"(scale shape {np.shape(weight.scale)}), and a file holds one "
+            f"scale for each output channel. Quantize layer {layer!r} with "
+            "`axis=None`."
+        )
+    return (
+        f"{path!r}: the BatchNormalization in front of layer {layer!r} was "
+        "folded into the input channels of its kernel. Use keras.layers.Dense "
+        f"or EinsumDense for {layer!r}, which the export can rewrite, or put "
+        f"an activation between the two (BatchNormalization -> ReLU -> "
+        f"{layer}), or move the BatchNormalization directly behind the linear "
+        "layer before it."
+    )
+
+
+def silent_channel_notes(silent_channels: Mapping[str, int]) -> list[str]:
+    """Returns a note for each path with channels whose gain is zero."""
+    return [
+        f"{path!r}: {count} channels have a folded gain of zero (gamma of the "
+        "BatchNormalization); the file holds zeros there."
+        for path, count in silent_channels.items()
+    ]
+
+
+def untrained_notes(site: WeightSite, match: Match | None) -> list[str]:
+    """Returns the notes on a site that holds no trained codes."""
+    if match is not None:
+        return [
+            f"{match.path!r} was not quantized in training: the file holds the "
+            "converter's own int8 rounding of it."
+        ]
+    if site.operator.name in EMBEDDING_OPERATORS:
+        return []  # A bias or an index table, as in any model.
+    return [
+        f"{site.operator.name} reads the constant {site.tensor.name!r}, which "
+        "is no weight of the model; the converter's rounding is kept."
+    ]
