@@ -211,7 +211,7 @@ class Device:
     "phone": """
 from house_of_test.devices import Device
 class Phone(Device):
-    name = "phone"
+    name, title = "phone", "the phone"
     def write(self): ...
 """,
     "board/__init__": "",

@@ -10,8 +10,8 @@ each function that is named there, called or handed on, and walks it once:
   from the annotations of parameters, results and fields, or from what was
   assigned. A container is taken for its elements. An object whose class is
   unknown leads nowhere, and a property is a value, not a call.
-- An object of a class hierarchy is taken for the one class that has `via` as
-  the value of an attribute, such as `name = "litert"`.
+- An object of a class hierarchy is taken for the one class whose attribute
+  `name` is `via`, such as `name = "litert"`.
 - A method of another file is entered if it is a class method or belongs to the
   hierarchy of `via`. All other objects are records: to ask a record is no way
   of the data. With `methods=True` these are entered too.
@@ -256,13 +256,17 @@ def _has(node: ast.AST, decorator: str) -> bool:
 
 
 def _is_called(node: ast.ClassDef, name: str) -> bool:
-    """Whether an attribute of the class has this value."""
-    return any(
-        isinstance(each, ast.Assign | ast.AnnAssign)
-        and isinstance(each.value, ast.Constant)
-        and each.value.value == name
-        for each in node.body
-    )
+    """Whether the class has the attribute `name` with this value."""
+    for each in node.body:
+        if isinstance(each, ast.Assign):
+            left, right = each.targets[0], each.value
+            pairs = [(left, right)]
+            if isinstance(left, ast.Tuple) and isinstance(right, ast.Tuple):
+                pairs = list(zip(left.elts, right.elts, strict=True))
+            for target, value in pairs:
+                if _is_name(target, "name") and isinstance(value, ast.Constant):
+                    return value.value == name
+    return False
 
 
 def _is_name(node: ast.AST, name: str) -> bool:
