@@ -211,7 +211,8 @@ def count_stays(
     root: Path, start: str, *, via: str = "litert", methods: bool = False
 ) -> Counter[str]:
     """How often a walk from `start`, a `FILE:FUNCTION`, stays in each file."""
-    from support.stays import Sources, Walk
+    from support.sources import Sources
+    from support.stays import Walk
 
     file, _, name = start.partition(":")
     package, *parts = Path(file).with_suffix("").parts
