@@ -3,7 +3,6 @@
 import functools
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tflite_export import arm
+from tflite_export.files import write_atomically
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.result import DeviceReport, ExportResult
@@ -105,7 +105,7 @@ def deliver(
     else:
         package = _package(file, data, path, proof, target, weight_storage)
     others = {path.with_name(n): d for n, d in package.others.items()}
-    _write_atomically({path: package.data, **others})
+    write_atomically({path: package.data, **others})
     if target != litert_sparse.TARGET:
         notes += [
             f"{name} computes in float32 (operators: {count})."
@@ -279,19 +279,3 @@ def _record(
             for path, weight in trained.items()
         ],
     }
-
-
-def _write_atomically(contents: Mapping[Path, bytes]) -> None:
-    """A reader finds the old files or the new ones, never a part of one."""
-    temporary = {
-        path: path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        for path in contents
-    }
-    try:
-        for path, data in contents.items():
-            temporary[path].write_bytes(data)
-        for path in contents:
-            os.replace(temporary[path], path)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)

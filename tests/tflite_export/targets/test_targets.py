@@ -325,7 +325,7 @@ def test_missing_tool_names_the_extra_to_install(
     data = dense_path.read_bytes()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(ValueError, match=rf"{name}.*codeq-keras\[targets\]"):
+    with pytest.raises(ImportError, match=rf"{name}.*codeq-keras\[targets\]"):
         check_file(data)
 
 

@@ -6,10 +6,10 @@ and few levels is what it wants; sparse and int4 tensors it cannot read.
 
 import csv
 import dataclasses
-import importlib.util
 import re
 from pathlib import Path
 
+from tflite_export.extras import require_extra
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime.sandbox import run_script
 from tflite_export.targets.findings import (
@@ -104,10 +104,13 @@ def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
         `EthosUReport`; operators on the CPU are listed in it, no error.
 
     Raises:
-        ValueError: If Vela is missing, cannot read the file, or crashes.
+        ImportError: If Vela is missing.
+        ValueError: If it cannot read the file, or crashes.
     """
     require_storage(Flatbuffer(data), "Ethos-U")
-    _require_vela()
+    require_extra(
+        "ethosu.vela", extra="targets", needed_for="The target Ethos-U (Vela)"
+    )
     generation = accelerator.rpartition("-")[0]
     system, memory = _SYSTEMS[generation]
     arguments = [
@@ -175,7 +178,8 @@ def check_file(data: bytes, *, target: str, accelerator: str) -> CheckReport:
         `CheckReport`.
 
     Raises:
-        ValueError: If Vela is missing or cannot compile the file.
+        ImportError: If Vela is missing.
+        ValueError: If it cannot compile the file.
     """
     file = Flatbuffer(data)
     findings = storage_findings(file, "Ethos-U")
@@ -203,19 +207,6 @@ def check_file(data: bytes, *, target: str, accelerator: str) -> CheckReport:
         tuple(findings),
         report.to_dict(),
     )
-
-
-def _require_vela() -> None:
-    try:
-        is_installed = importlib.util.find_spec("ethosu.vela") is not None
-    except ModuleNotFoundError:
-        is_installed = False
-    if not is_installed:
-        raise ValueError(
-            "The target Ethos-U needs Vela. Received: no package "
-            "`ethos-u-vela`. Install it with "
-            '`pip install "codeq-keras[targets]"`.'
-        )
 
 
 def _count(text: str, unit: int = 1) -> int:

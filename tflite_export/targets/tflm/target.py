@@ -11,7 +11,6 @@ It reads dense weights only, or, with `DECODE`, indices into tables.
 """
 
 import dataclasses
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.extras import require_extra
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.format.records import NO_SCALES, Constant, InputSite
@@ -127,12 +127,13 @@ def measure(
         `TflmReport`.
 
     Raises:
-        ValueError: If the package is missing, the file does not run, or an
-            output differs from LiteRT's.
+        ImportError: If the runtime is missing.
+        ValueError: If the file does not run, or an output differs from
+            LiteRT's.
     """
     file = Flatbuffer(data)
     require_storage(file, "microcontrollers")
-    _require_package()
+    _require_runtime()
     positions, outputs = file.interface()
     columns = {str(positions.index(i)): v for i, v in inputs.items()}
     first = {name: values[:1] for name, values in columns.items()}
@@ -171,7 +172,8 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
         as it was if there are none.
 
     Raises:
-        ValueError: If the package is missing or cannot compress.
+        ImportError: If the runtime is missing.
+        ValueError: If it cannot compress.
     """
     file = Flatbuffer(data)
     require_storage(file, "microcontrollers")
@@ -179,7 +181,7 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     chosen = {key: s for key, s in sites.items() if table_saving(s) > 0}
     if not chosen:
         return data, []
-    _require_package()
+    _require_runtime()
     tensors = [
         {
             "subgraph": subgraph,
@@ -258,13 +260,12 @@ def check_file(data: bytes) -> CheckReport:
         `CheckReport`.
 
     Raises:
-        ValueError: If the package is missing.
+        ImportError: If the runtime is missing.
     """
     file = Flatbuffer(data)
     findings = storage_findings(file, "LiteRT for Microcontrollers")
     facts: Mapping[str, float] = {}
     if not findings:
-        _require_package()
         inputs = interpreter.zero_inputs(file)
         try:
             facts = measure(data, inputs).to_dict()
@@ -375,10 +376,6 @@ def _share_tables(file: Flatbuffer) -> None:
     file.replace_inputs(shared)
 
 
-def _require_package() -> None:
-    if importlib.util.find_spec("tflite_micro") is None:
-        raise ValueError(
-            "The target 'tflm' needs the runtime for microcontrollers. "
-            "Received: no package `tflite-micro`. Install it with "
-            '`pip install "codeq-keras[targets]"`.'
-        )
+def _require_runtime() -> None:
+    needed_for = "The target 'tflm' (microcontrollers)"
+    require_extra("tflite_micro", extra="targets", needed_for=needed_for)
