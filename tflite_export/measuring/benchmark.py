@@ -1,5 +1,6 @@
 """`benchmark`: measures files against each other, device by device."""
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +13,11 @@ from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.devices import (
     android,
-    compiled,
     coral,
     emulated_arm,
+    ethos_u,
     host,
+    microcontroller,
 )
 from tflite_export.measuring.devices.records import (
     Candidate,
@@ -25,15 +27,21 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.runtime import interpreter
-from tflite_export.targets import accelerator, require_target
+from tflite_export.targets import ACCELERATORS, accelerator, require_target
 
 # Random samples on which outputs of different runtimes are compared.
 NUM_SAMPLES = 8
 DEFAULT_TARGETS = ("litert", "tflm", "ethos-u", "edgetpu")
 _PHONE_DEVICES = (host.DEVICE, *arm.CPUS, android.DEVICE)
+_DEVICES = {
+    "litert": _PHONE_DEVICES,
+    "litert-sparse": _PHONE_DEVICES,
+    "tflm": (microcontroller.DEVICE,),
+    "edgetpu": (coral.DEVICE,),
+}
 _TOOLS = ("ai-edge-litert", "tflite-micro", "ethos-u-vela")
 
-_Measure = Callable[[Sequence[Candidate]], list[Measurement | NotRun]]
+Measure = Callable[[Sequence[Candidate]], list[Measurement | NotRun]]
 
 
 def benchmark(
@@ -81,11 +89,12 @@ def benchmark(
         raise ValueError("Expected paths of .tflite files. Received: none.")
     _require_threads(num_threads)
     files = [_candidate(Path(path), samples) for path in paths]
-    measures = _measures(
-        targets,
-        num_threads=num_threads,
-        program=None if benchmark_model is None else Path(benchmark_model),
-    )
+    program = None if benchmark_model is None else Path(benchmark_model)
+    measures: dict[str, Measure] = {}
+    for target in targets:
+        measures |= measures_for(
+            target, num_threads=num_threads, program=program
+        )
     results = [measure(files) for measure in measures.values()]
     rows = []
     for position, file in enumerate(files):
@@ -103,35 +112,33 @@ def benchmark(
     return BenchmarkReport(tuple(rows), _machine(num_threads))
 
 
-def _measures(
-    targets: Sequence[str], *, num_threads: int, program: Path | None
-) -> dict[str, _Measure]:
-    """By device, what measures all files on it."""
-    measures: dict[str, _Measure] = {}
-    for target in targets:
-        require_target(target)
-        size = accelerator(target)
-        if size is not None:
-            measures[size] = _one_by_one(
-                compiled.measure_ethos_u, accelerator=size
-            )
-        elif target == "tflm":
-            measures["tflm"] = _one_by_one(compiled.measure_microcontroller)
-        elif target == "edgetpu":
-            measures[coral.DEVICE] = _one_by_one(coral.measure)
-        else:
-            measures[host.DEVICE] = lambda files: host.measure(
-                files, num_threads=num_threads
-            )
-            for cpu in arm.CPUS:
-                measures[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
-            measures[android.DEVICE] = _one_by_one(
-                android.measure, program=program, num_threads=num_threads
-            )
-    return measures
+def measures_for(
+    target: str, *, num_threads: int, program: Path | None
+) -> dict[str, Measure]:
+    """By device, what measures all files on it, for a target of `export`."""
+    by_device: dict[str, Measure] = {
+        host.DEVICE: functools.partial(host.measure, num_threads=num_threads),
+        android.DEVICE: _one_by_one(
+            android.measure, program=program, num_threads=num_threads
+        ),
+        coral.DEVICE: _one_by_one(coral.measure),
+        microcontroller.DEVICE: _one_by_one(microcontroller.measure),
+    }
+    for cpu in arm.CPUS:
+        by_device[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
+    for size in ACCELERATORS:
+        by_device[size] = _one_by_one(ethos_u.measure, accelerator=size)
+    return {device: by_device[device] for device in _devices_of(target)}
 
 
-def _one_by_one(measure: Callable[..., Any], **options: Any) -> _Measure:
+def _devices_of(target: str) -> tuple[str, ...]:
+    """The devices on which files for a target are measured."""
+    require_target(target)
+    size = accelerator(target)
+    return _DEVICES[target] if size is None else (size,)
+
+
+def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:
     return lambda files: [measure(file, **options) for file in files]
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 import gzip
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+from tflite_export.extras import is_installed
 from tflite_export.inspection import Inspection, tensor_rows
 
 # Higher levels take a minute on 30 MB.
@@ -65,7 +65,7 @@ def measure_sizes(data: bytes) -> Sizes:
 
 
 def _zstd_bytes(data: bytes) -> int | None:
-    if importlib.util.find_spec("zstandard") is None:
+    if not is_installed("zstandard"):
         return None
     import zstandard
 

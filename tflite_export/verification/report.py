@@ -2,6 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+from tflite_export.tables import as_text
 
 # What a model and its file reach where they compute the same: the rest are
 # ties that float and fixed-point arithmetic round to different sides.
@@ -106,8 +109,16 @@ class VerificationReport:
         ]
         return min(known, default=None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
+        return as_text(self.parts())
+
+    def parts(self) -> list[str]:
+        """Returns the lines of the summary."""
         num_equal = self.num_tensors - len(self.unequal)
         lines = [
             f"trained integers in the file: {num_equal} of {self.num_tensors} "
@@ -136,4 +147,4 @@ class VerificationReport:
                 f"each of {len(self.layer_agreement)} layers by itself is "
                 "within one step: their roundings add up"
             )
-        return "\n".join(lines)
+        return lines
