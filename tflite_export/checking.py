@@ -2,29 +2,25 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-import codeq_keras
 from tflite_export import targets
-from tflite_export.conversion.exact import (
-    convert_exactly,
-    convert_for_sparse_kernels,
-)
-from tflite_export.samples import model_inputs, random_samples
 from tflite_export.targets import edgetpu, litert
 from tflite_export.targets.ethos_u import target as ethos_u
 from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.targets.litert_sparse import target as litert_sparse
 from tflite_export.targets.tflm import target as tflm
 
+if TYPE_CHECKING:
+    import keras
+
 NUM_SAMPLES = 8
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
-def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
+def check(model: "keras.Model", *, target: str = "litert") -> CheckReport:
     """Says what of a model will run on a target, what blocks it, and why.
 
     The model is converted with random inputs, so its accuracy does not matter:
@@ -38,15 +34,25 @@ def check(model: keras.Model, *, target: str = "litert") -> CheckReport:
         `CheckReport`; print it.
 
     Raises:
-        ValueError: If `target` is unknown, or its tool is not installed.
+        ImportError: If the target's tool is not installed.
+        ValueError: If `target` is unknown.
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> print(check(model))
     litert: ok
     CPU: 1 FULLY_CONNECTED
     """
+    # Only here: the check of a file loads neither Keras nor TensorFlow.
+    import codeq_keras
+    from tflite_export.conversion.exact import (
+        convert_exactly,
+        convert_for_sparse_kernels,
+    )
+    from tflite_export.samples import model_inputs, random_samples
+
     targets.require_target(target)
     if not isinstance(model, codeq_keras.QuantizedModel):
         model = codeq_keras.quantize_model(model)
@@ -81,8 +87,8 @@ def check_file(
         `CheckReport`.
 
     Raises:
-        ValueError: If the file is damaged, `target` is unknown, or its tool is
-            not installed.
+        ImportError: If the target's tool is not installed.
+        ValueError: If the file is damaged, or `target` is unknown.
     """
     targets.require_target(target)
     return check_bytes(Path(path).read_bytes(), target=target)
@@ -103,7 +109,7 @@ def check_bytes(data: bytes, *, target: str) -> CheckReport:
     return report
 
 
-def _unsettle_batch_norms(stripped: keras.Model) -> None:
+def _unsettle_batch_norms(stripped: "keras.Model") -> None:
     """Gives statistics as training would; untrained ones fold into nothing."""
     rng = np.random.default_rng(0)
     for variable in stripped.weights:

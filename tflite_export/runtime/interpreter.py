@@ -176,6 +176,19 @@ def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
     return inputs
 
 
+def random_samples(
+    data: bytes, num_samples: int
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Returns `random_inputs` as floats: one array, or several by name."""
+    file = Flatbuffer(data)
+    codes = random_inputs(file, num_samples)
+    samples = {
+        name: dequantize(codes[tensor.index], tensor)
+        for name, tensor in file.inputs().items()
+    }
+    return samples if len(samples) > 1 else next(iter(samples.values()))
+
+
 def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps floats to the integers of a tensor; other types pass through.
 

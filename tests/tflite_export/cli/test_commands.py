@@ -111,7 +111,7 @@ def test_verify_ends_with_0_for_the_model_and_1_for_another(
     )
 
     assert same == EXIT_OK
-    assert "2 of 2 weight tensors equal" in captured.out
+    assert "2 of 2 tensors equal" in captured.out
     assert different == EXIT_NO
 
 
