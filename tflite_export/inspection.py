@@ -96,6 +96,14 @@ class Inspection:
         path: The file.
         size_bytes: Its size.
         tensors: One `TensorRow` for each constant.
+
+    Example:
+
+    >>> row = TensorRow("kernel", "CONV_2D", "int8", (2, 3), 3, 4, 1.5, 6)
+    >>> print(Inspection(Path("model.tflite"), 900, (row,)))
+    model.tflite: 900 bytes; weights: 6 bytes, 5.33x their entropy bound of 1
+    operator  dtype  shape  layout  bytes  zeros  values  entropy  name
+    CONV_2D   int8   2x3    dense       6  50.0%       4     1.50  kernel
     """
 
     path: Path
@@ -146,16 +154,20 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Returns what each constant of a file costs and holds.
+    """Lists the constants of a file: type, zeros, entropy and bytes.
 
     Args:
-        path: A `.tflite` file, of any origin.
+        path: A `.tflite` file of any origin.
 
     Returns:
         `Inspection`, its tensors sorted by size.
 
     Raises:
         ValueError: If the file is not a `.tflite` file, or is damaged.
+
+    Example:
+
+    >>> print(inspect("model.tflite"))  # doctest: +SKIP
     """
     data = Path(path).read_bytes()
     return Inspection(Path(path), len(data), tensor_rows(data))

@@ -30,7 +30,7 @@ class Table(NamedTuple):
         )
 
 
-# What a report shows, in order: lines of text and tables.
+# A report in the order of reading: lines of text and tables.
 Parts = Iterable[str | Table]
 
 

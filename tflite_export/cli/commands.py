@@ -20,6 +20,7 @@ EXIT_OK = 0
 EXIT_NO = 1
 # argparse ends with 2 on wrong arguments.
 EXIT_ERROR = 3
+_ERRORS = (ImportError, ValueError, RuntimeError, OSError, MemoryError)
 _PIPE_WIDTH = 140
 _RANDOM_NOTE = "note: compared on random inputs. Name real ones with --samples."
 _NUM_RANDOM_SAMPLES = 64
@@ -32,25 +33,13 @@ class _Report(Protocol):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: The arguments; None for those of the process.
-
-    Returns:
-        0 if all is well; 1 if `verify` found a difference or `check`
-        something that blocks the target; 3 after an error.
-        Wrong arguments end the process with 2.
-    """
+    """Runs a command and returns its exit code; wrong arguments end with 2."""
     options = _parser().parse_args(arguments)
     try:
         _require_packages(options)
         code: int = options.run(options)
         return code
-    except (
-        *(ImportError, ValueError, RuntimeError),
-        *(OSError, MemoryError),
-    ) as error:
+    except _ERRORS as error:
         sys.stderr.write(f"error: {str(error) or type(error).__name__}\n")
         return EXIT_ERROR
 

@@ -53,22 +53,22 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measures files: sizes, times, instructions, cycles and memory.
 
-    Every file is read and run in a child with limits. What could not be run is
-    in the report with the reason, never an error.
+    Every file is run in a child process with limits. A device that cannot run
+    a file, or lacks its tool, is in the report with the reason.
 
     Args:
         *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
             the first one.
-        targets: What to measure, by the names that `export` knows:
+        targets: Devices to measure on, by the names that `export` knows:
             - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
               (`make arm`); the time on a phone, if `adb` finds one;
             - `"tflm"`: flash, arena and outputs on a microcontroller;
-            - `"ethos-u"` or a size of it: what Vela says;
+            - `"ethos-u"` or a size of it: cycles and memory by Vela's model;
             - `"edgetpu"`: the time on a Coral device, if there is one.
-        samples: Inputs as in training, to compare outputs on: an array of
-            shape `(n, ...)`, or a dict of arrays by input name. None for
-            random ones.
+        samples: Inputs as in training, on which outputs are compared: an
+            array of shape `(n, ...)`, or a dict of arrays by input name. None
+            for random ones.
         num_threads: Threads on this machine and on the phone. On Linux they
             are pinned to as many CPUs.
         benchmark_model: LiteRT's `benchmark_model` for the phone. None for the

@@ -20,7 +20,7 @@ class BenchmarkRow:
     Attributes:
         path: The file.
         sizes: Its sizes.
-        measurements: What was measured, device by device.
+        measurements: The results, device by device.
         not_run: The devices on which it was not, with the reason.
     """
 
@@ -100,12 +100,25 @@ _DRAWN = {
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkReport:
-    """What `benchmark` measured; `str()` is a table for each device.
+    """The results of `benchmark`; `str()` has a table for each device.
 
     Attributes:
         rows: One `BenchmarkRow` for each file, in the order given.
         machine: The host's processor, the number of threads, the CPUs they
             were pinned to, and the versions of the tools.
+
+    Example:
+
+    >>> sizes = Sizes(2000, 1500, None, 1000, 800.0)
+    >>> row = BenchmarkRow(Path("model.tflite"), sizes, (), ())
+    >>> print(BenchmarkReport((row,), {"host": "a laptop"}))
+    host: a laptop
+    <BLANKLINE>
+    Size
+    file          bytes  ratio   gzip  zstd  weight bytes  entropy bound  \
+times bound
+    model.tflite  2,000   1.00  1,500     -         1,000            800  \
+       1.25
     """
 
     rows: tuple[BenchmarkRow, ...]

@@ -1,1 +1,1 @@
-"""What `benchmark` measures: one file for each kind of device."""
+"""The measurements of `benchmark`, one file for each kind of device."""
