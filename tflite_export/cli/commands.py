@@ -22,7 +22,10 @@ EXIT_NO = 1
 EXIT_ERROR = 3
 _ERRORS = (ImportError, ValueError, RuntimeError, OSError, MemoryError)
 _PIPE_WIDTH = 140
-_RANDOM_NOTE = "note: compared on random inputs. Name real ones with --samples."
+_RANDOM_NOTE = (
+    "compared on random inputs over the input ranges, which may saturate the "
+    "outputs. Name real ones with --samples."
+)
 _NUM_RANDOM_SAMPLES = 64
 
 
@@ -259,5 +262,5 @@ def _show(
 
     # A pipe has no width; a table in it should not be folded to 80 columns.
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    parts = [*report.parts(), *notes]
+    parts = [*report.parts(), *(f"note: {text}" for text in notes)]
     Console(width=width).print(as_rich(parts), highlight=False)

@@ -125,7 +125,7 @@ def test_verify_without_samples_takes_random_ones_and_says_so(
 
     assert code == EXIT_OK
     assert "output_0 on 64 samples" in captured.out
-    assert "note: compared on random inputs." in captured.out
+    assert "note: compared on random inputs" in captured.out
     assert "random inputs" in json.loads(plain.out)["notes"][0]
 
 
