@@ -27,6 +27,7 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.report import BenchmarkReport
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
+from tflite_export.tables import Table, as_markdown
 
 # Target and storage of each file.
 EXPORTS = (
@@ -134,21 +135,22 @@ def accuracy(
 
 
 def markdown(report: BenchmarkReport, accuracies: list[float | None]) -> str:
-    """Returns all sections of a report as Markdown tables."""
-    lines = ["; ".join(f"{k}: {v}" for k, v in report.machine.items()), ""]
-    for section in report.sections():
-        columns, rows = list(section.columns), section.rows
-        if section.title == "Size":
-            columns.append("accuracy")
-            rows = [
-                (*row, "-" if a is None else f"{a:.1%}")
-                for row, a in zip(rows, accuracies, strict=True)
-            ]
-        lines += [f"{section.title}:", "", f"| {' | '.join(columns)} |"]
-        lines.append(f"|---{'|---:' * (len(columns) - 1)}|")
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        lines.append("")
-    return "\n".join([*lines, *(f"- {line}" for line in report.not_run()), ""])
+    """Returns all parts of a report as Markdown, with the accuracies."""
+    parts = [
+        _with_accuracy(part, accuracies)
+        if isinstance(part, Table) and part.title == "Size"
+        else part
+        for part in report.parts()
+    ]
+    return f"{as_markdown(parts)}\n"
+
+
+def _with_accuracy(sizes: Table, accuracies: list[float | None]) -> Table:
+    rows = [
+        (*row, "-" if a is None else f"{a:.1%}")
+        for row, a in zip(sizes.rows, accuracies, strict=True)
+    ]
+    return sizes._replace(columns=(*sizes.columns, "accuracy"), rows=rows)
 
 
 if __name__ == "__main__":

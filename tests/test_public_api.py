@@ -7,7 +7,12 @@ import pathlib
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
+
+import codeq_keras
+import tflite_export
 
 PACKAGES = ["codeq_keras", "tflite_export"]
 
@@ -41,6 +46,50 @@ def test_importing_codeq_keras_has_no_side_effects():
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
+
+
+FILE_SCRIPT = """
+import sys
+import tflite_export
+assert "numpy" not in sys.modules, "import"
+
+def require_no_keras(step):
+    loaded = {"keras", "tensorflow", "codeq_keras"} & set(sys.modules)
+    assert not loaded, (step, loaded)
+
+from tflite_export.cli.commands import main
+path = sys.argv[1]
+benchmark = ["benchmark", path, "--target", "tflm"]
+for step in ("inspect", "check_file", "benchmark"):
+    getattr(tflite_export, step)
+    require_no_keras(step)
+for arguments in (["inspect", path], ["check", path], benchmark):
+    assert main(arguments) == 0
+    require_no_keras(arguments)
+try:
+    main(["--help"])
+except SystemExit as ended:
+    assert ended.code == 0
+require_no_keras("--help")
+"""
+
+
+def test_functions_and_commands_on_files_load_no_keras(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    path = tmp_path / "model.tflite"
+    tflite_export.export(
+        codeq_keras.quantize_model(model),
+        path,
+        representative_dataset=np.zeros((4, 4)),
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", FILE_SCRIPT, path],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def modules_imported_by(package):

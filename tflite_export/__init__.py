@@ -1,31 +1,24 @@
-"""Ships a quantized model as a `.tflite` file whose integers are proven.
+"""Ships a quantized model as a `.tflite` file whose integers are proven."""
 
-Modules: `export` and `delivery` (the order of the steps), `preflight` (before
-training), `representative` (samples), `convert` (TensorFlow), `weight_sites`,
-`exact_conversion` with `rewrites`, `matching`, `exact_weights` and
-`float_codes` (the trained integers), `storage`, `packing` and
-`sparse_encoding` (their bytes), `sparse_inference` and `symmetric_padding`
-(graphs for sparse kernels), `converter_mends` (what the converter gets wrong),
-`graph` and `flatbuffer` (the file format), `interpreter`, `sandbox` and `arm`
-(LiteRT here and on an emulated phone),
-`verify`, `inspect` and `targets`; `benchmark` with `measurements` and `sizes`.
-"""
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from tflite_export.checking import check
-from tflite_export.exporting import export
-from tflite_export.inspection import Inspection, TensorRow, inspect
-from tflite_export.measuring.benchmark import benchmark
-from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
-from tflite_export.result import ExportResult
-from tflite_export.targets.findings import CheckReport, Finding
-from tflite_export.targets.target import Package, Target, register_target
-from tflite_export.verification.report import (
-    OutputComparison,
-    VerificationReport,
-)
-from tflite_export.verification.verify import (
-    verify,
-)
+from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
+
+if TYPE_CHECKING:
+    from tflite_export.exporting import export
+    from tflite_export.inspection import Inspection, TensorRow, inspect
+    from tflite_export.measuring.benchmark import benchmark
+    from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
+    from tflite_export.result import ExportResult
+    from tflite_export.targets.checking import check
+    from tflite_export.targets.findings import CheckReport, Finding
+    from tflite_export.targets.target import Package, Target, register_target
+    from tflite_export.verification.report import (
+        OutputComparison,
+        VerificationReport,
+    )
+    from tflite_export.verification.verify import verify
 
 __all__ = [
     "BenchmarkReport",
@@ -46,3 +39,39 @@ __all__ = [
     "register_target",
     "verify",
 ]
+
+# Imported when first asked for: functions on files need no Keras.
+_HOMES = {
+    "BenchmarkReport": "measuring.report",
+    "BenchmarkRow": "measuring.report",
+    "CheckReport": "targets.findings",
+    "ExportResult": "result",
+    "Finding": "targets.findings",
+    "Inspection": "inspection",
+    "OutputComparison": "verification.report",
+    "Package": "targets.target",
+    "Target": "targets.target",
+    "TensorRow": "inspection",
+    "VerificationReport": "verification.report",
+    "benchmark": "measuring.benchmark",
+    "check": "targets.checking",
+    "export": "exporting",
+    "inspect": "inspection",
+    "register_target": "targets.target",
+    "verify": "verification.verify",
+}
+_NEED_MODELS = ("export", "verify")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    modules = MODEL_MODULES if name in _NEED_MODELS else FILE_MODULES
+    needed_for = f"`{__name__}.{name}`"
+    require_extra(*modules, extra="export", needed_for=needed_for)
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -37,8 +37,8 @@ def check(
         `CheckReport`; print it.
 
     Raises:
-        ValueError: If `target` is unknown, or the file is damaged.
         ImportError: If the tool of the target is not installed.
+        ValueError: If `target` is unknown, or the file is damaged.
 
     Example:
 

@@ -2,9 +2,9 @@
 
 import importlib.util
 
-# What every function on a `.tflite` file needs.
+# Every function on a `.tflite` file needs these.
 FILE_MODULES = ("numpy", "flatbuffers", "ai_edge_litert")
-# What every function on a model needs as well.
+# Every function on a model needs these as well.
 MODEL_MODULES = (*FILE_MODULES, "keras", "tensorflow")
 
 

@@ -13,9 +13,13 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE
 from tflite_export.format.records import Tensor
 from tflite_export.format.sparse import validate_sparse
+from tflite_export.tables import Table, as_text
 from tflite_export.weights.sites import decoded_constants
 
-MAX_NAME = 48
+_COLUMNS = (
+    *("operator", "dtype", "shape", "layout"),
+    *("bytes", "zeros", "values", "entropy", "name"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,6 @@ class TensorRow:
         layout: `"dense"`, or how the sparse tensor is stored: `"csr"`, or the
             block, such as `"1x16"`; `"lut"` for the look-up tables of
             microcontrollers.
-        index_bytes: How many of the bytes are segments and indices of a
-            sparse tensor.
     """
 
     name: str
@@ -48,7 +50,6 @@ class TensorRow:
     entropy_bits: float | None
     size_bytes: int
     layout: str = "dense"
-    index_bytes: int = 0
 
     @property
     def entropy_bytes(self) -> float | None:
@@ -68,6 +69,18 @@ class TensorRow:
         """Whether it has two axes or more, and is no list of paddings."""
         return len(self.shape) >= 2 and self.dtype not in ("int32", "int64")
 
+    def cells(self) -> tuple[str, ...]:
+        """Returns the row of a table."""
+        shape = "x".join(map(str, self.shape)) or "scalar"
+        zeros = values = entropy = "-"
+        if self.sparsity is not None:
+            zeros = f"{self.sparsity:.1%}"
+            values = str(self.num_distinct)
+            entropy = f"{self.entropy_bits:.2f}"
+        kind = (self.operator, self.dtype, shape, self.layout)
+        numbers = (f"{self.size_bytes:,}", zeros, values, entropy)
+        return (*kind, *numbers, self.name)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the row as plain values, for JSON."""
         return dataclasses.asdict(self) | {
@@ -84,6 +97,14 @@ class Inspection:
         path: The file.
         size_bytes: Its size.
         tensors: One `TensorRow` for each constant.
+
+    Example:
+
+    >>> row = TensorRow("kernel", "CONV_2D", "int8", (2, 3), 3, 4, 1.5, 6)
+    >>> print(Inspection(Path("model.tflite"), 900, (row,)))
+    model.tflite: 900 bytes; weights: 6 bytes, 5.33x their entropy bound of 1
+    operator  dtype  shape  layout  bytes  zeros  values  entropy  name
+    CONV_2D   int8   2x3    dense       6  50.0%       4     1.50  kernel
     """
 
     path: Path
@@ -123,32 +144,31 @@ class Inspection:
             "tensors": [row.to_dict() for row in self.tensors],
         }
 
+    def parts(self) -> list[Table]:
+        """Returns one table, a row for each constant."""
+        rows = [row.cells() for row in self.tensors]
+        return [Table(self.title, _COLUMNS, rows)]
+
     def __str__(self) -> str:
-        """Returns the table."""
-        header = (
-            f"{'operator':18}{'dtype':9}{'shape':18}{'layout':8}{'bytes':>9}"
-            f"{'zeros':>8}{'values':>8}{'entropy':>9}  name"
-        )
-        return "\n".join(
-            [
-                self.title,
-                header,
-                *(_line(row) for row in self.tensors),
-            ]
-        )
+        """Returns the table as text."""
+        return as_text(self.parts())
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Returns what each constant of a file costs and holds.
+    """Lists the constants of a file: type, zeros, entropy and bytes.
 
     Args:
-        path: A `.tflite` file, of any origin.
+        path: A `.tflite` file of any origin.
 
     Returns:
         `Inspection`, its tensors sorted by size.
 
     Raises:
         ValueError: If the file is not a `.tflite` file, or is damaged.
+
+    Example:
+
+    >>> print(inspect("model.tflite"))  # doctest: +SKIP
     """
     data = Path(path).read_bytes()
     return Inspection(Path(path), len(data), tensor_rows(data))
@@ -178,23 +198,20 @@ def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
     return tuple(rows)
 
 
-def entropy_bits(values: np.ndarray) -> float:
-    """Returns the Shannon entropy of the values, in bits per value.
+def entropy_bits(counts: np.ndarray) -> float:
+    """Returns the Shannon entropy in bits per value, of counts by value.
 
     Example:
 
-    >>> float(entropy_bits(np.array([0, 0, 1, -1])))
+    >>> entropy_bits(np.array([2, 1, 1]))
     1.5
     """
-    return _entropy(np.unique(values, return_counts=True)[1])
+    share = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(share * np.log2(share)).sum()) + 0.0
 
 
 def entropy_text(stored: int, bound: float) -> str:
     """Says how far the bytes of weights are from their entropy bound.
-
-    Args:
-        stored: Bytes that the weights take.
-        bound: Bytes that an ideal entropy coder would need.
 
     Example:
 
@@ -203,11 +220,6 @@ def entropy_text(stored: int, bound: float) -> str:
     """
     ratio = f"{stored / bound:.2f}x their" if bound else "the"
     return f"{stored:,} bytes, {ratio} entropy bound of {bound:,.0f}"
-
-
-def _entropy(counts: np.ndarray) -> float:
-    share = counts[counts > 0] / max(counts.sum(), 1)
-    return float(-(share * np.log2(share)).sum()) + 0.0
 
 
 def _row(tensor: Tensor, operator: str) -> TensorRow:
@@ -225,11 +237,7 @@ def _row(tensor: Tensor, operator: str) -> TensorRow:
     if tensor.sparse is not None:
         _require_valid(tensor)
         sparse = tensor.sparse
-        row = dataclasses.replace(
-            row,
-            layout=sparse.layout,
-            index_bytes=sum(level.size_bytes for level in sparse.levels),
-        )
+        row = dataclasses.replace(row, layout=sparse.layout)
         # A claimed shape of many gigabytes must not be filled with its zeros.
         values = sparse.values
         num_absent = math.prod(tensor.shape) - values.size
@@ -243,7 +251,7 @@ def _row(tensor: Tensor, operator: str) -> TensorRow:
         row,
         num_zeros=num_zeros,
         num_distinct=len(others) + (num_zeros > 0),
-        entropy_bits=_entropy(np.append(others, num_zeros)),
+        entropy_bits=entropy_bits(np.append(others, num_zeros)),
     )
 
 
@@ -256,22 +264,3 @@ def _require_valid(tensor: Tensor) -> None:
         raise damaged(
             f"tensor {tensor.name!r} that no runtime can read. {reason}"
         ) from error
-
-
-def _line(row: TensorRow) -> str:
-    shape = "x".join(map(str, row.shape)) or "scalar"
-    text = (
-        f"{row.operator:18}{row.dtype:9}{shape:18}{row.layout:8}"
-        f"{row.size_bytes:>9,}"
-    )
-    if row.sparsity is None:
-        return f"{text}{'-':>8}{'-':>8}{'-':>9}  {_clipped(row.name)}"
-    return (
-        f"{text}{row.sparsity:>8.1%}{row.num_distinct:>8}"
-        f"{row.entropy_bits:>9.2f}  {_clipped(row.name)}"
-    )
-
-
-def _clipped(name: str) -> str:
-    """Fused operators carry the names of all they were made of."""
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."

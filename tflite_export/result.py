@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tflite_export.inspection import entropy_text
+from tflite_export.tables import as_text
 from tflite_export.targets.target import DeviceReport
 from tflite_export.verification.report import VerificationReport
 
@@ -51,6 +52,10 @@ class ExportResult:
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
+        return as_text(self.parts())
+
+    def parts(self) -> list[str]:
+        """Returns the lines of the summary."""
         sizes = f"{self.path}: {self.size_bytes:,} bytes"
         if self.gzip_size_bytes is not None:
             sizes += f", {self.gzip_size_bytes:,} with gzip"
@@ -62,9 +67,7 @@ class ExportResult:
         device = [] if self.device is None else [str(self.device)]
         others = [f"also written: {path}" for path in self.other_files]
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join(
-            [sizes, str(self.verification), *device, *others, *notes]
-        )
+        return [sizes, *self.verification.parts(), *device, *others, *notes]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
@@ -75,7 +78,7 @@ class ExportResult:
             "zstd_size_bytes": self.zstd_size_bytes,
             "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
-            "verification": dataclasses.asdict(self.verification),
+            "verification": self.verification.to_dict(),
             "other_files": [str(path) for path in self.other_files],
             "device": None if self.device is None else self.device.to_dict(),
             "notes": list(self.notes),

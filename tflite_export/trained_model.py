@@ -17,7 +17,7 @@ from codeq_keras.deployment import (
     strip_quantizers,
 )
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.runtime.interpreter import dequantize, random_inputs
+from tflite_export.runtime.interpreter import random_samples
 from tflite_export.samples import (
     MAX_SAMPLES,
     ModelInput,
@@ -65,16 +65,13 @@ class TrainedModel:
 
     def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
         """Returns the same model with samples over a file's input ranges."""
-        tensors = file.inputs()
+        drawn = random_samples(file, NUM_RANDOM_SAMPLES)
         names = [spec.name for spec in self.inputs]
-        if set(names) != set(tensors):
-            names = list(tensors)
-        values = random_inputs(file, NUM_RANDOM_SAMPLES)
+        if set(names) != set(drawn):
+            names = list(drawn)
         return self.with_samples(
             [
-                dequantize(values[tensors[name].index], tensors[name]).astype(
-                    spec.dtype
-                )
+                drawn[name].astype(spec.dtype)
                 for name, spec in zip(names, self.inputs, strict=True)
             ]
         )

@@ -32,7 +32,7 @@ _COUNT_SCRIPT = Path(__file__).with_name("counting_child.py")
 
 
 class Cpu(NamedTuple):
-    """What `/proc/cpuinfo` says of a CPU."""
+    """Fields of `/proc/cpuinfo` of a CPU."""
 
     part: str
     features: str
@@ -96,21 +96,7 @@ def run(
     *,
     cpu: str = "cortex-a53",
 ) -> dict[int, np.ndarray]:
-    """Returns the file's outputs on an ARM CPU, with LiteRT's default kernels.
-
-    Args:
-        data: The bytes of the file; its batch is 1.
-        inputs: An array of shape `(n, ...)`, in the type of the file's input,
-            by tensor index.
-        cpu: One of `CPUS`.
-
-    Returns:
-        An array of shape `(n, ...)`, as it is in the file, by tensor index.
-
-    Raises:
-        ValueError: If LiteRT cannot run the file, or `cpu` is unknown.
-        RuntimeError: If the emulation is not set up, see `missing`.
-    """
+    """Returns the file's outputs on an ARM CPU, as `interpreter.run` does."""
     _require_ready(cpu)
     return interpreter.run(data, inputs, emulator=command(root(), cpu))
 
@@ -121,22 +107,10 @@ def count_instructions(
     *,
     cpu: str = "cortex-a53",
 ) -> int:
-    """Returns the instructions that one inference executes on one thread.
+    """Returns the instructions of one inference on one thread, of one sample.
 
     Instructions are not cycles: sparse kernels load more, dense ones multiply
     more. Counts repeat to 0.02 %, which no time measured here does.
-
-    Args:
-        data: The bytes of the file; its batch is 1.
-        inputs: As in `run`; only the first sample is used.
-        cpu: One of `CPUS`.
-
-    Returns:
-        The median of a few inferences, less what the measurement itself costs.
-
-    Raises:
-        ValueError: If LiteRT cannot run the file, or `cpu` is unknown.
-        RuntimeError: If the emulation is not set up, see `missing`.
     """
     _require_ready(cpu)
     _, log = sandbox.run_script(
@@ -152,10 +126,8 @@ def count_instructions(
 def instructions_between_marks(log: str, num_repeats: int) -> int:
     """Returns the median of the inferences less that of the empty pairs.
 
-    Args:
-        log: What the counter wrote: pairs of marks with nothing between, then
-            as many pairs around an inference.
-        num_repeats: Pairs of each kind.
+    The log holds pairs of marks with nothing between them, then as many pairs
+    around an inference.
 
     Example:
 
@@ -177,13 +149,7 @@ def instructions_between_marks(log: str, num_repeats: int) -> int:
 
 
 def command(folder: Path, cpu: str, *, plugin: str | None = None) -> list[str]:
-    """Returns the words in front of a script and its arguments.
-
-    Args:
-        folder: The folder that `setup_root` made.
-        cpu: One of `CPUS`.
-        plugin: File name of a plugin in the folder.
-    """
+    """Returns the words in front of a script and its arguments."""
     system = folder / "root" / "usr"
     guest = {
         "PYTHONHOME": str(system),

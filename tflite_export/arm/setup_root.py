@@ -29,12 +29,8 @@ _NUM_ERROR_LINES = 8
 def set_up(destination: Path, report: Callable[[str], None]) -> None:
     """Makes the folder that `emulator` runs files in; minutes, once.
 
-    Args:
-        destination: The folder; one made for other versions is replaced.
-        report: Takes a line of text at each step.
-
-    Raises:
-        RuntimeError: If a tool is missing or fails; nothing is left behind.
+    A folder for other versions is replaced; an error leaves nothing. `report`
+    takes a line of text at each step.
     """
     _require_tools()
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +141,7 @@ def _compile(source: Path, library: Path) -> None:
 
 
 def _write_cpu_folder(new: Path, cpu: str) -> None:
-    """What the guest finds at `/`; the rest is the host's."""
+    """Makes the guest's `/`; the rest is the host's."""
     folder = new / "cpus" / cpu
     (folder / "proc").mkdir(parents=True)
     for name in ("lib", "usr", "etc"):

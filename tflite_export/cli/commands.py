@@ -1,61 +1,69 @@
-"""The command line: `python -m tflite_export COMMAND ...`.
+"""The command line: `tflite-export COMMAND ...`.
 
-The commands are export, inspect, verify, check and benchmark.
+Each command imports what it needs, so that a command on a file loads neither
+Keras nor TensorFlow, and a missing package is one line of text.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rich.console import Console
-
-from tflite_export.checking import check
-from tflite_export.cli import render
-from tflite_export.cli.loading import load_keras_model, load_samples
-from tflite_export.exporting import export
-from tflite_export.inspection import inspect
-from tflite_export.measuring.benchmark import DEFAULT_TARGETS, benchmark
-from tflite_export.targets.target import target_names, weight_storages
-from tflite_export.verification.verify import verify
+from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
+from tflite_export.tables import Parts
 
 EXIT_OK = 0
 # The file or the model is readable, and the answer to the question is no.
 EXIT_NO = 1
 # argparse ends with 2 on wrong arguments.
 EXIT_ERROR = 3
+_ERRORS = (ImportError, ValueError, RuntimeError, OSError, MemoryError)
 _PIPE_WIDTH = 140
+_RANDOM_NOTE = (
+    "compared on random inputs over the input ranges, which may saturate the "
+    "outputs. Name real ones with --samples."
+)
+
+
+class _Report(Protocol):
+    def parts(self) -> Parts: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: The arguments; None for those of the process.
-
-    Returns:
-        0 if all is well; 1 if `verify` found a difference or `check`
-        something that blocks the target; 3 after an error.
-        Wrong arguments end the process with 2.
-    """
+    """Runs a command and returns its exit code; wrong arguments end with 2."""
     options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        text = str(error) or type(error).__name__
-        Console(stderr=True).print(
-            f"error: {text}", style="red", markup=False, highlight=False
-        )
+        _require_packages(options)
+        code: int = options.run(options)
+        return code
+    except _ERRORS as error:
+        sys.stderr.write(f"error: {str(error) or type(error).__name__}\n")
         return EXIT_ERROR
+
+
+def _require_packages(options: argparse.Namespace) -> None:
+    is_model = options.command in ("export", "verify") or (
+        options.command == "check" and not _is_tflite(options.file)
+    )
+    modules = MODEL_MODULES if is_model else FILE_MODULES
+    needed_for = f"`tflite-export {options.command}`"
+    require_extra(*modules, "rich", extra="export", needed_for=needed_for)
+
+
+def _is_tflite(path: str) -> bool:
+    return Path(path).suffix == ".tflite"
 
 
 def _export(options: argparse.Namespace) -> int:
     with _progress("Loading the model"):
+        from tflite_export.cli.loading import load_keras_model, load_samples
+        from tflite_export.exporting import export
+
         model = load_keras_model(options.model)
         samples = options.samples and load_samples(options.samples)
     with _progress("Converting the model and running the file"):
@@ -66,58 +74,61 @@ def _export(options: argparse.Namespace) -> int:
             weight_storage=options.weight_storage,
             representative_dataset=samples,
         )
-    _show(options, result.to_dict(), lambda: render.export_summary(result))
+    _show(options, result)
     return EXIT_OK
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    inspection = inspect(options.file)
-    _show(
-        options,
-        inspection.to_dict(),
-        lambda: render.inspection_table(inspection),
-    )
+    from tflite_export.inspection import inspect
+
+    _show(options, inspect(options.file))
     return EXIT_OK
 
 
 def _verify(options: argparse.Namespace) -> int:
     with _progress("Loading the model"):
+        from tflite_export.cli.loading import load_keras_model, load_samples
+        from tflite_export.verification.verify import verify
+
         model = load_keras_model(options.model)
-        samples = load_samples(options.samples)
+        samples = options.samples and load_samples(options.samples)
     with _progress("Running the file and the model"):
         report = verify(options.file, model, samples)
-    _show(options, _plain(report), lambda: render.verification_table(report))
+    note = _RANDOM_NOTE if options.samples is None else None
+    _show(options, report, note=note)
     return EXIT_OK if report.codes_equal else EXIT_NO
 
 
 def _check(options: argparse.Namespace) -> int:
     with _progress("Checking"):
-        if Path(options.file).suffix == ".tflite":
+        from tflite_export.targets.checking import check
+
+        if _is_tflite(options.file):
             report = check(options.file, target=options.target)
         else:
+            from tflite_export.cli.loading import load_keras_model
+
             model = load_keras_model(options.file)
             report = check(model, target=options.target)
-    _show(
-        options,
-        _plain(report) | {"is_ok": report.is_ok},
-        lambda: render.check_table(report),
-    )
+    _show(options, report)
     return EXIT_OK if report.is_ok else EXIT_NO
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    samples = None if options.samples is None else load_samples(options.samples)
     with _progress("Measuring"):
+        from tflite_export.cli.loading import load_samples
+        from tflite_export.measuring.benchmark import DEFAULT_TARGETS, benchmark
+
         report = benchmark(
             *options.files,
             targets=options.target or DEFAULT_TARGETS,
-            samples=samples,
+            samples=options.samples and load_samples(options.samples),
             num_threads=options.threads,
             benchmark_model=options.benchmark_model,
         )
         if options.plot is not None:
             report.plot(options.plot)
-    _show(options, report.to_dict(), lambda: render.benchmark_tables(report))
+    _show(options, report)
     return EXIT_OK
 
 
@@ -128,17 +139,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 well, 1 the answer is no, 2 wrong arguments, "
         "3 error.",
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="command"
+    )
     command = _add(commands, "export", _export, "write a .tflite file")
     command.add_argument("model", help="quantized model, a .keras file")
     command.add_argument("file", help="the .tflite file to write")
-    _add_samples(command, is_required=False)
+    _add_samples(command)
     _add_target(command)
     command.add_argument(
         "--weight-storage",
         default="auto",
-        choices=weight_storages(),
-        help="how weights are stored (default: %(default)s)",
+        help="auto, int8, int4, sparse or lut (default: %(default)s)",
     )
     command = _add(
         commands, "inspect", _inspect, "show what a .tflite file holds"
@@ -149,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("file", help="the .tflite file")
     command.add_argument("model", help="the quantized model, a .keras file")
-    _add_samples(command, is_required=True)
+    _add_samples(command)
     command = _add(commands, "check", _check, "say what would run on a target")
     command.add_argument("file", help="a .keras model or a .tflite file")
     _add_target(command)
@@ -167,12 +179,11 @@ def _add_benchmark(commands: Any) -> None:
     command.add_argument(
         "--target",
         action="append",
-        choices=target_names(),
         metavar="TARGET",
-        help="a device to measure on, repeatable (default: "
-        f"{', '.join(DEFAULT_TARGETS)})",
+        help="a device to measure on, repeatable (default: all but "
+        "litert-sparse, which is measured as litert)",
     )
-    _add_samples(command, is_required=False)
+    _add_samples(command)
     command.add_argument(
         "--threads",
         type=int,
@@ -203,12 +214,9 @@ def _add(
     return command
 
 
-def _add_samples(
-    command: argparse.ArgumentParser, *, is_required: bool = True
-) -> None:
+def _add_samples(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--samples",
-        required=is_required,
         help="inputs as in training: a .npy file of shape (n, ...), or a "
         ".npz file of arrays by input name",
     )
@@ -218,7 +226,6 @@ def _add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--target",
         default="litert",
-        choices=target_names(),
         metavar="TARGET",
         help="the device: litert, litert-sparse, tflm, edgetpu, ethos-u or a "
         "size such as ethos-u55-128 (default: %(default)s)",
@@ -227,31 +234,27 @@ def _add_target(command: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def _progress(text: str) -> Iterator[None]:
+    from rich.console import Console
+
     # On stderr, so that the table or the JSON can be piped.
     with Console(stderr=True).status(f"{text} ..."):
         yield
 
 
 def _show(
-    options: argparse.Namespace,
-    plain: dict[str, Any],
-    table: Callable[[], Any],
+    options: argparse.Namespace, report: _Report, *, note: str | None = None
 ) -> None:
+    """Prints a report and a note, as JSON or in color."""
+    notes = [] if note is None else [note]
     if options.json:
+        plain = report.to_dict() | ({"notes": notes} if notes else {})
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")
         return
+    from rich.console import Console
+
+    from tflite_export.cli.render import as_rich
+
     # A pipe has no width; a table in it should not be folded to 80 columns.
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(width=width).print(table(), highlight=False)
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    """A frozen record as values that JSON knows."""
-    plain: dict[str, Any] = json.loads(
-        json.dumps(dataclasses.asdict(record), default=_plain_value)
-    )
-    return plain
-
-
-def _plain_value(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value.item()
+    parts = [*report.parts(), *(f"note: {text}" for text in notes)]
+    Console(width=width).print(as_rich(parts), highlight=False)

@@ -6,10 +6,12 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 # Keras stores weights uncompressed; what unfolds this much is an attack.
 MAX_EXPANSION = 20
@@ -20,24 +22,19 @@ MEMORY_FACTOR = 16
 SPARE_MEMORY_BYTES = 2 * 2**30
 
 
-def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
+def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
     """Loads a `.keras` file, quantized or not.
 
     On Linux, loading may take 2 GiB and 16 times the file of memory: a layer
     of the configuration may claim any size.
 
-    Args:
-        path: The file. Code in it is not run (Keras's safe mode).
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If the file is none, is damaged, or claims too much memory.
+    Code in it is not run (Keras's safe mode). A file that is none, is damaged,
+    or claims too much memory is a `ValueError`.
 
     Example:
 
     >>> import tempfile
+    >>> import keras
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "model.keras")
     ...     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(
@@ -46,6 +43,8 @@ def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
     ...     load_keras_model(path).input_shape
     (None, 2)
     """
+    import keras  # Commands on files come here for samples only.
+
     path = Path(path)
     _require_keras_file(path)
     limit = MEMORY_FACTOR * path.stat().st_size + SPARE_MEMORY_BYTES
@@ -56,21 +55,14 @@ def load_keras_model(path: str | os.PathLike[str]) -> keras.Model:
         raise ValueError(
             f"Expected a .keras file that Keras {keras.__version__} can load, "
             "and whose own classes are imported. "
-            f"Received: {str(path)!r}, {type(error).__name__}: {error}"
+            f"Received: {str(path)!r}, {type(error).__name__}: {error}."
         ) from error
 
 
 def load_samples(
     path: str | os.PathLike[str],
 ) -> np.ndarray | dict[str, np.ndarray]:
-    """Loads an array (`.npy`) or arrays by input name (`.npz`).
-
-    Args:
-        path: The file; pickled objects are refused.
-
-    Raises:
-        ValueError: If the file is none of the two.
-    """
+    """Loads an array (`.npy`) or arrays by input name (`.npz`), no objects."""
     path = Path(path)
     try:
         if path.suffix == ".npy":
@@ -87,7 +79,7 @@ def load_samples(
     ) as error:
         raise ValueError(
             "Samples must be an array in a .npy file, or arrays by input name "
-            f"in a .npz file. Received: {str(path)!r}, {error}"
+            f"in a .npz file. Received: {str(path)!r}, {error}."
         ) from error
 
 

@@ -1,140 +1,47 @@
-"""The records of this package as tables in the terminal."""
+"""Reports in the terminal: the same lines and tables, in color."""
 
-from typing import Any
+import re
 
 from rich import box
 from rich.console import Group
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from tflite_export.exporting import ExportResult
-from tflite_export.inspection import Inspection, TensorRow, entropy_text
-from tflite_export.measuring.report import BenchmarkReport
-from tflite_export.targets.findings import CheckReport
-from tflite_export.verification.report import VerificationReport
+from tflite_export.tables import Parts, Table
 
-_NUMBERS = ("bytes", "zeros", "values", "entropy")
-
-
-def inspection_table(inspection: Inspection) -> Any:
-    """Returns the constants of a file as a table."""
-    table = _table(
-        inspection.title,
-        ("operator", "type", "shape", "layout", *_NUMBERS, "name"),
-    )
-    for row in inspection.tensors:
-        table.add_row(*map(Text, _cells(row)))
-    return table
+_STYLES = (
+    (re.compile(r": ok$|: (\d+) of \1 tensors equal$"), "green"),
+    (re.compile(r": blocked$|^blocked: |tensors equal$|^DIFFERENT: "), "red"),
+    (re.compile(r"^note: |^not run on "), "yellow"),
+)
 
 
-def verification_table(report: VerificationReport) -> Any:
-    """Returns the comparison of a file with its model as a table."""
-    num_equal = report.num_tensors - len(report.unequal)
-    verdict = f"{num_equal} of {report.num_tensors} weight tensors equal"
-    table = _table(
-        f"Outputs on {report.num_samples} samples, in steps (LSB)",
-        ("output", "max", "99 %", "top-1 agreement"),
-    )
-    for output in report.outputs:
-        agreement = output.top1_agreement
-        table.add_row(
-            Text(output.name),
-            f"{output.max_lsb:.2f}",
-            f"{output.p99_lsb:.2f}",
-            "-" if agreement is None else f"{agreement:.3f}",
-        )
-    style = "green" if report.codes_equal else "red"
-    different = [
-        Text(f"different: {path}", style="red") for path in report.unequal
-    ]
-    return Group(Text(f"Trained integers: {verdict}", style), *different, table)
-
-
-def export_summary(result: ExportResult) -> Any:
-    """Returns what an export wrote, its proof and its notes."""
-    table = _table(str(result.path), ("size", "bytes"))
-    for name, size in (
-        ("file", result.size_bytes),
-        ("with gzip", result.gzip_size_bytes),
-        ("with zstd", result.zstd_size_bytes),
-    ):
-        if size is not None:
-            table.add_row(name, f"{size:,}")
-    if result.weight_bytes is not None and result.entropy_bytes is not None:
-        text = entropy_text(result.weight_bytes, result.entropy_bytes)
-        table.add_row("weights", text)
-    lines = [] if result.device is None else [str(result.device)]
-    lines += [f"also written: {path}" for path in result.other_files]
-    lines += [f"note: {note}" for note in result.notes]
+def as_rich(parts: Parts) -> Group:
+    """Returns the lines and tables of a report for `rich.Console.print`."""
     return Group(
-        table, verification_table(result.verification), *map(Text, lines)
+        *(_rich_table(p) if isinstance(p, Table) else _line(p) for p in parts)
     )
 
 
-def benchmark_tables(report: BenchmarkReport) -> Any:
-    """Returns the sizes and what each device measured as tables."""
-    machine = [f"{name}: {value}" for name, value in report.machine.items()]
-    tables = []
-    for section in report.sections():
-        table = Table(
-            title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD
-        )
-        for position, column in enumerate(section.columns):
-            table.add_column(
-                column,
-                justify="right" if position else "left",
-                overflow="fold",
-                no_wrap=position > 0,
-            )
-        for row in section.rows:
-            table.add_row(*map(Text, row))
-        tables.append(table)
-    reasons = [Text(line, style="yellow") for line in report.not_run()]
-    return Group(*map(Text, machine), *tables, *reasons)
-
-
-def check_table(report: CheckReport) -> Any:
-    """Returns what would run where, and what to change."""
-    verdict = "ok" if report.is_ok else "blocked"
-    style = "green" if report.is_ok else "red"
-    table = _table("Operators", ("place", "operator", "count"))
-    for place, counts in report.placement.items():
-        for name, count in counts.items():
-            table.add_row(place, Text(name), str(count))
-    facts = [f"{name}: {value:,g}" for name, value in report.facts.items()]
-    lines = [*facts, *map(str, report.findings)]
-    return Group(
-        Text(f"{report.target}: {verdict}", style),
-        *([table] if report.placement else []),
-        *map(Text, lines),
-    )
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def _line(text: str) -> Text:
+    styles = (style for pattern, style in _STYLES if pattern.search(text))
     # A path in brackets is no markup.
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for column in columns:
-        is_number = column in (*_NUMBERS, "max", "99 %", "count")
-        # Numbers stay whole on narrow terminals; names are broken.
-        table.add_column(
+    return Text(text, next(styles, ""))
+
+
+def _rich_table(table: Table) -> RichTable:
+    title = Text(table.title)
+    rich = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column, is_numeric in zip(
+        table.columns, table.is_numeric(), strict=True
+    ):
+        # Numbers stay whole on narrow terminals; names are folded.
+        rich.add_column(
             column,
-            justify="right" if is_number else "left",
+            justify="right" if is_numeric else "left",
             overflow="fold",
-            no_wrap=column != "name",
+            no_wrap=is_numeric,
         )
-    return table
-
-
-def _cells(row: TensorRow) -> list[str]:
-    shape = "x".join(map(str, row.shape)) or "scalar"
-    cells = [row.operator, row.dtype, shape, row.layout]
-    cells.append(f"{row.size_bytes:,}")
-    if row.sparsity is None:
-        cells += ["-", "-", "-"]
-    else:
-        cells += [
-            f"{row.sparsity:.1%}",
-            str(row.num_distinct),
-            f"{row.entropy_bits:.2f}",
-        ]
-    return [*cells, row.name]
+    for row in table.rows:
+        rich.add_row(*map(Text, row))
+    return rich

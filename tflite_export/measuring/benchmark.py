@@ -1,5 +1,6 @@
 """`benchmark`: measures files against each other, device by device."""
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +13,11 @@ from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.devices import (
     android,
-    compiled,
     coral,
     emulated_arm,
+    ethos_u,
     host,
+    microcontroller,
 )
 from tflite_export.measuring.devices.records import (
     Candidate,
@@ -31,10 +33,9 @@ from tflite_export.targets.target import find_target
 # Random samples on which outputs of different runtimes are compared.
 NUM_SAMPLES = 8
 DEFAULT_TARGETS = ("litert", "tflm", "ethos-u", "edgetpu")
-_PHONE_DEVICES = (host.DEVICE, *arm.CPUS, android.DEVICE)
 _TOOLS = ("ai-edge-litert", "tflite-micro", "ethos-u-vela")
 
-_Measure = Callable[[Sequence[Candidate]], list[Measurement | NotRun]]
+Measure = Callable[[Sequence[Candidate]], list[Measurement | NotRun]]
 
 
 def benchmark(
@@ -46,22 +47,22 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measures files: sizes, times, instructions, cycles and memory.
 
-    Every file is read and run in a child with limits. What could not be run is
-    in the report with the reason, never an error.
+    Every file is run in a child process with limits. A device that cannot run
+    a file, or lacks its tool, is in the report with the reason.
 
     Args:
         *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
             the first one.
-        targets: What to measure, by the names that `export` knows:
+        targets: Devices to measure on, by the names that `export` knows:
             - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
               (`make arm`); the time on a phone, if `adb` finds one;
             - `"tflm"`: flash, arena and outputs on a microcontroller;
-            - `"ethos-u"` or a size of it: what Vela says;
+            - `"ethos-u"` or a size of it: cycles and memory by Vela's model;
             - `"edgetpu"`: the time on a Coral device, if there is one.
-        samples: Inputs as in training, to compare outputs on: an array of
-            shape `(n, ...)`, or a dict of arrays by input name. None for
-            random ones.
+        samples: Inputs as in training, on which outputs are compared: an
+            array of shape `(n, ...)`, or a dict of arrays by input name. None
+            for random ones.
         num_threads: Threads on this machine and on the phone. On Linux they
             are pinned to as many CPUs.
         benchmark_model: LiteRT's `benchmark_model` for the phone. None for the
@@ -82,11 +83,12 @@ def benchmark(
         raise ValueError("Expected paths of .tflite files. Received: none.")
     _require_threads(num_threads)
     files = [_candidate(Path(path), samples) for path in paths]
-    measures = _measures(
-        targets,
-        num_threads=num_threads,
-        program=None if benchmark_model is None else Path(benchmark_model),
-    )
+    program = None if benchmark_model is None else Path(benchmark_model)
+    measures: dict[str, Measure] = {}
+    for target in targets:
+        measures |= measures_for(
+            target, num_threads=num_threads, program=program
+        )
     results = [measure(files) for measure in measures.values()]
     rows = []
     for position, file in enumerate(files):
@@ -104,29 +106,26 @@ def benchmark(
     return BenchmarkReport(tuple(rows), _machine(num_threads))
 
 
-def _measures(
-    targets: Sequence[str], *, num_threads: int, program: Path | None
-) -> dict[str, _Measure]:
-    """By device, what measures all files on it."""
-    by_device: dict[str, _Measure] = {
-        host.DEVICE: lambda files: host.measure(files, num_threads=num_threads),
+def measures_for(
+    target: str, *, num_threads: int, program: Path | None
+) -> dict[str, Measure]:
+    """By device, what measures all files on it, for a target of `export`."""
+    by_device: dict[str, Measure] = {
+        host.DEVICE: functools.partial(host.measure, num_threads=num_threads),
         android.DEVICE: _one_by_one(
             android.measure, program=program, num_threads=num_threads
         ),
         coral.DEVICE: _one_by_one(coral.measure),
-        "tflm": _one_by_one(compiled.measure_microcontroller),
+        microcontroller.DEVICE: _one_by_one(microcontroller.measure),
     }
     for cpu in arm.CPUS:
         by_device[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
     for size in ACCELERATORS:
-        by_device[size] = _one_by_one(
-            compiled.measure_ethos_u, accelerator=size
-        )
-    devices = [d for t in targets for d in find_target(t).devices]
-    return {device: by_device[device] for device in devices}
+        by_device[size] = _one_by_one(ethos_u.measure, accelerator=size)
+    return {device: by_device[device] for device in find_target(target).devices}
 
 
-def _one_by_one(measure: Callable[..., Any], **options: Any) -> _Measure:
+def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:
     return lambda files: [measure(file, **options) for file in files]
 
 

@@ -1,4 +1,4 @@
-"""The record of a benchmark: its rows, its sections as text, its JSON."""
+"""The record of a benchmark: its rows, its tables, its JSON, its picture."""
 
 import dataclasses
 import os
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tflite_export.measuring.devices import microcontroller
 from tflite_export.measuring.devices.records import Measurement, NotRun
+from tflite_export.measuring.plot import Panel, plot_panels
 from tflite_export.measuring.sizes import Sizes
+from tflite_export.tables import Table, as_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +20,7 @@ class BenchmarkRow:
     Attributes:
         path: The file.
         sizes: Its sizes.
-        measurements: What was measured, device by device.
+        measurements: The results, device by device.
         not_run: The devices on which it was not, with the reason.
     """
 
@@ -43,14 +46,6 @@ class BenchmarkRow:
             },
             "not_run": {n.device: n.reason for n in self.not_run},
         }
-
-
-class Section(NamedTuple):
-    """A table: what it is of, its columns, and one row of cells per file."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 class _Column(NamedTuple):
@@ -82,17 +77,48 @@ _COLUMNS = {
 }
 # The measure of each device whose ratio to the first file is shown.
 _COMPARED = ("instructions", "cycles", "flash_bytes")
-_GAP = "  "
+_KIB = 1024
+
+
+class _Drawn(NamedTuple):
+    """A result that is drawn: its title with the unit, and its divisor."""
+
+    title: str
+    divisor: float
+
+
+_DRAWN = {
+    "median_us": _Drawn("{device}: median time, us", 1),
+    "instructions": _Drawn("{device}: instructions, millions", 1e6),
+    "cycles": _Drawn("{device}: cycles, thousands", 1e3),
+    "bits_per_weight": _Drawn("{device}: bits a weight", 1),
+    "flash_bytes": _Drawn("{device}: flash, KiB", _KIB),
+    "arena_bytes": _Drawn("{device}: arena, KiB", _KIB),
+    "sram_bytes": _Drawn("{device}: SRAM, KiB", _KIB),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkReport:
-    """What `benchmark` measured; `str()` is a table for each device.
+    """The results of `benchmark`; `str()` has a table for each device.
 
     Attributes:
         rows: One `BenchmarkRow` for each file, in the order given.
         machine: The host's processor, the number of threads, the CPUs they
             were pinned to, and the versions of the tools.
+
+    Example:
+
+    >>> sizes = Sizes(2000, 1500, None, 1000, 800.0)
+    >>> row = BenchmarkRow(Path("model.tflite"), sizes, (), ())
+    >>> print(BenchmarkReport((row,), {"host": "a laptop"}))
+    host: a laptop
+    <BLANKLINE>
+    Size
+    file          bytes  ratio   gzip  zstd  weight bytes  entropy bound  \
+times bound
+    model.tflite  2,000   1.00  1,500     -         1,000            800  \
+       1.25
     """
 
     rows: tuple[BenchmarkRow, ...]
@@ -111,15 +137,36 @@ class BenchmarkReport:
             return names
         return [str(row.path) for row in self.rows]
 
-    def sections(self) -> list[Section]:
-        """Returns the tables: sizes first, then one for each device."""
-        return [
-            self._sizes(),
-            *(self._device_section(device) for device in self.devices),
-        ]
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return {
+            "machine": dict(self.machine),
+            "rows": [row.to_dict() for row in self.rows],
+        }
 
-    def not_run(self) -> list[str]:
-        """Returns a line for each device and reason, with the files."""
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the report as a PNG file; an old one is replaced.
+
+        Raises:
+            ImportError: If Matplotlib is not installed.
+        """
+        panels = [*self._size_panels(), *self._device_panels()]
+        plot_panels(panels, self.labels(), self._machine(), Path(path))
+
+    def parts(self) -> list[str | Table]:
+        """Returns the machine, the tables of all devices, and what failed."""
+        tables = [self._device_table(device) for device in self.devices]
+        return [self._machine(), self._sizes(), *tables, *self._not_run()]
+
+    def __str__(self) -> str:
+        """Returns the tables and what was not run."""
+        return as_text(self.parts())
+
+    def _machine(self) -> str:
+        return "; ".join(f"{k}: {v}" for k, v in self.machine.items())
+
+    def _not_run(self) -> list[str]:
+        """A line for each device and reason, with the files."""
         files: dict[NotRun, list[str]] = {}
         for label, row in zip(self.labels(), self.rows, strict=True):
             for reason in row.not_run:
@@ -132,33 +179,7 @@ class BenchmarkReport:
             )
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain values, for JSON."""
-        return {
-            "machine": dict(self.machine),
-            "rows": [row.to_dict() for row in self.rows],
-        }
-
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws the report.
-
-        Args:
-            path: The PNG file to write; an old one is replaced.
-
-        Raises:
-            ValueError: If Matplotlib is not installed.
-        """
-        from tflite_export.measuring.plot import plot
-
-        plot(self, Path(path))
-
-    def __str__(self) -> str:
-        """Returns the tables and what was not run."""
-        machine = "; ".join(f"{k}: {v}" for k, v in self.machine.items())
-        tables = [_as_text(section) for section in self.sections()]
-        return "\n\n".join([machine, *tables, "\n".join(self.not_run())])
-
-    def _sizes(self) -> Section:
+    def _sizes(self) -> Table:
         first = self.rows[0].sizes.file_bytes
         rows: list[tuple[str, ...]] = []
         for label, row in zip(self.labels(), self.rows, strict=True):
@@ -177,9 +198,9 @@ class BenchmarkReport:
             )
         columns = ("file", "bytes", "ratio", "gzip", "zstd")
         weights = ("weight bytes", "entropy bound", "times bound")
-        return Section("Size", (*columns, *weights), rows)
+        return Table("Size", (*columns, *weights), rows)
 
-    def _device_section(self, device: str) -> Section:
+    def _device_table(self, device: str) -> Table:
         measured = [row.values(device) for row in self.rows]
         keys = [k for k in _COLUMNS if any(k in values for values in measured)]
         columns, rows = ["file"], []
@@ -195,7 +216,28 @@ class BenchmarkReport:
                     cells.append(_ratio(values.get(key), measured[0].get(key)))
             if values:
                 rows.append(tuple(cells))
-        return Section(device, tuple(columns), rows)
+        return Table(device, tuple(columns), rows)
+
+    def _size_panels(self) -> list[Panel]:
+        sizes = [row.sizes for row in self.rows]
+        return [
+            Panel("File, KiB", [s.file_bytes / _KIB for s in sizes]),
+            Panel("File with gzip, KiB", [s.gzip_bytes / _KIB for s in sizes]),
+            Panel("Weights / entropy bound", [s.entropy_ratio for s in sizes]),
+        ]
+
+    def _device_panels(self) -> list[Panel]:
+        panels = []
+        for device in self.devices:
+            for key, (title, divisor) in _DRAWN.items():
+                # The flash of a microcontroller is the size of the file.
+                if (device, key) == (microcontroller.DEVICE, "flash_bytes"):
+                    continue
+                held = [row.values(device).get(key) for row in self.rows]
+                values = [None if v is None else v / divisor for v in held]
+                if any(value is not None for value in values):
+                    panels.append(Panel(title.format(device=device), values))
+        return panels
 
 
 def _cell(value: Any, form: str) -> str:
@@ -208,18 +250,3 @@ def _ratio(value: float | None, first: float | None) -> str:
 
 def _listed(names: list[str], rows: tuple[BenchmarkRow, ...]) -> str:
     return "all files" if len(names) == len(rows) else ", ".join(names)
-
-
-def _as_text(section: Section) -> str:
-    lines = [section.columns, *section.rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [section.title]
-    for line in lines:
-        first, *others = (
-            cell.ljust(width) if position == 0 else cell.rjust(width)
-            for position, (cell, width) in enumerate(
-                zip(line, widths, strict=True)
-            )
-        )
-        text.append(_GAP.join([first, *others]).rstrip())
-    return "\n".join(text)

@@ -1,11 +1,11 @@
-"""What a file costs: its bytes, compressed too, and those of its weights."""
+"""The cost of a file: its bytes, compressed too, and those of its weights."""
 
 import dataclasses
 import gzip
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+from tflite_export.extras import is_installed
 from tflite_export.inspection import Inspection, tensor_rows
 
 # Higher levels take a minute on 30 MB.
@@ -21,10 +21,10 @@ class Sizes:
         file_bytes: Its size.
         gzip_bytes: Its size after gzip, as an update over the air has it.
         zstd_bytes: Its size after zstd; None without `zstandard`.
-        weight_bytes: What its weights take, with the indices and tables of
+        weight_bytes: Bytes of its weights, with the indices and tables of
             their form.
-        entropy_bytes: What an ideal entropy coder would need for them, see
-            `Inspection.entropy_bytes`.
+        entropy_bytes: Bytes that an ideal entropy coder would need for them,
+            see `Inspection.entropy_bytes`.
     """
 
     file_bytes: int
@@ -46,14 +46,7 @@ class Sizes:
 
 
 def measure_sizes(data: bytes) -> Sizes:
-    """Returns the sizes of a file.
-
-    Args:
-        data: The bytes of a `.tflite` file, of any origin.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Returns the sizes of a file, given as bytes."""
     inspection = Inspection(Path(), len(data), tensor_rows(data))
     return Sizes(
         file_bytes=len(data),
@@ -65,7 +58,7 @@ def measure_sizes(data: bytes) -> Sizes:
 
 
 def _zstd_bytes(data: bytes) -> int | None:
-    if importlib.util.find_spec("zstandard") is None:
+    if not is_installed("zstandard"):
         return None
     import zstandard
 

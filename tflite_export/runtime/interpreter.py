@@ -33,21 +33,11 @@ def predict(
     *,
     run_on: Run | None = None,
 ) -> list[np.ndarray]:
-    """Returns what the file computes, with the default delegate (XNNPACK).
+    """Returns the file's outputs as float32 arrays of shape `(n, ...)`.
 
-    Args:
-        flatbuffer: The bytes of the file; its batch is 1.
-        samples: One array of shape `(n, ...)` for each input. Floats are
-            quantized to the input's type.
-        names: The name of each input. If the file does not know them, the
-            arrays are taken in the order of the file's inputs.
-        run_on: What runs the file; None for this machine.
-
-    Returns:
-        One float32 array of shape `(n, ...)` for each output, dequantized.
-
-    Raises:
-        ValueError: If the file is damaged, or LiteRT cannot run it.
+    The samples are one array of shape `(n, ...)` for each name. If the file
+    knows other names, they are taken in the order of its inputs. `run_on`
+    runs the file; None is this machine, with XNNPACK.
     """
     file = Flatbuffer(flatbuffer)
     inputs = quantized_inputs(file, samples, names)
@@ -61,13 +51,7 @@ def predict(
 def quantized_inputs(
     file: Flatbuffer, samples: Sequence[np.ndarray], names: Sequence[str]
 ) -> dict[int, np.ndarray]:
-    """Returns the samples in the types of the file's inputs, by tensor index.
-
-    Args:
-        file: The file.
-        samples: As in `predict`.
-        names: As in `predict`.
-    """
+    """Returns samples in the types of the file's inputs, by tensor index."""
     known = file.inputs()
     if set(names) != set(known):
         names = list(known)
@@ -86,20 +70,11 @@ def run(
     time_limit_s: float = TIME_LIMIT_S,
     emulator: Sequence[str] = (),
 ) -> dict[int, np.ndarray]:
-    """Returns the file's outputs as they are, by tensor index.
+    """Returns the file's outputs as they are, `(n, ...)` by tensor index.
 
-    Args:
-        flatbuffer: The bytes of the file; its batch is 1.
-        inputs: An array of shape `(n, ...)`, in the type of the file's input,
-            by tensor index.
-        reference_kernels: Use LiteRT's reference kernels, not the fast ones.
-        tensors: None for the outputs, or which tensors of the main graph to
-            return; no delegate runs then.
-        time_limit_s: Seconds after which the attempt is given up.
-        emulator: As in `sandbox.run_script`.
-
-    Raises:
-        ValueError: If LiteRT cannot run the file.
+    The file has a batch of 1 and is run for each row of the inputs. `tensors`
+    asks for others than the outputs; no delegate runs then. A file that LiteRT
+    cannot run is a `ValueError`.
     """
     indices = tensors
     if indices is None:
@@ -120,14 +95,7 @@ def run(
 
 
 def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
-    """Returns one sample of zeros, to try whether a file runs at all.
-
-    Args:
-        file: The file, of any origin.
-
-    Raises:
-        ValueError: If an input is no array of numbers, or claims to be huge.
-    """
+    """Returns one sample of zeros, to try whether a file runs at all."""
     inputs: dict[int, np.ndarray] = {}
     for index in file.interface()[0]:
         tensor = file.tensor(0, index)
@@ -147,19 +115,10 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
 
 
 def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
-    """Returns samples of random numbers, always the same ones.
+    """Returns samples of random numbers by tensor index, always the same ones.
 
-    Args:
-        file: The file, of any origin; its batch is 1.
-        num_samples: How many.
-
-    Returns:
-        An array of shape `(n, ...)` by tensor index: small integers over their
-        whole range, floats of a normal distribution; wider integers are
-        tokens, and 0 is in every vocabulary.
-
-    Raises:
-        ValueError: As in `zero_inputs`.
+    Small integers take their whole range, floats a normal distribution. Wider
+    integers are tokens, and 0 is in every vocabulary.
     """
     rng = np.random.default_rng(0)
     inputs = {}
@@ -176,12 +135,17 @@ def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
     return inputs
 
 
+def random_samples(file: Flatbuffer, num_samples: int) -> dict[str, np.ndarray]:
+    """Returns `random_inputs` by name, as the floats that they stand for."""
+    codes = random_inputs(file, num_samples)
+    return {
+        name: dequantize(codes[tensor.index], tensor)
+        for name, tensor in file.inputs().items()
+    }
+
+
 def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps floats to the integers of a tensor; other types pass through.
-
-    Args:
-        values: Array of any shape.
-        tensor: The tensor of the file.
 
     Example:
 
@@ -200,10 +164,6 @@ def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 def dequantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Maps the integers of a tensor to floats.
-
-    Args:
-        values: Array of any shape.
-        tensor: The tensor of the file.
 
     Example:
 

@@ -32,25 +32,12 @@ def run_script(
     time_limit_s: float = TIME_LIMIT_S,
     emulator: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Runs a script that reads a file and arrays and writes arrays.
+    """Runs a script that reads a file and arrays and writes arrays and a log.
 
-    The script gets the path of a folder with `model.tflite`, `inputs.npz` and
-    `request.json`, and leaves `outputs.npz` there.
-
-    Args:
-        script: The script; it must not import this package.
-        file: The bytes of the file.
-        arrays: The inputs by name.
-        request: What else it needs, as JSON.
-        time_limit_s: Seconds after which it is ended.
-        emulator: The words of a command that runs the script, in place of this
-            Python.
-
-    Returns:
-        The outputs by name, and what it printed.
-
-    Raises:
-        ValueError: If it fails, crashes, or needs too long or too much memory.
+    The script imports nothing of this package. It gets the path of a folder
+    with `model.tflite`, `inputs.npz` and `request.json`, and leaves
+    `outputs.npz` there. The words of `emulator` stand for this Python. A script
+    that fails or needs too much time or memory is a `ValueError`.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "model.tflite").write_bytes(file)
@@ -68,9 +55,7 @@ def run_script(
 
 
 def _run(arguments: Sequence[str], time_limit_s: float) -> str:
-    # `-P`: else the script's folder would be searched before the standard
-    # library, which would find our `inspect.py`.
-    command = [sys.executable, "-P", str(_LAUNCHER), *arguments]
+    command = [sys.executable, str(_LAUNCHER), *arguments]
     try:
         child = subprocess.run(
             command,

@@ -3,8 +3,10 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.tables import as_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +64,22 @@ class CheckReport:
         """Whether nothing blocks the target."""
         return not any(finding.is_blocking for finding in self.findings)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return dataclasses.asdict(self) | {"is_ok": self.is_ok}
+
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
+        return as_text(self.parts())
+
+    def parts(self) -> list[str]:
+        """Returns the lines of the summary."""
         lines = [f"{self.target}: {'ok' if self.is_ok else 'blocked'}"]
         for place, counts in self.placement.items():
             names = ", ".join(f"{n} {name}" for name, n in counts.items())
             lines.append(f"{place}: {names}")
         lines += [f"{name}: {value:,g}" for name, value in self.facts.items()]
-        return "\n".join([*lines, *map(str, self.findings)])
+        return [*lines, *map(str, self.findings)]
 
 
 def operator_counts(file: Flatbuffer) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+from tflite_export.tables import as_text
 
 # What a model and its file reach where they compute the same: the rest are
 # ties that float and fixed-point arithmetic round to different sides.
@@ -107,15 +110,23 @@ class VerificationReport:
         return min(known, default=None)
 
     @property
-    def parts(self) -> bool:
+    def differs(self) -> bool:
         """Whether an output differs by more than ties of rounding."""
         agreement = self.top1_agreement
         return self.within_one_lsb < MIN_WITHIN_ONE_LSB or (
             agreement is not None and agreement < MIN_TOP1_AGREEMENT
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
+        return as_text(self.parts())
+
+    def parts(self) -> list[str]:
+        """Returns the lines of the summary."""
         num_equal = self.num_tensors - len(self.unequal)
         lines = [
             f"trained integers in the file: {num_equal} of {self.num_tensors} "
@@ -144,4 +155,4 @@ class VerificationReport:
                 f"each of {len(self.layer_agreement)} layers by itself is "
                 "within one step: their roundings add up"
             )
-        return "\n".join(lines)
+        return lines

@@ -109,7 +109,7 @@ def compare(
         outputs=outputs,
         num_samples=len(samples[0]),
     )
-    if not (trained.ranges and report.parts):
+    if not (trained.ranges and report.differs):
         return report
     ranged = ranged_model(trained, trained.plain)
     agreement = layer_agreement(file, ranged, trained.inputs, samples)

@@ -112,8 +112,22 @@ def test_verify_ends_with_0_for_the_model_and_1_for_another(
     )
 
     assert same == EXIT_OK
-    assert "2 of 2 weight tensors equal" in captured.out
+    assert "2 of 2 tensors equal" in captured.out
     assert different == EXIT_NO
+
+
+def test_verify_without_samples_takes_random_ones_and_says_so(
+    folder, exported, capsys
+):
+    arguments = ("verify", exported[1], folder / "model.keras")
+
+    code, captured = _run(capsys, *arguments)
+    _, plain = _run(capsys, *arguments, "--json")
+
+    assert code == EXIT_OK
+    assert "output_0 on 64 samples" in captured.out
+    assert "note: compared on random inputs" in captured.out
+    assert "random inputs" in json.loads(plain.out)["notes"][0]
 
 
 def test_check_ends_with_0_where_the_file_runs_and_1_where_not(

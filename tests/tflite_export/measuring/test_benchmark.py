@@ -1,5 +1,6 @@
 """Benchmark rows hold what the tools measure, and say what was not run."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -177,6 +178,20 @@ def test_plot_is_a_png(report, tmp_path):
 
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_packages_are_reasons_and_an_error_of_the_plot(
+    files, report, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    bare = benchmark(files[0], targets=("tflm", "ethos-u"))
+
+    reasons = {n.device: n.reason for n in bare.rows[0].not_run}
+    assert "codeq-keras[targets]" in reasons["tflm"]
+    assert "codeq-keras[targets]" in reasons["ethos-u55-128"]
+    with pytest.raises(ImportError, match=r"codeq-keras\[plot\]"):
+        report.plot(tmp_path / "report.png")
 
 
 def test_command_line_prints_tables_and_json(files, capsys, tmp_path):

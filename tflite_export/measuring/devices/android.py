@@ -33,18 +33,7 @@ _QUANTILE = re.compile(rf"(median|p95)={_NUMBER}")
 def measure(
     file: Candidate, *, program: Path | None = None, num_threads: int = 1
 ) -> Measurement | NotRun:
-    """Runs a file on the phone that `adb` knows.
-
-    Args:
-        file: The file.
-        program: `benchmark_model` for the phone's processor; None for the one
-            that is in `/data/local/tmp` of the phone.
-        num_threads: Threads on the phone.
-
-    Returns:
-        Its times in microseconds: the mean, and where the program's version
-        gives them the median and the 95th percentile.
-    """
+    """Times a file in microseconds on the phone that `adb` knows."""
     unreadable = unreadable_by_litert(file, DEVICE)
     if unreadable is not None:
         return unreadable
@@ -70,16 +59,8 @@ def measure(
 def parse_times(text: str) -> dict[str, float]:
     """Returns the times that `benchmark_model` printed.
 
-    Args:
-        text: Its output. The last of its lines `count=...` counts; the one
-            before is the warm-up's.
-
-    Returns:
-        `mean_us`, `num_runs`, `init_us`, and `median_us` and `p95_us` if its
-        version gives them.
-
-    Raises:
-        ValueError: If there are none.
+    Not all versions print quantiles. The last line `count=...` counts; the one
+    before it is the warm-up's.
 
     Example:
 

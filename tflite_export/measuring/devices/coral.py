@@ -19,14 +19,7 @@ _COMPILED_OPERATOR = "edgetpu-custom-op"
 
 
 def measure(file: Candidate) -> Measurement | NotRun:
-    """Times a file on the Edge TPU, where there is one.
-
-    Args:
-        file: A file that the device's compiler has compiled.
-
-    Returns:
-        Its median and 90th percentile in microseconds.
-    """
+    """Times a file that the device's compiler has compiled, in microseconds."""
     operators = {operator.name for operator in Flatbuffer(file.data).operators}
     if _COMPILED_OPERATOR not in operators:
         return NotRun(DEVICE, f"not compiled for it. {_verdict(file.data)}")
@@ -46,7 +39,7 @@ def measure(file: Candidate) -> Measurement | NotRun:
 
 
 def _verdict(data: bytes) -> str:
-    """What the documented rules say, for want of a measurement."""
+    """The answer of the documented rules, where nothing was measured."""
     blocking = [
         finding
         for finding in EdgeTpu().check(data).findings

@@ -12,16 +12,7 @@ from tflite_export.runtime import interpreter
 
 
 def measure(file: Candidate, *, cpu: str) -> Measurement | NotRun:
-    """Runs a file on an emulated CPU and compares its outputs with x86's.
-
-    Args:
-        file: The file.
-        cpu: One of `arm.CPUS`.
-
-    Returns:
-        Its instructions, and the largest difference of an output, in steps
-        for integers and in units of the output for floats.
-    """
+    """Counts the instructions of a file and compares its outputs with x86's."""
     unreadable = unreadable_by_litert(file, cpu)
     if unreadable is not None:
         return unreadable

@@ -33,15 +33,9 @@ _SCRIPT = Path(__file__).with_name("latency_child.py")
 def measure(
     files: Sequence[Candidate], *, num_threads: int = 1
 ) -> list[Measurement | NotRun]:
-    """Times all files against each other.
+    """Times all files against each other, in microseconds.
 
-    Args:
-        files: The files.
-        num_threads: Threads of each interpreter, and CPUs that they may use.
-
-    Returns:
-        For each file its median and 90th percentile in microseconds, and the
-        median of its ratios to the first file that ran, round by round.
+    A file's ratio to the first one is the median over the rounds.
     """
     results: dict[int, Measurement | NotRun] = {}
     sound = []
@@ -76,18 +70,9 @@ def first_sample(file: Candidate) -> dict[int, np.ndarray]:
 def time_runs(
     files: Sequence[Candidate], num_threads: int, *, delegate: str | None = None
 ) -> np.ndarray:
-    """Returns the time of each run, in microseconds.
+    """Returns the time of each run in microseconds, `(num_files, num_runs)`.
 
-    Args:
-        files: Files that run.
-        num_threads: Threads of each interpreter.
-        delegate: A library that runs the operators; None for the CPU.
-
-    Returns:
-        Array of shape `(num_files, num_runs)`; a column is one round.
-
-    Raises:
-        ValueError: If a file or the delegate does not run.
+    A column is one round. A delegate is a library that runs the operators.
     """
     arrays = {}
     for position, file in enumerate(files):

@@ -56,7 +56,7 @@ def _interpreter(arrays: Any, position: int, request: dict[str, Any]) -> Any:
 
 
 def _round(interpreters: list[Any], *, first: int) -> list[int]:
-    """One run of each; none is always the one behind the slowest."""
+    """One run of each; no file always follows the slowest one."""
     times = [0] * len(interpreters)
     for step in range(len(interpreters)):
         position = (first + step) % len(interpreters)

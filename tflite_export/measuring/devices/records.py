@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured of a file on a device.
+    """The results of a file on a device.
 
     Attributes:
         device: The device, such as `"host"` or `"cortex-a53"`.
@@ -46,7 +46,7 @@ class NotRun:
 
     Attributes:
         device: The device.
-        reason: What was missing or went wrong, on one line.
+        reason: The tool that is missing, or the error, on one line.
     """
 
     device: str
@@ -70,15 +70,10 @@ def unreadable_by_litert(file: Candidate, device: str) -> NotRun | None:
 def largest_difference(
     actual: Mapping[int, np.ndarray], expected: Mapping[int, np.ndarray]
 ) -> float:
-    """Returns the largest difference of two sets of outputs.
+    """Returns the largest difference of two sets of outputs by tensor index.
 
-    Args:
-        actual: Arrays by tensor index.
-        expected: Likewise, of the same shapes.
-
-    Returns:
-        In steps for integers, in units of the output for floats; `inf` if one
-        has a NaN where the other has none.
+    It is in steps for integers and in units of the output for floats, and
+    `inf` where only one side has a NaN.
 
     Example:
 

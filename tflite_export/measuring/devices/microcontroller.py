@@ -1,0 +1,24 @@
+"""Flash, arena and outputs of a file on a microcontroller."""
+
+from tflite_export.measuring.devices.records import (
+    Candidate,
+    Measurement,
+    NotRun,
+)
+from tflite_export.targets.tflm import simulation
+
+DEVICE = "tflm"
+
+
+def measure(file: Candidate) -> Measurement | NotRun:
+    """Runs a file in the runtime for microcontrollers, beside LiteRT's."""
+    try:
+        report = simulation.measure(file.data, file.inputs)
+    except (ValueError, ImportError) as error:
+        return NotRun.because(DEVICE, error)
+    values = {
+        **report.to_dict(),
+        "equals_reference": report.max_lsb == 0,
+        "max_lsb": report.max_lsb,
+    }
+    return Measurement(DEVICE, values)
