@@ -320,7 +320,7 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _quantization(scales: np.ndarray, axis: int = 0, held: Any = None) -> Any:
-    """Parameters with zero points of 0, else as those that are held."""
+    """New scales with zero points of 0; all other parameters are kept."""
     quantization = schema.QuantizationParametersT()
     vars(quantization).update(vars(held or quantization))
     quantization.scale = scales.astype(np.float32)

@@ -257,8 +257,8 @@ def fit_rows(
 def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
     """Whether the slot is the kernel times a gain of the *input* channels.
 
-    That is what a BatchNormalization in front of a Dense layer leaves: no scale
-    of the output channels can undo it, so the trained codes are lost.
+    A BatchNormalization in front of a Dense layer leaves such a product. No
+    scale of the output channels can undo it, so the trained codes are lost.
     """
     if slot.codes.size != kernel.size or slot.axis is None:
         return False

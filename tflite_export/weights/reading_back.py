@@ -1,4 +1,4 @@
-"""Judges a file: are the trained codes in it?"""
+"""Reads the codes back from a file: are they the trained ones?"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -46,8 +46,9 @@ class Match(NamedTuple):
 class WeightSite(NamedTuple):
     """An operator input that holds constant weights, however stored.
 
-    `tensor` has them dense; `operator.inputs[site.position]` may be computed
-    from it. Real value = `slot.codes * tensor.scales`, along the slot's axis.
+    `tensor` has them dense; an operator that unpacks it may lie between. In a
+    file of integers, real value = `slot.codes * tensor.scales`; in one of
+    floats, each channel of the slot is `tensor.data` with a peak of 127.
     """
 
     operator: Operator

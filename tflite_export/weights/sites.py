@@ -1,4 +1,4 @@
-"""Lists where a file holds weights, and what it computes in float."""
+"""Lists where a file holds weights, and which operators are in float."""
 
 import dataclasses
 from collections import Counter

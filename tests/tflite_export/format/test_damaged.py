@@ -8,9 +8,11 @@ import time
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from support.plain import read_samples
 
 from tflite_export import check, inspect
+from tflite_export.format.builder import packed_model
 from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.offsets import MAX_TABLES
@@ -171,11 +173,12 @@ def test_every_truncation_is_refused(data, tmp_path):
 def test_what_the_verifier_of_litert_refuses_is_refused(
     dense_only, change, text
 ):
-    file = Flatbuffer(dense_only.result.path.read_bytes())
-    change(file._model, file._model.subgraphs[0])
+    data = dense_only.result.path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    change(model, model.subgraphs[0])
 
     with pytest.raises(ValueError, match=text):
-        Flatbuffer(file.to_bytes())
+        Flatbuffer(packed_model(model))
 
 
 def test_tables_that_unfold_into_gigabytes_are_refused(tmp_path):
