@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tflite_export.files import write_atomically
-from tflite_export.format.edits import shorten_names
+from tflite_export.format.names import shorten_names
 from tflite_export.inspection import entropy_text
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.tables import as_text
@@ -41,7 +41,7 @@ class ExportResult:
         notes: What is worth knowing: weights that were not trained, operators
             in float, scales that had to be estimated, how weights are stored.
         gzip_size_bytes: Size after gzip, as an update over the air has it.
-        zstd_size_bytes: Size after zstd; None without `zstandard`.
+        zstd_size_bytes: Size after zstd.
         weight_bytes: Bytes of the weights alone, as they are stored; None if
             unknown.
         entropy_bytes: Bytes that an ideal entropy coder would need for them;
@@ -184,10 +184,9 @@ def export(
     >>> result.verification.codes_equal
     True
     """
-    device = find_target(target)
-    device.require_storage(weight_storage)
     path = _checked_path(path)
     _require_tensorflow_backend()
+    find_target(target).require_storage(weight_storage)
     trained = read_model(model, representative_dataset)
     return export_trained(
         trained, path, target=target, weight_storage=weight_storage
@@ -227,7 +226,7 @@ def export_trained(
         path=path,
         size_bytes=sizes.file_bytes,
         verification=verification,
-        notes=(*notes, *device.notes(file), *package.notes),
+        notes=(*notes, *package.notes),
         gzip_size_bytes=sizes.gzip_bytes,
         zstd_size_bytes=sizes.zstd_bytes,
         weight_bytes=sizes.weight_bytes,

@@ -3,7 +3,7 @@
 import importlib.util
 
 # Every function on a `.tflite` file needs these.
-FILE_MODULES = ("numpy", "flatbuffers", "ai_edge_litert")
+FILE_MODULES = ("numpy", "flatbuffers", "ai_edge_litert", "zstandard")
 # Every function on a model needs these as well.
 MODEL_MODULES = (*FILE_MODULES, "keras", "tensorflow")
 

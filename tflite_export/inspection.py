@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.format.damaged import damaged
+from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE
 from tflite_export.format.records import Tensor
@@ -261,6 +261,6 @@ def _require_valid(tensor: Tensor) -> None:
             validate_sparse(tensor.sparse)
     except ValueError as error:
         reason = str(error).removesuffix(".")
-        raise damaged(
+        raise DamagedFileError(
             f"tensor {tensor.name!r} that no runtime can read. {reason}"
         ) from error

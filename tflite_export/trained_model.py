@@ -1,6 +1,7 @@
 """TrainedModel: all that the export reads of a model, read once."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -39,7 +40,6 @@ class TrainedModel:
         weights: The trained weights by path.
         kernels: All weights of rank 2 or more by path, in the order of
             `plain`: codes where they are trained, values elsewhere.
-        inputs: The name, shape and dtype of each input.
         samples: One array of shape `(n, ...)` for each input; None if the user
             gave none.
         ranges: The trained activation ranges by path; empty if there are none.
@@ -51,12 +51,16 @@ class TrainedModel:
     plain: Any
     weights: Mapping[str, QuantizedWeight]
     kernels: Mapping[str, np.ndarray]
-    inputs: list[ModelInput]
-    samples: list[np.ndarray] | None
+    samples: list[np.ndarray] | None = None
     ranges: Mapping[str, ActivationRange | None] = dataclasses.field(
         default_factory=dict
     )
     fake_quantizes: bool = False
+
+    @functools.cached_property
+    def inputs(self) -> list[ModelInput]:
+        """The name, shape and dtype of each input."""
+        return model_inputs(self.plain)
 
     @property
     def brings_ranges(self) -> bool:
@@ -139,8 +143,6 @@ def read_plain(
         plain=plain,
         weights=weights,
         kernels=_kernels(named, weights),
-        inputs=model_inputs(plain),
-        samples=None,
     )
 
 
@@ -157,8 +159,6 @@ def _read_tf_keras(model: Any) -> TrainedModel:
         plain=model,
         weights=weights,
         kernels=_kernels(named, weights),
-        inputs=model_inputs(model),
-        samples=None,
         fake_quantizes=True,
     )
 

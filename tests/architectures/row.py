@@ -24,7 +24,6 @@ from tflite_export.conversion.converter import convert
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
-from tflite_export.weights.sites import float_operators
 
 NUM_SAMPLES = 16
 # About 60 % zeros in a normal kernel.
@@ -228,7 +227,7 @@ def _codes(state):
 
 def _integer(state):
     file = Flatbuffer(state["result"].path.read_bytes())
-    left = float_operators(file)
+    left = file.float_operators()
     text = ", ".join(f"{count} {name}" for name, count in left.items())
     return not left, text or f"0 of {len(file.operators)}"
 

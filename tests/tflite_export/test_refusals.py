@@ -10,7 +10,8 @@ from support.plain import export_plain
 
 import codeq_keras
 import tflite_export
-from tflite_export.conversion.converter import convert, inference_graph
+from tflite_export.conversion.converter import convert
+from tflite_export.conversion.graphs import inference_graph
 from tflite_export.samples import model_inputs
 
 

@@ -17,7 +17,7 @@ import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.tfmot import report
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.weights.sites import float_operators, weight_sites
+from tflite_export.weights.sites import weight_sites
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_every_code_is_in_the_file(exported):
 
 
 def test_every_operator_computes_in_int8(exported):
-    assert float_operators(Flatbuffer(exported.path.read_bytes())) == {}
+    assert Flatbuffer(exported.path.read_bytes()).float_operators() == {}
     assert not [note for note in exported.notes if "float32" in note]
 
 

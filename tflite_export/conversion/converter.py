@@ -10,52 +10,24 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from codeq_keras.deployment import RangedModel
 from tflite_export.conversion.converter_child import (
     NAMES,
     RESULT,
     SAVED_MODEL,
 )
-from tflite_export.samples import ModelInput, pack_inputs
+from tflite_export.conversion.graphs import Graph
+from tflite_export.samples import ModelInput
 
 _SCRIPT = Path(__file__).with_name("converter_child.py")
 _NUM_ERROR_LINES = 8
 _MAX_LINE = 240
 _CAUSE = re.compile(r"error: (?!loc\()|Error: |^TF Select ops|^Custom ops")
-
-
-class Graph(NamedTuple):
-    """A function of one tensor per input, and the variables that it reads.
-
-    It returns a structure of tensors.
-    """
-
-    function: Callable[..., Any]
-    variables: Sequence[Any]
-
-
-def inference_graph(model: Any) -> Graph:
-    """Returns a model as a graph, of Keras or of `tf_keras`."""
-
-    def predict(*values: Any) -> Any:
-        return model(pack_inputs(model, values), training=False)
-
-    return Graph(predict, model.variables)
-
-
-def ranged_graph(model: RangedModel) -> Graph:
-    """Returns a model that brings its ranges as a graph, traced as it is."""
-    import tensorflow as tf
-
-    function = tf.autograph.experimental.do_not_convert(model)
-    return Graph(function, model.variables)
 
 
 def convert(

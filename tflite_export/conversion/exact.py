@@ -4,25 +4,17 @@ The one way that `export` and `check` share: convert, write the codes, and
 rewrite the model where its file could not hold them.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tflite_export.conversion.converter import (
-    convert,
-    inference_graph,
-    ranged_graph,
-)
-from tflite_export.conversion.ranged_model import (
-    range_notes,
-    ranged_model,
-    require_ranges_for_kernels,
-)
+from tflite_export.conversion.converter import convert
+from tflite_export.conversion.graphs import trained_graph
 from tflite_export.conversion.repairs import repaired_file
 from tflite_export.conversion.rewrites import rewrite
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
 from tflite_export.trained_model import TrainedModel
+from tflite_export.weights.explaining import FoldedInputGainError
 from tflite_export.weights.integer_graph import write_exact_weights
-from tflite_export.weights.records import FoldedInputGainError
 
 
 class ConvertedModel(NamedTuple):
@@ -45,10 +37,13 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
     model is converted again.
     """
     _require_samples(trained)
+    # A model that fake-quantizes itself must be converted without samples.
+    samples = None if trained.fake_quantizes else trained.samples
     model, notes = rewrite(trained.plain)
     folded: set[str] = set()
     while True:
-        file, missing = _converted(trained, model)
+        graph, missing = trained_graph(trained, model)
+        file = repaired_file(convert(graph, trained.inputs, samples))
         try:
             written = write_exact_weights(
                 file, trained.weights, trained.kernels
@@ -64,21 +59,6 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
         else:
             notes = [*notes, *written.notes, *missing]
             return ConvertedModel(file, notes, written.silent_channels)
-
-
-def _converted(
-    trained: TrainedModel, model: Any
-) -> tuple[Flatbuffer, list[str]]:
-    """The converter's file, repaired, and notes on ranges."""
-    if not trained.ranges:
-        # A model that fake-quantizes itself must be converted without samples.
-        samples = None if trained.fake_quantizes else trained.samples
-        data = convert(inference_graph(model), trained.inputs, samples)
-        return repaired_file(data), []
-    ranged = ranged_model(trained, model)
-    require_ranges_for_kernels(ranged, trained)
-    data = convert(ranged_graph(ranged), trained.inputs, trained.samples)
-    return repaired_file(data), range_notes(ranged, trained)
 
 
 def _require_samples(trained: TrainedModel) -> None:

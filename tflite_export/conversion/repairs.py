@@ -10,11 +10,12 @@ gives the output of REVERSE_V2 one of its own where a multiplication by a
 constant and an addition follow, and everything behind is wrong by that factor.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
-from tflite_export.format.edits import compute_on_integers, keep_scale
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.records import Operator, Tensor
+from tflite_export.format.records import InputSite, Operator, Tensor
 
 # SPLIT's second input; the first is the axis.
 _VALUE = 1
@@ -38,6 +39,39 @@ def repaired_file(data: bytes) -> Flatbuffer:
         if operator.name in _MOVING and _changes_scale(file, operator):
             keep_scale(file, operator)
     return file
+
+
+def compute_on_integers(
+    file: Flatbuffer,
+    operator: Operator,
+    dequantize: Operator,
+    position: int,
+    quantizes: Collection[Operator],
+) -> None:
+    """Lets an operator move integers without the conversions around it.
+
+    `dequantize` makes the floats that it reads at `position`, and stays if
+    others read them too. `quantizes` make the same integers of its outputs, one
+    for each output that is read.
+    """
+    subgraph, source = operator.subgraph, dequantize.inputs[0]
+    restored = {o.inputs[0]: o.outputs[0] for o in quantizes}
+    outputs = [restored.get(index, index) for index in operator.outputs]
+    for index in set(outputs) - set(restored.values()):
+        file.quantize_like(subgraph, index, source)
+    file.set_outputs(operator, outputs)
+    file.set_input(InputSite(subgraph, operator.index, position), source)
+    floats = dequantize.outputs[0]
+    is_read = any(
+        floats in o.inputs for o in file.operators if o.subgraph == subgraph
+    )
+    file.remove([*quantizes, *([] if is_read else [dequantize])])
+
+
+def keep_scale(file: Flatbuffer, operator: Operator) -> None:
+    """Gives the outputs of an operator the scale of its first input."""
+    for output in operator.outputs:
+        file.quantize_like(operator.subgraph, output, operator.inputs[0])
 
 
 def _changes_scale(file: Flatbuffer, operator: Operator) -> bool:

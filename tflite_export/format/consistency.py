@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.format.damaged import damaged
-from tflite_export.format.tensors import indices
+from tflite_export.format.damaged import DamagedFileError
 
 SCHEMA_VERSION = 3
 # Constants may be read by several tensors, but not by thousands.
@@ -49,9 +48,9 @@ def require_consistent(model: Any, data: bytes) -> None:
       (`Tensor.data` is None), and the runtime refuses them.
     """
     if model.version != SCHEMA_VERSION:
-        raise damaged(f"version {model.version} of the format")
+        raise DamagedFileError(f"version {model.version} of the format")
     if not model.subgraphs or not model.buffers:
-        raise damaged("no graph or no buffers")
+        raise DamagedFileError("no graph or no buffers")
     num_bytes = 0
     for graph in model.subgraphs:
         for tensor in graph.tensors or ():
@@ -67,7 +66,7 @@ def require_consistent(model: Any, data: bytes) -> None:
     for signature in model.signatureDefs or ():
         _require_signature(model, signature)
     if num_bytes > MAX_SHARING * len(data):
-        raise damaged(f"constants of {num_bytes:,} bytes")
+        raise DamagedFileError(f"constants of {num_bytes:,} bytes")
 
 
 def raw_bytes(model: Any, tensor: Any, data: bytes) -> np.ndarray:
@@ -83,7 +82,7 @@ def raw_bytes(model: Any, tensor: Any, data: bytes) -> np.ndarray:
     if buffer.offset <= 1 or not buffer.size:
         return np.zeros(0, np.uint8)
     if end > len(data):
-        raise damaged(f"a buffer up to byte {end:,} of {len(data):,}")
+        raise DamagedFileError(f"a buffer up to byte {end:,} of {len(data):,}")
     return np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
 
 
@@ -98,6 +97,11 @@ def operator_name(code: Any) -> str:
     return _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
 
 
+def indices(vector: Any) -> tuple[int, ...]:
+    """Returns a vector of the file as Python integers."""
+    return () if vector is None else tuple(map(int, vector))
+
+
 def _require_operators(model: Any, graph: Any) -> None:
     num_codes, num_tensors = (
         len(model.operatorCodes or ()),
@@ -109,7 +113,7 @@ def _require_operators(model: Any, graph: Any) -> None:
         inputs = indices(operator.inputs)
         needed = _NUM_INPUTS.get(name, 0)
         if len(inputs) < needed or (needed and not indices(operator.outputs)):
-            raise damaged(f"{name} with {len(inputs)} inputs")
+            raise DamagedFileError(f"{name} with {len(inputs)} inputs")
         for position, index in enumerate(inputs):
             # -1 is an input that is left out.
             if index != -1 or position < needed:
@@ -137,13 +141,13 @@ def _require_order(model: Any, graph: Any, data: bytes) -> None:
         read = () if name == "CUSTOM" else indices(operator.inputs)
         for index in read:
             if index >= 0 and index not in fixed and index not in computed:
-                raise damaged(
+                raise DamagedFileError(
                     f"operator {position} that reads tensor {index} before it "
                     "is computed"
                 )
         for index in indices(operator.outputs):
             if index in fixed or index in computed:
-                raise damaged(
+                raise DamagedFileError(
                     f"operator {position} that writes tensor {index}, which is "
                     "an input, a constant or computed already"
                 )
@@ -160,4 +164,6 @@ def _require_signature(model: Any, signature: Any) -> None:
 
 def _require_index(index: int, count: int, kind: str) -> None:
     if not 0 <= index < count:
-        raise damaged(f"the index {index} of a {kind}, of which it has {count}")
+        raise DamagedFileError(
+            f"the index {index} of a {kind}, of which it has {count}"
+        )

@@ -1,15 +1,15 @@
 """The one error for a file that contradicts itself."""
 
 
-def damaged(received: str) -> ValueError:
-    """Returns the error that says what is wrong with a file.
+class DamagedFileError(ValueError):
+    """A file is no sound `.tflite` file; its argument says where.
 
     Example:
 
-    >>> damaged("a buffer up to byte 9 of 8")
-    ValueError('Expected an undamaged .tflite file. Received: a buffer up to \
-byte 9 of 8.')
+    >>> str(DamagedFileError("a buffer up to byte 9 of 8"))
+    'Expected an undamaged .tflite file. Received: a buffer up to byte 9 of 8.'
     """
-    return ValueError(
-        f"Expected an undamaged .tflite file. Received: {received}."
-    )
+
+    def __str__(self) -> str:
+        """Returns the whole message."""
+        return f"Expected an undamaged .tflite file. Received: {self.args[0]}."

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.names import short_names
 from tflite_export.format.records import (
     NO_SCALES,
     Constant,
@@ -53,54 +52,6 @@ def insert_pad(
     file.set_option(operator, "padding", "VALID")
     file.set_input(InputSite(subgraph, operator.index, 0), padded)
     file.insert(subgraph, operator.index, "PAD", [source, amounts], padded)
-
-
-def requantize_output(
-    file: Flatbuffer, operator: Operator, scales: np.ndarray
-) -> None:
-    """Gives the one output of an operator a scale; a QUANTIZE restores the old.
-
-    The scale has the shape `(1,)`; its zero point is 0. The operators after
-    this one move by one place.
-    """
-    subgraph, old = operator.subgraph, operator.outputs[0]
-    new = file.copy_tensor(subgraph, old)
-    file.set_scales(subgraph, new, scales)
-    file.set_outputs(operator, [new])
-    file.insert(subgraph, operator.index + 1, "QUANTIZE", [new], old)
-
-
-def keep_scale(file: Flatbuffer, operator: Operator) -> None:
-    """Gives the outputs of an operator the scale of its first input."""
-    for output in operator.outputs:
-        file.quantize_like(operator.subgraph, output, operator.inputs[0])
-
-
-def compute_on_integers(
-    file: Flatbuffer,
-    operator: Operator,
-    dequantize: Operator,
-    position: int,
-    quantizes: Collection[Operator],
-) -> None:
-    """Lets an operator move integers without the conversions around it.
-
-    `dequantize` makes the floats that it reads at `position`, and stays if
-    others read them too. `quantizes` make the same integers of its outputs, one
-    for each output that is read.
-    """
-    subgraph, source = operator.subgraph, dequantize.inputs[0]
-    restored = {o.inputs[0]: o.outputs[0] for o in quantizes}
-    outputs = [restored.get(index, index) for index in operator.outputs]
-    for index in set(outputs) - set(restored.values()):
-        file.quantize_like(subgraph, index, source)
-    file.set_outputs(operator, outputs)
-    file.set_input(InputSite(subgraph, operator.index, position), source)
-    floats = dequantize.outputs[0]
-    is_read = any(
-        floats in o.inputs for o in file.operators if o.subgraph == subgraph
-    )
-    file.remove([*quantizes, *([] if is_read else [dequantize])])
 
 
 def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
@@ -154,22 +105,6 @@ def drop_scales(file: Flatbuffer, tensors: Collection[tuple[int, int]]) -> None:
     """Removes the scales of tensors, given by subgraph and index."""
     for subgraph, index in tensors:
         file.set_scales(subgraph, index, NO_SCALES)
-
-
-def shorten_names(file: Flatbuffer) -> None:
-    """Leaves of each name the part that names a layer.
-
-    The converter joins the names of all that it fused with semicolons; in a
-    small network they are a tenth of the file. The names of inputs and outputs
-    stay, and names stay unique.
-    """
-    for subgraph in range(file.num_subgraphs):
-        inputs, outputs = file.interface(subgraph)
-        names = [tensor.name for tensor in file.tensors(subgraph)]
-        short = short_names(names, {*inputs, *outputs})
-        for index, (old, new) in enumerate(zip(names, short, strict=True)):
-            if new != old:
-                file.rename(subgraph, index, new)
 
 
 def _add_zero_bias(

@@ -3,7 +3,7 @@
 Edits that are made of these steps are in `edits.py`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +97,20 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         """The tensors of a subgraph's inputs and outputs, by position."""
         graph = self._model.subgraphs[subgraph]
         return indices(graph.inputs), indices(graph.outputs)
+
+    def float_operators(self) -> dict[str, int]:
+        """Counts, by name, the operators that compute in float32."""
+        return dict(
+            Counter(
+                operator.name
+                for operator in self.operators
+                if operator.name not in ("QUANTIZE", "DEQUANTIZE")
+                and any(
+                    self.tensor(operator.subgraph, index).dtype == "float32"
+                    for index in operator.outputs
+                )
+            )
+        )
 
     def metadata(self, name: str) -> bytes | None:
         """Returns the metadata record of that name, or `None`."""

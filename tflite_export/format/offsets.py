@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tflite_export.format.damaged import damaged
+from tflite_export.format.damaged import DamagedFileError
 
 # A model of 50,000 operators is below; above, Python would need minutes.
 MAX_TABLES = 200_000
@@ -136,7 +136,7 @@ class _Follower:
     def table(self, position: int, name: str, depth: int) -> None:
         self._num_tables -= 1
         if self._num_tables < 0 or depth > _MAX_DEPTH:
-            raise damaged(f"more than {MAX_TABLES:,} tables")
+            raise DamagedFileError(f"more than {MAX_TABLES:,} tables")
         (to_vtable,) = self._read("<i", position, name)
         vtable = position - to_vtable
         vtable_size, table_size = self._read("<HH", vtable, name)
@@ -175,7 +175,7 @@ class _Follower:
             if field.kind == "vector":
                 self._num_bytes -= count * field.item_size
             if self._num_bytes < 0:
-                raise damaged(
+                raise DamagedFileError(
                     "names and shapes of more bytes than the file has"
                 )
 
@@ -200,7 +200,7 @@ class _Follower:
     def _require(self, end: int, name: str, start: int | None = None) -> None:
         place = end if start is None else start
         if place < 0 or end > len(self._data):
-            raise damaged(
+            raise DamagedFileError(
                 f"an offset to byte {place:,} of {len(self._data):,}, in the "
                 f"table `{name.partition(':')[0]}`"
             )

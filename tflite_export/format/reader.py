@@ -14,7 +14,7 @@ from tflite_export.format.consistency import (
     raw_bytes,
     require_consistent,
 )
-from tflite_export.format.damaged import damaged
+from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.offsets import require_safe_offsets
 from tflite_export.format.operators import read_options
 from tflite_export.format.records import NO_SCALES, Operator, Tensor
@@ -39,7 +39,9 @@ def read_model(data: bytes) -> Any:
         model = schema.ModelT.InitFromPackedBuf(data, 0)
         require_consistent(model, data)
     except (struct.error, TypeError, IndexError, AttributeError) as error:
-        raise damaged(f"contents that cannot be read ({error})") from error
+        raise DamagedFileError(
+            f"contents that cannot be read ({error})"
+        ) from error
     return model
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.format import packing
+from tflite_export.format.consistency import indices
 from tflite_export.format.sparse import DenseLevel, SparseLevel, SparseTensor
 
 _DTYPE_NAMES = {
@@ -15,11 +16,6 @@ _DTYPE_NAMES = {
     for name, code in vars(schema.TensorType).items()
     if not name.startswith("_")
 }
-
-
-def indices(vector: Any) -> tuple[int, ...]:
-    """Returns a vector of the file as Python integers."""
-    return () if vector is None else tuple(map(int, vector))
 
 
 def dtype_name(code: int) -> str:

@@ -5,7 +5,8 @@ import gzip
 from pathlib import Path
 from typing import Any
 
-from tflite_export.extras import is_installed
+import zstandard
+
 from tflite_export.inspection import Inspection, tensor_rows
 
 # Higher levels take a minute on 30 MB.
@@ -20,7 +21,7 @@ class Sizes:
     Attributes:
         file_bytes: Its size.
         gzip_bytes: Its size after gzip, as an update over the air has it.
-        zstd_bytes: Its size after zstd; None without `zstandard`.
+        zstd_bytes: Its size after zstd.
         weight_bytes: Bytes of its weights, with the indices and tables of
             their form.
         entropy_bytes: Bytes that an ideal entropy coder would need for them,
@@ -29,7 +30,7 @@ class Sizes:
 
     file_bytes: int
     gzip_bytes: int
-    zstd_bytes: int | None
+    zstd_bytes: int
     weight_bytes: int
     entropy_bytes: float
 
@@ -47,19 +48,12 @@ class Sizes:
 
 def measure_sizes(data: bytes) -> Sizes:
     """Returns the sizes of a file, given as bytes."""
+    zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
     inspection = Inspection(Path(), len(data), tensor_rows(data))
     return Sizes(
         file_bytes=len(data),
         gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
-        zstd_bytes=_zstd_bytes(data),
+        zstd_bytes=len(zstd.compress(data)),
         weight_bytes=inspection.weight_bytes,
         entropy_bytes=round(inspection.entropy_bytes, 1),
     )
-
-
-def _zstd_bytes(data: bytes) -> int | None:
-    if not is_installed("zstandard"):
-        return None
-    import zstandard
-
-    return len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(data))

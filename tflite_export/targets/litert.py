@@ -29,7 +29,6 @@ from tflite_export.targets.target import (
     ProvenFile,
     Target,
 )
-from tflite_export.weights.sites import float_operators
 
 if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
@@ -78,7 +77,7 @@ class LiteRt(Target):
                 "Replace its layer by one with an int8 kernel.",
                 is_blocking=False,
             )
-            for name, count in float_operators(file).items()
+            for name, count in file.float_operators().items()
         ]
         if not any(finding.is_blocking for finding in findings):
             findings += _run_findings(file, data)

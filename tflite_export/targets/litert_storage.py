@@ -17,7 +17,7 @@ import numpy as np
 
 from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.records import Constant, Tensor
+from tflite_export.format.records import Constant
 from tflite_export.format.sparse import SparseTensor, smallest_encoding
 from tflite_export.weights.sites import WeightSite, weight_sites
 
@@ -73,7 +73,9 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
         if choice.sparse is not None:
             densified[site.key] = choice.sparse
         num_stored += choice.storage == weight_storage
-        notes.append(f"{_name(tensor)}: {choice.storage}; {choice.reason}.")
+        shape = "x".join(map(str, tensor.shape))
+        name = f"{tensor.short_name} ({shape})"
+        notes.append(f"{name}: {choice.storage}; {choice.reason}.")
     if not num_stored and weight_storage != "auto":
         raise ValueError(
             f"`weight_storage={weight_storage!r}` must fit a weight tensor of "
@@ -165,8 +167,3 @@ def shared_with_others(sites: list[WeightSite]) -> dict[tuple[int, int], str]:
         for key, names in readers.items()
         if len(names) > 1
     }
-
-
-def _name(tensor: Tensor) -> str:
-    shape = "x".join(map(str, tensor.shape))
-    return f"{tensor.short_name} ({shape})"

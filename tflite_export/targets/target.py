@@ -13,7 +13,6 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
-from tflite_export.weights.sites import float_operators
 
 if TYPE_CHECKING:
     from tflite_export.conversion.exact import ConvertedModel
@@ -180,13 +179,6 @@ class Target:
                 + "\n".join(f"- {finding}" for finding in blocking)
             )
         return Package(proven.data, notes=tuple(map(str, report.findings)))
-
-    def notes(self, file: Flatbuffer) -> list[str]:
-        """Returns notes on what the file computes in float."""
-        return [
-            f"{name} computes in float32 (operators: {count})."
-            for name, count in float_operators(file).items()
-        ]
 
     def check(self, data: bytes) -> CheckReport:
         """Says what of a file the device runs, and what blocks it.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tflite_export.conversion.ranged_model import ranged_model
+from tflite_export.conversion.graphs import ranged_model
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Tensor
 from tflite_export.runtime import interpreter
@@ -20,7 +20,6 @@ from tflite_export.verification.report import (
     OutputComparison,
     VerificationReport,
 )
-from tflite_export.weights.metadata import read_silent_channels
 from tflite_export.weights.reading_back import unequal_weights
 
 if TYPE_CHECKING:
@@ -87,9 +86,6 @@ def compare(
     the file; None is this machine.
     """
     file = Flatbuffer(data)
-    unequal = unequal_weights(
-        file, trained.weights, trained.kernels, read_silent_channels(file)
-    )
     samples = [array[:limit] for array in trained.samples or ()]
     expected = _predict(trained, samples)
     _require_same_shapes("inputs", file.inputs(), samples)
@@ -102,6 +98,7 @@ def compare(
             file.outputs().items(), actual, expected, strict=True
         )
     )
+    unequal = unequal_weights(file, trained.weights, trained.kernels)
     report = VerificationReport(
         codes_equal=not unequal,
         num_tensors=len(trained.weights),

@@ -7,15 +7,23 @@ import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.weights import matching
-from tflite_export.weights.records import (
-    FoldedInputGainError,
-    Match,
-    WeightSite,
-)
-from tflite_export.weights.sites import EMBEDDING_OPERATORS, float_operators
+from tflite_export.weights.records import Match, WeightSite
+from tflite_export.weights.resemblance import holds_input_gain, resembles
+from tflite_export.weights.sites import EMBEDDING_OPERATORS
 
 if TYPE_CHECKING:
     from codeq_keras import QuantizedWeight
+
+
+class FoldedInputGainError(ValueError):
+    """A BatchNormalization was folded into the input channels of kernels.
+
+    `paths` are those of the kernels; the message has all problems of the model.
+    """
+
+    def __init__(self, message: str, paths: Sequence[str]) -> None:
+        super().__init__(message)
+        self.paths = tuple(paths)
 
 
 def require_all_found(
@@ -38,22 +46,19 @@ def require_all_found(
     for path, weight in weights.items():
         changed = [s for s in unmatched if s.codes.size == weight.codes.size]
         if path in found and not any(
-            matching.resembles(s, weight.codes)
-            or matching.holds_input_gain(s, weight.codes)
+            resembles(s, weight.codes) or holds_input_gain(s, weight.codes)
             for s in changed
         ):
             continue
         if path not in found and _is_merged(path, weight, sites, matches):
             continue
-        has_gain = any(
-            matching.holds_input_gain(s, weight.codes) for s in changed
-        )
+        has_gain = any(holds_input_gain(s, weight.codes) for s in changed)
         if has_gain:
             folded.append(path)
         problems.append(_reason(path, weight, has_gain))
     if not problems:
         return
-    floats = float_operators(file)
+    floats = file.float_operators()
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
     message = (
         "Every trained weight must be in the file as its trained integers. "
@@ -123,16 +128,32 @@ def silent_channel_notes(silent_channels: Mapping[str, int]) -> list[str]:
     ]
 
 
-def untrained_notes(site: WeightSite, match: Match | None) -> list[str]:
-    """Returns the notes on a site that holds no trained codes."""
-    if match is not None:
-        return [
-            f"{match.path!r} was not quantized in training: the file holds the "
-            "converter's own int8 rounding of it."
-        ]
-    if site.operator.name in EMBEDDING_OPERATORS:
-        return []  # A bias or an index table, as in any model.
+def untrained_notes(
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+    weights: Mapping[str, "QuantizedWeight"],
+) -> list[str]:
+    """Returns notes on the sites that hold no trained codes."""
+    notes = []
+    for site, match in zip(sites, matches, strict=True):
+        if match is not None and match.path not in weights:
+            notes.append(
+                f"{match.path!r} was not quantized in training: the file holds "
+                "the converter's own int8 rounding of it."
+            )
+        # An embedding's operator may read a bias or an index table.
+        if match is None and site.operator.name not in EMBEDDING_OPERATORS:
+            notes.append(
+                f"{site.operator.name} reads the constant "
+                f"{site.tensor.name!r}, which is no weight of the model; the "
+                "converter's rounding is kept."
+            )
+    return notes
+
+
+def float_notes(file: Flatbuffer) -> list[str]:
+    """Returns notes on the operators that compute in float."""
     return [
-        f"{site.operator.name} reads the constant {site.tensor.name!r}, which "
-        "is no weight of the model; the converter's rounding is kept."
+        f"{name} computes in float32 (operators: {count})."
+        for name, count in file.float_operators().items()
     ]

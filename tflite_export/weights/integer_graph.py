@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflite_export.format.edits import requantize_output
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.records import Constant, InputSite, Tensor
+from tflite_export.format.records import (
+    Constant,
+    InputSite,
+    Operator,
+    Tensor,
+)
 from tflite_export.weights import explaining, matching
 from tflite_export.weights.records import WeightSite, WrittenWeights
 from tflite_export.weights.scales import SCALE_ROUNDING, new_scales
@@ -40,7 +44,6 @@ def write_exact_weights(
     silent: Counter[str] = Counter()
     for site, match in zip(sites, matches, strict=True):
         if match is None or match.path not in weights:
-            notes += explaining.untrained_notes(site, match)
             continue
         codes = matching.written_codes(match, site.slot.axis)
         scales, estimated = new_scales(site, codes, weights[match.path].scale)
@@ -61,7 +64,9 @@ def write_exact_weights(
     file.replace_inputs(writes)
     _requantize_lookups(file, writes)
     silent_channels = {path: n for path, n in silent.items() if n}
-    notes.extend(explaining.silent_channel_notes(silent_channels))
+    notes += explaining.untrained_notes(sites, matches, weights)
+    notes += explaining.silent_channel_notes(silent_channels)
+    notes += explaining.float_notes(file)
     return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
 
 
@@ -82,6 +87,21 @@ def _requantize_lookups(
         operator = operators[site.subgraph, site.operator]
         if operator.name == "GATHER":
             requantize_output(file, operator, writes[site].scales)
+
+
+def requantize_output(
+    file: Flatbuffer, operator: Operator, scales: np.ndarray
+) -> None:
+    """Gives the one output of an operator a scale; a QUANTIZE restores the old.
+
+    The scale has the shape `(1,)`; its zero point is 0. The operators after
+    this one move by one place.
+    """
+    subgraph, old = operator.subgraph, operator.outputs[0]
+    new = file.copy_tensor(subgraph, old)
+    file.set_scales(subgraph, new, scales)
+    file.set_outputs(operator, [new])
+    file.insert(subgraph, operator.index + 1, "QUANTIZE", [new], old)
 
 
 def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:

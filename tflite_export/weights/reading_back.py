@@ -7,7 +7,9 @@ import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.weights import matching
+from tflite_export.weights.metadata import read_silent_channels
 from tflite_export.weights.records import Match, Slot
+from tflite_export.weights.resemblance import resembles
 from tflite_export.weights.sites import embedding_sites, weight_sites
 
 if TYPE_CHECKING:
@@ -18,15 +20,15 @@ def unequal_weights(
     file: Flatbuffer,
     weights: Mapping[str, "QuantizedWeight"],
     kernels: Mapping[str, np.ndarray],
-    silent_channels: Mapping[str, int],
 ) -> list[str]:
     """Returns the paths of the trained weights whose codes the file lacks.
 
     There are none if every code is in the file, and no operator reads a changed
     copy of them. `kernels` are all weights of the model, as in
-    `write_exact_weights`. `silent_channels` says by path how many channels may
-    hold zeros instead.
+    `write_exact_weights`. The file's record says how many channels may hold
+    zeros instead.
     """
+    silent_channels = read_silent_channels(file)
     sites = [*weight_sites(file), *embedding_sites(file)]
     whole = [site.slot for site in sites]
     found = matching.match_windows(whole, kernels)
@@ -40,9 +42,7 @@ def unequal_weights(
     for slot, match in zip(slots, matches, strict=True):
         if match is None:
             unequal.update(
-                path
-                for path in weights
-                if matching.resembles(slot, kernels[path])
+                path for path in weights if resembles(slot, kernels[path])
             )
         elif match.path in weights:
             allowed = silent_channels.get(match.path, 0)

@@ -1,6 +1,5 @@
 """The records of weights in a file: places, findings, what was written."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,14 +71,3 @@ class WrittenWeights(NamedTuple):
 
     notes: list[str]
     silent_channels: dict[str, int]
-
-
-class FoldedInputGainError(ValueError):
-    """A BatchNormalization was folded into the input channels of kernels.
-
-    `paths` are those of the kernels; the message has all problems of the model.
-    """
-
-    def __init__(self, message: str, paths: Sequence[str]) -> None:
-        super().__init__(message)
-        self.paths = tuple(paths)

@@ -1,13 +1,12 @@
 """Lists where a file holds weights, and which operators are in float."""
 
 import dataclasses
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
 from tflite_export.format import lut
-from tflite_export.format.damaged import damaged
+from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import InputSite, Operator, Tensor
 from tflite_export.format.sparse import decode_sparse
@@ -160,7 +159,7 @@ def unpacked_constants(
         else:
             continue
         if output.shape != tensor.shape:
-            raise damaged(
+            raise DamagedFileError(
                 f"a {operator.name} from shape {tensor.shape} to {output.shape}"
             )
         stored[key] = unpacked
@@ -177,7 +176,9 @@ def _decoded(file: Flatbuffer, operator: Operator) -> list[Tensor]:
         output = file.tensor(operator.subgraph, index)
         is_known = encoded.dtype == ancillary.dtype == "uint8"
         if not is_known or encoded.data is None or ancillary.data is None:
-            raise damaged(f"a {lut.DECODE} without its indices or tables")
+            raise DamagedFileError(
+                f"a {lut.DECODE} without its indices or tables"
+            )
         codes = lut.decode_lut(
             encoded.data.ravel(), ancillary.data.ravel(), shape=output.shape
         )
@@ -197,19 +198,3 @@ def _constant_bias(
     tensor = file.tensor(operator.subgraph, index)
     site = InputSite(operator.subgraph, operator.index, position)
     return (site, tensor) if tensor.data is not None else None
-
-
-def float_operators(file: Flatbuffer) -> dict[str, int]:
-    """Counts, by name, the operators that compute in float32."""
-    conversions = {"QUANTIZE", "DEQUANTIZE"}
-    return dict(
-        Counter(
-            operator.name
-            for operator in file.operators
-            if operator.name not in conversions
-            and any(
-                file.tensor(operator.subgraph, index).dtype == "float32"
-                for index in operator.outputs
-            )
-        )
-    )

@@ -142,7 +142,7 @@ def test_a_changed_code_is_found_in_a_sparse_file(everything):
     changed = {**trained, path: trained[path]._replace(codes=codes)}
 
     unequal = unequal_weights(
-        file, changed, {p: w.codes for p, w in changed.items()}, {}
+        file, changed, {p: w.codes for p, w in changed.items()}
     )
 
     assert unequal == [path]

@@ -7,7 +7,8 @@ from keras import layers
 from support.custom_model import Affine
 from support.plain import export_plain
 
-from tflite_export.conversion.converter import convert, inference_graph
+from tflite_export.conversion.converter import convert
+from tflite_export.conversion.graphs import inference_graph
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import model_inputs
 from tflite_export.trained_model import read_plain

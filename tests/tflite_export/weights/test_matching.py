@@ -10,11 +10,10 @@ from tflite_export.weights.matching import (
     fit_kernel,
     fit_rows,
     from_rows,
-    holds_input_gain,
     match_slots,
-    resemblance,
 )
 from tflite_export.weights.records import Slot
+from tflite_export.weights.resemblance import holds_input_gain, resemblance
 
 
 def as_converted(codes, order, axis, gains):

@@ -124,10 +124,6 @@ class LiteRtSparse(Target):
             return Package(proven.data, notes=(note,))
         return Package(proven.data, device=measure_on_arm(proven, trained))
 
-    def notes(self, file: Flatbuffer) -> list[str]:
-        """Returns none: everything computes in float, as it should."""
-        return []
-
     def check(self, data: bytes) -> CheckReport:
         """Says whether a finished file runs rightly with the sparse kernels."""
         file = Flatbuffer(data)
@@ -168,10 +164,8 @@ class LiteRtSparse(Target):
 
 def _converted(trained: "TrainedModel") -> tuple[Flatbuffer, list[str]]:
     """A float32 file, padded as sparse kernels need it, with notes on that."""
-    from tflite_export.conversion.converter import (
-        convert_float,
-        inference_graph,
-    )
+    from tflite_export.conversion.converter import convert_float
+    from tflite_export.conversion.graphs import inference_graph
     from tflite_export.samples import random_samples
 
     if trained.fake_quantizes:

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tflite_export.format.edits import drop_scales, fold, shorten_names
+from tflite_export.format.edits import drop_scales, fold
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE, MAX_INDEX_BITS, share_table
+from tflite_export.format.names import shorten_names
 from tflite_export.format.records import NO_SCALES, Constant, InputSite
 from tflite_export.targets.findings import require_dense_storage
 from tflite_export.targets.tflm.wheel import ask_wheel

@@ -14,7 +14,7 @@ import codeq_keras
 import tflite_export
 from codeq_keras import CoDeQConfig
 from codeq_keras.activations.quantizer import nudged_range
-from tflite_export.conversion.ranged_model import (
+from tflite_export.conversion.graphs import (
     affine_coefficients,
     ranged_model,
 )
@@ -26,7 +26,6 @@ from tflite_export.verification.report import (
     MIN_TOP1_AGREEMENT,
     MIN_WITHIN_ONE_LSB,
 )
-from tflite_export.weights.sites import float_operators
 
 CONFIG = CoDeQConfig(bit_width=4, activation_bit_width=8)
 
@@ -151,7 +150,7 @@ def test_ethos_u_export_needs_no_samples(trained_cnn, tmp_path):
 
 
 def test_file_is_all_int8_and_exact_without_samples(trained):
-    assert float_operators(trained.file) == {}
+    assert trained.file.float_operators() == {}
     assert trained.result.verification.codes_equal
     operators = {operator.name for operator in trained.file.operators}
     assert not operators & {"DEQUANTIZE", "MUL_FLOAT"}

@@ -1,14 +1,54 @@
-"""The trained activation ranges of a model, as the converter takes them."""
+"""A model as a function that the converter traces, with its trained ranges."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from codeq_keras.deployment import RangedModel
+from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel
+
+
+class Graph(NamedTuple):
+    """A function of one tensor per input, and the variables that it reads.
+
+    It returns a structure of tensors.
+    """
+
+    function: Callable[..., Any]
+    variables: Sequence[Any]
+
+
+def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
+    """Returns a plain model, rewritten or not, as a graph, and notes on it.
+
+    The graph brings the trained ranges where there are any.
+    """
+    if trained.ranges:
+        ranged = ranged_model(trained, plain)
+        _require_ranges_for_kernels(ranged, trained)
+        return _ranged_graph(ranged), _range_notes(ranged, trained)
+    return inference_graph(plain), []
+
+
+def inference_graph(model: Any) -> Graph:
+    """Returns a model as a graph, of Keras or of `tf_keras`."""
+
+    def predict(*values: Any) -> Any:
+        return model(pack_inputs(model, values), training=False)
+
+    return Graph(predict, model.variables)
+
+
+def _ranged_graph(model: RangedModel) -> Graph:
+    """Returns a model that brings its ranges as a graph, traced as it is."""
+    import tensorflow as tf
+
+    function = tf.autograph.experimental.do_not_convert(model)
+    return Graph(function, model.variables)
 
 
 def ranged_model(trained: TrainedModel, plain: keras.Model) -> RangedModel:
@@ -16,7 +56,7 @@ def ranged_model(trained: TrainedModel, plain: keras.Model) -> RangedModel:
     return RangedModel(plain, trained.ranges, _as_one_operator)
 
 
-def require_ranges_for_kernels(
+def _require_ranges_for_kernels(
     ranged: RangedModel, trained: TrainedModel
 ) -> None:
     """Raises a ValueError if a kernel's layer has ranges inside and no samples.
@@ -36,7 +76,7 @@ def require_ranges_for_kernels(
         )
 
 
-def range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
+def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
     """Returns notes on ranges that are missing or shared."""
     notes = []
     if ranged.unseen:
