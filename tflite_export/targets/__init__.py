@@ -1,17 +1,15 @@
-"""The devices that a file can be made for, one class each."""
+"""The devices that a file can be made for: each file here registers its own.
 
-from tflite_export.targets.edgetpu import EdgeTpu
-from tflite_export.targets.ethos_u.target import ethos_u_targets
-from tflite_export.targets.litert import LiteRt
-from tflite_export.targets.litert_sparse.target import LiteRtSparse
-from tflite_export.targets.target import register_target
-from tflite_export.targets.tflm.target import Tflm
+A device with several files is a folder, and registers in its `target.py`.
+"""
 
-for _target in (
-    LiteRt(),
-    LiteRtSparse(),
-    Tflm(),
-    EdgeTpu(),
-    *ethos_u_targets(),
-):
-    register_target(_target)
+import importlib
+import pkgutil
+
+# In this order they are listed in errors; others follow.
+_FIRST = ("litert", "litert_sparse", "tflm", "edgetpu", "ethos_u")
+
+_folders = {found.name: found.ispkg for found in pkgutil.iter_modules(__path__)}
+for _name in (*_FIRST, *_folders):
+    _file = f"{_name}.target" if _folders[_name] else _name
+    importlib.import_module(f"{__name__}.{_file}")

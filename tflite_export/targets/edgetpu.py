@@ -20,7 +20,7 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
-from tflite_export.targets.target import LUT_REFUSAL, Target
+from tflite_export.targets.target import LUT_REFUSAL, Target, register_target
 
 TIME_LIMIT_S = 180.0
 # The cache that holds weights, less what the executable takes of it.
@@ -267,3 +267,6 @@ def parse_log(log: str, *, succeeded: bool) -> Finding:
     return Finding(
         _COMPILER, "maps every operator.", "Nothing to do.", is_blocking=False
     )
+
+
+register_target(EdgeTpu())

@@ -28,6 +28,7 @@ from tflite_export.targets.target import (
     Package,
     ProvenFile,
     Target,
+    register_target,
 )
 
 if TYPE_CHECKING:
@@ -152,3 +153,6 @@ def _run_findings(file: Flatbuffer, data: bytes) -> list[Finding]:
                 )
             )
     return findings
+
+
+register_target(LiteRt())

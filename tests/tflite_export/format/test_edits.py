@@ -5,8 +5,10 @@ import pytest
 
 from tflite_export.format import edits
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.names import shorten_names
 from tflite_export.format.sparse import decode_sparse, encode_sparse
 from tflite_export.runtime import interpreter
+from tflite_export.weights.integer_graph import requantize_output
 from tflite_export.weights.sites import weight_sites
 
 
@@ -59,7 +61,7 @@ def test_padding_is_spelled_out_and_grows_the_input(file):
 def test_requantized_output_is_restored_for_its_readers(file):
     operator = _first(file, "CONV_2D")
 
-    edits.requantize_output(file, operator, np.array([0.5], np.float32))
+    requantize_output(file, operator, np.array([0.5], np.float32))
     again = Flatbuffer(file.to_bytes())
 
     changed, restoring = again.operators[operator.index :][:2]
@@ -84,7 +86,7 @@ def test_short_names_are_unique_and_keep_the_interface(file):
     kept = [file.tensor(0, i).name for i in (*inputs, *outputs)]
     file.rename(0, file.operators[0].outputs[0], "bn/batchnorm/mul;conv/Conv2D")
 
-    edits.shorten_names(file)
+    shorten_names(file)
 
     names = [tensor.name for tensor in file.tensors()]
     assert "conv/Conv2D" in names

@@ -20,6 +20,7 @@ from tflite_export.targets.target import (
     Package,
     ProvenFile,
     Target,
+    register_target,
 )
 
 if TYPE_CHECKING:
@@ -124,3 +125,7 @@ def require_no_fallback(report: EthosUReport) -> None:
         f"{report.num_cpu_operators} that fall back to the CPU. Replace their "
         "layers, or export with `target='tflm'`.\n" + "\n".join(reasons)
     )
+
+
+for _target in ethos_u_targets():
+    register_target(_target)

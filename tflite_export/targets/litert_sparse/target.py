@@ -40,6 +40,7 @@ from tflite_export.targets.target import (
     Package,
     ProvenFile,
     Target,
+    register_target,
 )
 from tflite_export.weights.float_graph import write_float_codes
 from tflite_export.weights.sites import weight_sites
@@ -191,3 +192,6 @@ def require_none(findings: Sequence[Finding]) -> None:
             + "\n".join(f"- {f.subject} {f.text} {f.remedy}" for f in findings)
             + "\nOr use `target='litert'`."
         )
+
+
+register_target(LiteRtSparse())

@@ -23,7 +23,12 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
-from tflite_export.targets.target import Package, ProvenFile, Target
+from tflite_export.targets.target import (
+    Package,
+    ProvenFile,
+    Target,
+    register_target,
+)
 from tflite_export.targets.tflm.simulation import (
     TflmReport,
     measure,
@@ -140,3 +145,6 @@ def write_convolutions(file: Flatbuffer) -> None:
         kernel = (operator.subgraph, operator.inputs[1])
         if kernel not in others and file.tensor(*kernel).data is not None:
             replace_by_convolution(file, operator)
+
+
+register_target(Tflm())
