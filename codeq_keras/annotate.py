@@ -186,6 +186,7 @@ def quantize_apply(
     annotated: keras.Model,
     config: CoDeQConfig | None = None,
     *,
+    activation_bit_width: int | None = None,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
     """Quantizes the annotated layers of a model; the others stay in float.
@@ -200,6 +201,7 @@ def quantize_apply(
             saved and loaded, since. Not changed.
         config: `CoDeQConfig` of the layers annotated without one, or None for
             its defaults.
+        activation_bit_width: As in `quantize_model`.
         regularizer: As in `quantize_model`.
 
     Returns:
@@ -245,7 +247,11 @@ def quantize_apply(
             continue  # The default of `config`.
         overrides[f"^{re.escape(plain_kernel.path)}$"] = rule
     return quantize_model(
-        plain, config, overrides=overrides, regularizer=regularizer
+        plain,
+        config,
+        overrides=overrides,
+        activation_bit_width=activation_bit_width,
+        regularizer=regularizer,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 
-from codeq_keras.activations.quantizer import ACTIVATION_BIT_WIDTHS
 from codeq_keras.ops.grids import LEVEL_GRIDS
 from codeq_keras.quantizers.logits import MAX_LOGIT
 
@@ -36,9 +35,6 @@ class CoDeQConfig:
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
             `max_bit_width`. Used by `"learned"` only.
-        activation_bit_width: None leaves the activations in float; 8 also
-            rounds them to int8 in training, where a TFLite file does, and
-            trains their ranges. For the whole model: not for `overrides`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -67,7 +63,6 @@ class CoDeQConfig:
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
-    activation_bit_width: int | None = None
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
@@ -112,13 +107,6 @@ class CoDeQConfig:
                     f"Received: {name}={value!r}"
                 )
 
-        if self.activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
-            raise ValueError(
-                "`activation_bit_width` must be None or one of "
-                f"{ACTIVATION_BIT_WIDTHS}. Received: "
-                f"activation_bit_width={self.activation_bit_width!r}"
-            )
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return dataclasses.asdict(self)
@@ -126,8 +114,12 @@ class CoDeQConfig:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "CoDeQConfig":
         """Creates the config from `get_config()`."""
+        # Files of November 2026 have it here; `QuantizedModel` reads it.
+        config = {k: v for k, v in config.items() if k != _OF_THE_MODEL}
         return cls(**config)
 
+
+_OF_THE_MODEL = "activation_bit_width"
 
 Overrides = Mapping[str, CoDeQConfig | None]
 
@@ -145,12 +137,6 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
-            )
-        if rule is not None and rule.activation_bit_width is not None:
-            raise ValueError(
-                "`activation_bit_width` is for the whole model and belongs in "
-                "`config`, not in `overrides`. Received: "
-                f"{pattern!r}: {rule!r}"
             )
     check_patterns("overrides", overrides, paths)
 

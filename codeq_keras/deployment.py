@@ -101,8 +101,7 @@ def activation_ranges(
     >>> model = keras.Sequential(
     ...     [keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")]
     ... )
-    >>> config = codeq_keras.CoDeQConfig(activation_bit_width=8)
-    >>> qmodel = codeq_keras.quantize_model(model, config)
+    >>> qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
     >>> codeq_keras.activation_ranges(qmodel)
     {'x': None, 'head': None}
     """

@@ -9,7 +9,10 @@ import keras
 from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.activations.quantizer import ActivationQuantizer
+from codeq_keras.activations.quantizer import (
+    ACTIVATION_BIT_WIDTHS,
+    ActivationQuantizer,
+)
 from codeq_keras.architecture.copying import (
     check_quantizable,
     copy_model,
@@ -56,6 +59,7 @@ class QuantizedModel(keras.Model):
         latent_model: Built Keras model. Owned: not copied.
         config: `CoDeQConfig` for kernels without an override.
         overrides: Map from regular expression to `CoDeQConfig` or None.
+        activation_bit_width: As in `quantize_model`.
         regularizer: `CompressionRegularizer`, or None for one without
             penalties.
     """
@@ -66,6 +70,7 @@ class QuantizedModel(keras.Model):
         config: CoDeQConfig | None = None,
         *,
         overrides: Overrides | None = None,
+        activation_bit_width: int | None = None,
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +78,13 @@ class QuantizedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.config = config or CoDeQConfig()
         self.overrides = dict(overrides or {})
+        if activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
+            raise ValueError(
+                "`activation_bit_width` must be None or one of "
+                f"{ACTIVATION_BIT_WIDTHS}. Received: "
+                f"activation_bit_width={activation_bit_width!r}."
+            )
+        self.activation_bit_width = activation_bit_width
         self.latent_model = latent_model
         self.regularizer = regularizer or CompressionRegularizer()
         self.schedule = TrainingSchedule(name="schedule")
@@ -89,7 +101,7 @@ class QuantizedModel(keras.Model):
             quantizer.update_abs_bound(kernel)
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
-        if self.config.activation_bit_width is not None:
+        if activation_bit_width is not None:
             self.activation_graph = ActivationGraph(latent_model)
             self.activation_quantizers = list(
                 self.activation_graph.quantizers.values()
@@ -300,6 +312,7 @@ class QuantizedModel(keras.Model):
                 pattern: rule and serialize(rule)
                 for pattern, rule in self.overrides.items()
             },
+            "activation_bit_width": self.activation_bit_width,
             "regularizer": serialize(self.regularizer),
         }
 
@@ -321,6 +334,11 @@ class QuantizedModel(keras.Model):
                 pattern: deserialize(rule)
                 for pattern, rule in config["overrides"].items()
             },
+            activation_bit_width=config.get(
+                "activation_bit_width",
+                # Where files of November 2026 have it.
+                config["config"]["config"].get("activation_bit_width"),
+            ),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
         )
@@ -331,6 +349,7 @@ def quantize_model(
     config: CoDeQConfig | None = None,
     *,
     overrides: Overrides | None = None,
+    activation_bit_width: int | None = None,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
     """Returns a copy of a model that learns to prune and quantize itself.
@@ -349,6 +368,9 @@ def quantize_model(
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
             gets instead, or to None, which leaves it in float. The first
             match wins.
+        activation_bit_width: None leaves the activations in float. 8 also
+            rounds them to int8 in training, where a TFLite file does, and
+            trains their ranges.
         regularizer: `CompressionRegularizer` with penalties of your own; not
             needed with a `CompressionBudget`.
 
@@ -357,7 +379,8 @@ def quantize_model(
 
     Raises:
         ValueError: If the model is not built, has no kernel, has NaN weights
-            or is quantized already, or an override matches no kernel.
+            or is quantized already, an override matches no kernel, or
+            `activation_bit_width` is another number.
 
     Example:
 
@@ -384,6 +407,7 @@ def quantize_model(
         copy_model(model),
         config,
         overrides=overrides,
+        activation_bit_width=activation_bit_width,
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )

@@ -244,7 +244,7 @@ def _activation_report(qmodel: QuantizedModel) -> ActivationReport | None:
     graph = getattr(qmodel, "activation_graph", None)
     if graph is None:
         return None
-    bit_width = int(qmodel.config.activation_bit_width or metrics.FLOAT_BITS)
+    bit_width = int(qmodel.activation_bit_width or metrics.FLOAT_BITS)
     ranges = activation_ranges(qmodel)
     unseen = tuple(path for path, held in ranges.items() if held is None)
     # A kernel without a call of its own is inside of a layer.
