@@ -378,7 +378,7 @@ def _codeq_outcome(
     deployed = [
         keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
     ]
-    bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
+    bits = [int(k.quantizer.bit_width) for k in model.quantized_kernels]
     activation_bits = settings.get("activation_bit_width")
     # Trained ranges are in no plain network.
     judged = model if activation_bits else plain

@@ -9,8 +9,12 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture.copying import check_quantizable, copy_model
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.copying import copy_model, require_quantizable
+from codeq_keras.architecture.kernels import (
+    all_layers,
+    find_kernels,
+    has_layer_list,
+)
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.training.regularizer import CompressionRegularizer
@@ -172,8 +176,8 @@ def quantize_annotate_model(model: keras.Model) -> keras.Model:
     - [TFMOT](https://www.tensorflow.org/model_optimization/api_docs/python/tfmot/quantization/keras/quantize_annotate_model).
       Differs from it in: nested models are annotated, too.
     """
-    _check_float(model)
-    if not _is_layered(model):
+    _require_float(model)
+    if not has_layer_list(model):
         raise ValueError(
             "Expected a Sequential or functional model, whose layers can be "
             f"replaced. Received: {model.name!r}, which is a "
@@ -219,7 +223,7 @@ def quantize_apply(
       Differs from it in: `config` instead of a scheme; layers keep their
       names, without "quant_".
     """
-    _check_float(annotated)
+    _require_float(annotated)
     notes = _annotations(annotated)
     if not notes:
         raise ValueError(
@@ -255,18 +259,13 @@ def quantize_apply(
     )
 
 
-def _check_float(model: Any) -> None:
+def _require_float(model: Any) -> None:
     if isinstance(model, QuantizedModel):
         raise ValueError(
             "Expected a float model. Received: a model that is quantized "
             "already. Annotate before quantizing."
         )
-    check_quantizable(model)
-
-
-def _is_layered(model: keras.Layer) -> bool:
-    """Whether the model's config lists its layers."""
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    require_quantizable(model)
 
 
 def _annotations(model: keras.Model) -> list[QuantizeAnnotate]:
@@ -292,7 +291,7 @@ def _annotated(config: dict[str, Any], model: keras.Layer) -> dict[str, Any]:
         layer = layers.get(entry["config"]["name"])
         if layer is None or isinstance(layer, QuantizeAnnotate):
             return entry
-        if isinstance(layer, keras.Model) and _is_layered(layer):
+        if isinstance(layer, keras.Model) and has_layer_list(layer):
             return _annotated(entry, layer)
         if not find_kernels(layer):
             return entry

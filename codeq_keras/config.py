@@ -8,7 +8,9 @@ from typing import Any
 import keras
 
 from codeq_keras.ops.grids import LEVEL_GRIDS
-from codeq_keras.quantizers.logits import MAX_LOGIT
+
+# Beyond it tanh is flat and the gradient too small to lead back.
+MAX_LOGIT = 4.0
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -124,7 +126,7 @@ _OF_THE_MODEL = "activation_bit_width"
 Overrides = Mapping[str, CoDeQConfig | None]
 
 
-def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
+def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
     """Raises a ValueError for a rule that is malformed or matches nothing.
 
     Args:
@@ -138,10 +140,10 @@ def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
             )
-    check_patterns("overrides", overrides, paths)
+    require_patterns("overrides", overrides, paths)
 
 
-def check_patterns(
+def require_patterns(
     name: str, patterns: Iterable[str], paths: Sequence[str]
 ) -> None:
     """Raises a ValueError for a key that is malformed or matches nothing.
@@ -165,19 +167,6 @@ def check_patterns(
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
                 f"this model are {list(paths)}"
             )
-
-
-def config_for(
-    path: str, config: CoDeQConfig, overrides: Overrides
-) -> CoDeQConfig | None:
-    """Returns the config of the first rule that matches `path`.
-
-    Args:
-        path: Path of a kernel, for example `"block1/conv/kernel"`.
-        config: The config where no rule matches.
-        overrides: Map from regular expression to config, or None to skip.
-    """
-    return first_match(path, overrides, config)
 
 
 def first_match(path: str, rules: Mapping[str, Any], default: Any) -> Any:

@@ -14,19 +14,28 @@ from codeq_keras.activations.quantizer import (
     ActivationQuantizer,
 )
 from codeq_keras.architecture.copying import (
-    check_quantizable,
     copy_model,
+    require_quantizable,
     serialize_architecture,
 )
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
-    check_overrides,
-    config_for,
+    first_match,
+    require_overrides,
 )
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, share_states
-from codeq_keras.quantizers.state import QuantizerState
+from codeq_keras.quantized import HasLastWord
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.kernels import (
+    QuantizedKernel,
+    build_quantizers,
+    compute_bounds,
+    quantized,
+    states_of,
+    with_quantizers,
+)
+from codeq_keras.quantizers.older_files import load_lone_logits
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
@@ -38,7 +47,7 @@ REFRESH_STEPS = 10
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
 class QuantizedModel(keras.Model):
-    """A model whose kernels pass a `DeadZoneQuantizer` in every call.
+    """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
     Keras model; `summary`, callbacks and optimizers see nothing special. The
@@ -47,9 +56,9 @@ class QuantizedModel(keras.Model):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found, see `Kernel`.
-        quantizers: One per kernel; None where it was left in float.
-        states: Logits and bounds of the quantizers, one per config.
+        kernels: All kernels found: a `QuantizedKernel`, or a `Kernel` where
+            it was left in float.
+        states: Logits and bounds of the `DeadZoneQuantizer`s, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
         regularizer: The `CompressionRegularizer`.
@@ -60,6 +69,7 @@ class QuantizedModel(keras.Model):
         config: `CoDeQConfig` for kernels without an override.
         overrides: Map from regular expression to `CoDeQConfig` or None.
         activation_bit_width: As in `quantize_model`.
+        quantizer: As in `quantize_model`.
         regularizer: `CompressionRegularizer`, or None for one without
             penalties.
     """
@@ -71,6 +81,7 @@ class QuantizedModel(keras.Model):
         *,
         overrides: Overrides | None = None,
         activation_bit_width: int | None = None,
+        quantizer: Callable[..., Any] = DeadZoneQuantizer,
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -88,17 +99,27 @@ class QuantizedModel(keras.Model):
         self.latent_model = latent_model
         self.regularizer = regularizer or CompressionRegularizer()
         self.schedule = TrainingSchedule(name="schedule")
-        self.kernels = tuple(find_kernels(latent_model))
-        check_overrides(self.overrides, [k.path for k in self.kernels])
-        self.quantizers = [self._make_quantizer(k) for k in self.kernels]
+        self.quantizer = quantizer
+        kernels = find_kernels(latent_model)
+        require_overrides(self.overrides, [k.path for k in kernels])
+        self.kernels = with_quantizers(
+            kernels,
+            lambda k: first_match(k.path, self.overrides, self.config),
+            quantizer,
+        )
+        build_quantizers(self.quantized_kernels)
+        self.states = states_of(self.kernels)
+        # Other quantizers have variables that are in no state.
+        self._others = [
+            k.quantizer
+            for k in self.quantized_kernels
+            if type(k.quantizer) is not DeadZoneQuantizer
+        ]
+        # Until 2026-11-29 a quantizer alone with its config had scalar logits:
+        # the optimizer of such a file begins anew, and Keras says so.
+        self._has_scalar_slots = False
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
-        quantized = self._quantized()
-        self.states = share_states(
-            [q for _, q in quantized], [k.shape for k, _ in quantized]
-        )
-        for kernel, quantizer in quantized:
-            quantizer.update_abs_bound(kernel)
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if activation_bit_width is not None:
@@ -108,15 +129,10 @@ class QuantizedModel(keras.Model):
             )
         self.built = True
 
-    def _make_quantizer(self, kernel: Any) -> DeadZoneQuantizer | None:
-        config = config_for(kernel.path, self.config, self.overrides)
-        if config is None:
-            return None
-        return DeadZoneQuantizer(
-            config,
-            axis=kernel.output_axes if config.axis is not None else None,
-            name=kernel.path.replace("/", "_"),
-        )
+    @property
+    def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
+        """The kernels that have a quantizer."""
+        return quantized(self.kernels)
 
     def call(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
@@ -152,7 +168,7 @@ class QuantizedModel(keras.Model):
 
     def _add_penalty(self) -> None:
         penalty = self.regularizer.penalty(
-            self.kernels, self.quantizers, progress=self.schedule.progress()
+            self.kernels, progress=self.schedule.progress()
         )
         if penalty is not None:
             self.add_loss(penalty)
@@ -190,7 +206,7 @@ class QuantizedModel(keras.Model):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as it was when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
+        if self.optimizer is not None and not self._has_scalar_slots:
             # Its state is loaded next.
             self.optimizer.build(self.trainable_variables)
 
@@ -231,7 +247,7 @@ class QuantizedModel(keras.Model):
                 self.training_loss = None
                 self.make_train_function(force=True)
         for callback in callbacks:
-            if hasattr(callback, "on_fit_end"):
+            if isinstance(callback, HasLastWord):
                 callback.on_fit_end()
         return history
 
@@ -251,34 +267,24 @@ class QuantizedModel(keras.Model):
         for state in self.states:
             state.restart()
 
-    def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
-        pairs = zip(self.kernels, self.quantizers, strict=True)
-        return [(k.variable, q) for k, q in pairs if q is not None]
-
     def _begin_training_step(self) -> None:
         rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
         is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
         for state in self.states:
             state.advance(rate=rate, step=done)
             state.refresh_bounds(
-                functools.partial(self._compute_bounds, state), when=is_due
+                functools.partial(compute_bounds, state, self.kernels),
+                when=is_due,
             )
         self.schedule.advance()
-
-    def _compute_bounds(self, state: QuantizerState) -> list[Any]:
-        return [
-            quantizer.compute_abs_bound(kernel)
-            for kernel, quantizer in self._quantized()
-            if quantizer.shares(state)
-        ]
 
     def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
         # All variables, not only the kernels: under JAX the values live in an
         # outer scope, which an inner one hides.
         held = [*self.latent_model.variables, *self._range_variables()]
         state = {id(v): (v, v) for v in held}
-        for variable, quantizer in self._quantized():
-            state[id(variable)] = (variable, quantizer(variable))
+        for kernel in self.quantized_kernels:
+            state[id(kernel.variable)] = (kernel.variable, kernel.values())
         if self.activation_graph is not None:
             for twin, original in self.activation_graph.twins:
                 state[id(twin)] = (twin, state[id(original)][1])
@@ -313,8 +319,14 @@ class QuantizedModel(keras.Model):
                 for pattern, rule in self.overrides.items()
             },
             "activation_bit_width": self.activation_bit_width,
+            "quantizer": keras.saving.get_registered_name(self.quantizer),
             "regularizer": serialize(self.regularizer),
         }
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads nothing but what older files have in other places."""
+        super().load_own_variables(store)
+        load_lone_logits(self.kernels, store)
 
     @classmethod
     def from_config(
@@ -327,7 +339,7 @@ class QuantizedModel(keras.Model):
                 value, custom_objects=custom_objects
             )
 
-        return cls(
+        model = cls(
             deserialize(config["latent_model"]),
             deserialize(config["config"]),
             overrides={
@@ -339,9 +351,31 @@ class QuantizedModel(keras.Model):
                 # Where files of November 2026 have it.
                 config["config"]["config"].get("activation_bit_width"),
             ),
+            quantizer=_find_quantizer(config.get("quantizer"), custom_objects),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
         )
+        model._has_scalar_slots = "quantizer" not in config and any(
+            len(state.bound_shapes) == 1 for state in model.states
+        )
+        return model
+
+
+def _find_quantizer(
+    name: str | None, custom_objects: Any
+) -> Callable[..., Any]:
+    """Returns the class of a saved name; files of November 2026 have none."""
+    if name is None:
+        return DeadZoneQuantizer
+    kind = keras.saving.get_registered_object(name, custom_objects)
+    if kind is None:
+        raise ValueError(
+            "Expected a quantizer that is registered. Received: a model with "
+            f"{name!r}. Decorate the class with "
+            "`keras.saving.register_keras_serializable`, or give it in "
+            "`load_model(..., custom_objects=)`."
+        )
+    return kind
 
 
 def quantize_model(
@@ -350,6 +384,7 @@ def quantize_model(
     *,
     overrides: Overrides | None = None,
     activation_bit_width: int | None = None,
+    quantizer: Callable[..., Any] = DeadZoneQuantizer,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
     """Returns a copy of a model that learns to prune and quantize itself.
@@ -371,6 +406,11 @@ def quantize_model(
         activation_bit_width: None leaves the activations in float. 8 also
             rounds them to int8 in training, where a TFLite file does, and
             trains their ranges.
+        quantizer: Class of the quantizers, or a function that makes one. It
+            needs `build`, `call`, `zero_fraction`, `quantized_weight`,
+            `bit_width`, `num_scales` and `config`, as
+            `codeq_keras.quantizers.kernels.KernelQuantizer` describes them.
+            Registered with Keras, it survives saving.
         regularizer: `CompressionRegularizer` with penalties of your own; not
             needed with a `CompressionBudget`.
 
@@ -402,12 +442,13 @@ def quantize_model(
             "Expected a float model. Received: a model that is quantized "
             "already. Call `strip_quantizers` on it first."
         )
-    check_quantizable(model)
+    require_quantizable(model)
     return QuantizedModel(
         copy_model(model),
         config,
         overrides=overrides,
         activation_bit_width=activation_bit_width,
+        quantizer=quantizer,
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )

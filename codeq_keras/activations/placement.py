@@ -83,7 +83,7 @@ def place(graph: Graph) -> Placement:
     Example:
 
     >>> import keras
-    >>> from codeq_keras.graph import read_graph
+    >>> from codeq_keras.architecture.calls import read_graph
     >>> model = keras.Sequential([
     ...     keras.Input((8, 8, 3), name="image"),
     ...     keras.layers.Conv2D(4, 3, name="conv"),

@@ -47,7 +47,7 @@ def expand(graph: Graph) -> Expanded:
 
     Example:
 
-    >>> from codeq_keras.graph import read_graph
+    >>> from codeq_keras.architecture.calls import read_graph
     >>> dense = keras.layers.Dense(3, activation="sigmoid", name="dense")
     >>> model = keras.Sequential([keras.Input((4,)), dense])
     >>> [call.path for call in expand(read_graph(model)).graph.calls]

@@ -10,7 +10,7 @@ from keras import ops
 from codeq_keras.architecture.kernels import all_layers, find_kernels
 
 
-def check_quantizable(model: Any) -> None:
+def require_quantizable(model: Any) -> None:
     """Raises a ValueError unless `model` is a sound, built float model.
 
     Args:
@@ -28,7 +28,7 @@ def check_quantizable(model: Any) -> None:
             f"{model.name!r}, which has none. Give it an `Input`, call "
             "`build(input_shape)` or call it once on data."
         )
-    _check_rebuildable(model)
+    _require_rebuildable(model)
     kernels = find_kernels(model)
     if not kernels:
         raise ValueError(
@@ -45,7 +45,7 @@ def check_quantizable(model: Any) -> None:
             )
 
 
-def _check_rebuildable(model: keras.Model) -> None:
+def _require_rebuildable(model: keras.Model) -> None:
     for name in ("train_step", "test_step", "compute_loss", "compute_metrics"):
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(

@@ -93,6 +93,11 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     return kernels
 
 
+def has_layer_list(layer: Any) -> bool:
+    """Whether a layer is a sequential or functional model."""
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+
+
 def all_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """Yields a layer and everything nested in it.
 
@@ -138,8 +143,7 @@ def _children(layer: keras.Layer) -> dict[str, keras.Layer]:
     Keras numbers layers without a name anew in every copy, so such a layer
     goes by the attribute that holds it.
     """
-    is_sequential = isinstance(layer, keras.Sequential)
-    if is_sequential or hasattr(layer, "operations"):
+    if has_layer_list(layer):
         return _unique((child.name, child) for child in layer.layers)
     found: dict[int, tuple[str, keras.Layer]] = {}
     # Public attributes first: the private ones repeat them in lists.

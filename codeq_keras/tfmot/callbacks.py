@@ -165,7 +165,6 @@ class CompressionBudget(CompressionLogger):
         if self._is_training and not self._is_validating and view is not None:
             penalty = view.regularizer.penalty(
                 view.kernels,
-                view.quantizers,
                 progress=view.states[0].schedule.progress(),
             )
         return tf.zeros(()) if penalty is None else penalty
