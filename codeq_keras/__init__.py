@@ -5,11 +5,12 @@ from codeq_keras.extras import missing_extra
 try:
     import keras as _keras  # noqa: F401 So that a missing backend is told.
 except ImportError as error:
-    if error.name not in ("tensorflow", "jax"):
+    backend = (error.name or "").partition(".")[0]
+    if backend not in ("tensorflow", "jax"):
         raise
     raise missing_extra(
         "`import codeq_keras`",
-        f"a backend of Keras, here {error.name}",
+        f"a backend of Keras, here {backend}",
         "tensorflow",
         "jax",
     ) from error

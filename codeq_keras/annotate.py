@@ -136,7 +136,7 @@ def quantize_annotate_layer(
     if config is not None and not isinstance(config, CoDeQConfig):
         raise ValueError(
             "`config` must be a CoDeQConfig, or None for the one given to "
-            f"`quantize_apply`. Received: {config!r}"
+            f"`quantize_apply`. Received: {config!r}."
         )
     return QuantizeAnnotate(layer, config)
 

@@ -48,7 +48,7 @@ class CoDeQConfig:
     >>> CoDeQConfig(bit_width=9)
     Traceback (most recent call last):
         ...
-    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9
+    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9.
 
     Reference:
 
@@ -71,34 +71,34 @@ class CoDeQConfig:
         if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
             raise ValueError(
                 "`bit_width` must be an integer in 2..8 or 'learned'. "
-                f"Received: bit_width={self.bit_width!r}"
+                f"Received: bit_width={self.bit_width!r}."
             )
         widths = (self.min_bit_width, self.max_bit_width)
         if not all(map(_is_bit_width, widths)) or widths[0] > widths[1]:
             raise ValueError(
                 "`min_bit_width` and `max_bit_width` must be integers with "
                 "2 <= min_bit_width <= max_bit_width <= 8. Received: "
-                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}"
+                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}."
             )
         if self.level_grid not in LEVEL_GRIDS:
             raise ValueError(
                 f"`level_grid` must be one of {LEVEL_GRIDS}. "
-                f"Received: level_grid={self.level_grid!r}"
+                f"Received: level_grid={self.level_grid!r}."
             )
         if self.axis not in (None, -1):
             raise ValueError(
                 "`axis` must be None (one scale per kernel) or -1 (one per "
-                f"output channel). Received: axis={self.axis!r}"
+                f"output channel). Received: axis={self.axis!r}."
             )
         if self.sparsity_block not in (1, 2, 4):
             raise ValueError(
                 "`sparsity_block` must be 1, 2 or 4. "
-                f"Received: sparsity_block={self.sparsity_block!r}"
+                f"Received: sparsity_block={self.sparsity_block!r}."
             )
         if not 0 < self.range_quantile <= 1:
             raise ValueError(
                 "`range_quantile` must be in (0, 1]. "
-                f"Received: range_quantile={self.range_quantile!r}"
+                f"Received: range_quantile={self.range_quantile!r}."
             )
         for name in ("initial_dead_zone_logit", "initial_bit_width_logit"):
             value = getattr(self, name)
@@ -106,7 +106,7 @@ class CoDeQConfig:
                 raise ValueError(
                     f"`{name}` must be in (0, {MAX_LOGIT:g}]: its sign has no "
                     "meaning and beyond 4 the gradient vanishes. "
-                    f"Received: {name}={value!r}"
+                    f"Received: {name}={value!r}."
                 )
 
     def get_config(self) -> dict[str, Any]:
@@ -127,18 +127,13 @@ Overrides = Mapping[str, CoDeQConfig | None]
 
 
 def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
-    """Raises a ValueError for a rule that is malformed or matches nothing.
-
-    Args:
-        overrides: Map from regular expression to config, or None to skip.
-        paths: Paths of all kernels of the model.
-    """
+    """Raises a ValueError for a rule that is malformed or matches nothing."""
     paths = list(paths)
     for pattern, rule in overrides.items():
         if rule is not None and not isinstance(rule, CoDeQConfig):
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
-                f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+                f"leave the kernel in float. Received: {pattern!r}: {rule!r}."
             )
     require_patterns("overrides", overrides, paths)
 
@@ -146,37 +141,25 @@ def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
 def require_patterns(
     name: str, patterns: Iterable[str], paths: Sequence[str]
 ) -> None:
-    """Raises a ValueError for a key that is malformed or matches nothing.
-
-    Args:
-        name: The argument that the keys are of.
-        patterns: Its keys, regular expressions.
-        paths: Paths of all kernels of the model.
-    """
+    """Raises a ValueError for a key that is malformed or matches nothing."""
     for pattern in patterns:
         try:
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
             raise ValueError(
                 f"The keys of `{name}` must be regular expressions. "
-                f"Received: {pattern!r} ({error})"
+                f"Received: {pattern!r} ({error})."
             ) from error
         if not found:
             raise ValueError(
                 f"Every key of `{name}` must match the path of at least one "
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
-                f"this model are {list(paths)}"
+                f"this model are {list(paths)}."
             )
 
 
 def first_match(path: str, rules: Mapping[str, Any], default: Any) -> Any:
-    """Returns the value of the first rule that matches `path`.
-
-    Args:
-        path: Path of a kernel.
-        rules: Map from regular expression, searched in `path`, to a value.
-        default: The value where no rule matches.
-    """
+    """Returns the value of the first rule found in `path`, or the default."""
     for pattern, value in rules.items():
         if re.search(pattern, path):
             return value

@@ -10,8 +10,8 @@ from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.activations.quantizer import (
-    ACTIVATION_BIT_WIDTHS,
     ActivationQuantizer,
+    require_activation_bit_width,
 )
 from codeq_keras.architecture.copying import (
     copy_model,
@@ -31,6 +31,7 @@ from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     build_quantizers,
     compute_bounds,
+    find_quantizer,
     quantized,
     states_of,
     with_quantizers,
@@ -65,13 +66,8 @@ class QuantizedModel(keras.Model):
         schedule: Counts the training steps and anneals the logits.
 
     Args:
-        latent_model: Built Keras model. Owned: not copied.
-        config: `CoDeQConfig` for kernels without an override.
-        overrides: Map from regular expression to `CoDeQConfig` or None.
-        activation_bit_width: As in `quantize_model`.
-        quantizer: As in `quantize_model`.
-        regularizer: `CompressionRegularizer`, or None for one without
-            penalties.
+        latent_model: Built Keras model. Owned: not copied. The other
+            arguments are those of `quantize_model`.
     """
 
     def __init__(
@@ -89,12 +85,7 @@ class QuantizedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.config = config or CoDeQConfig()
         self.overrides = dict(overrides or {})
-        if activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
-            raise ValueError(
-                "`activation_bit_width` must be None or one of "
-                f"{ACTIVATION_BIT_WIDTHS}. Received: "
-                f"activation_bit_width={activation_bit_width!r}."
-            )
+        require_activation_bit_width(activation_bit_width)
         self.activation_bit_width = activation_bit_width
         self.latent_model = latent_model
         self.regularizer = regularizer or CompressionRegularizer()
@@ -109,11 +100,10 @@ class QuantizedModel(keras.Model):
         )
         build_quantizers(self.quantized_kernels)
         self.states = states_of(self.kernels)
-        # Other quantizers have variables that are in no state.
+        # Quantizers of another class have variables that are in no state.
+        quantizers = [k.quantizer for k in self.quantized_kernels]
         self._others = [
-            k.quantizer
-            for k in self.quantized_kernels
-            if type(k.quantizer) is not DeadZoneQuantizer
+            q for q in quantizers if type(q) is not DeadZoneQuantizer
         ]
         # Until 2026-11-29 a quantizer alone with its config had scalar logits:
         # the optimizer of such a file begins anew, and Keras says so.
@@ -123,10 +113,8 @@ class QuantizedModel(keras.Model):
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if activation_bit_width is not None:
-            self.activation_graph = ActivationGraph(latent_model)
-            self.activation_quantizers = list(
-                self.activation_graph.quantizers.values()
-            )
+            graph = self.activation_graph = ActivationGraph(latent_model)
+            self.activation_quantizers = list(graph.quantizers.values())
         self.built = True
 
     @property
@@ -137,14 +125,7 @@ class QuantizedModel(keras.Model):
     def call(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:
-        """Runs the architecture with quantized kernels.
-
-        Args:
-            inputs: What the original model takes.
-            training: True also advances the logits and the schedule, and adds
-                the penalties.
-            **kwargs: Further arguments of the original model's call.
-        """
+        """Runs the architecture with quantized kernels."""
         if training:
             self._begin_training_step()
         with contextlib.ExitStack() as stack:
@@ -155,14 +136,13 @@ class QuantizedModel(keras.Model):
                 self._add_penalty()
         return outputs
 
-    def _run_quantized(
-        self, inputs: Any, training: bool | None, **kwargs: Any
-    ) -> Any:
+    def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
+        run = self.activation_graph or self.latent_model
         with keras.StatelessScope(
             state_mapping=self._substituted_state(), collect_losses=True
         ) as scope:
             before = dict(scope.state_mapping)
-            outputs = self._run(inputs, training=training, **kwargs)
+            outputs = run(inputs, training=training, **kwargs)
         self._keep_updates(scope, before)
         return outputs
 
@@ -172,17 +152,6 @@ class QuantizedModel(keras.Model):
         )
         if penalty is not None:
             self.add_loss(penalty)
-
-    def _run(self, inputs: Any, training: bool | None, **kwargs: Any) -> Any:
-        if self.activation_graph is None:
-            return self.latent_model(inputs, training=training, **kwargs)
-        given = [key for key, value in kwargs.items() if value is not None]
-        if given:
-            raise ValueError(
-                "With `activation_bit_width` a model is called on its inputs "
-                f"and `training` only. Received: {given}."
-            )
-        return self.activation_graph(inputs, training=training)
 
     def compute_loss(
         self,
@@ -232,13 +201,7 @@ class QuantizedModel(keras.Model):
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         try:
             history = super().fit(
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                **kwargs,
+                x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
         finally:
             # Also after an interrupt: a budget lasts for one training.
@@ -351,7 +314,7 @@ class QuantizedModel(keras.Model):
                 # Where files of November 2026 have it.
                 config["config"]["config"].get("activation_bit_width"),
             ),
-            quantizer=_find_quantizer(config.get("quantizer"), custom_objects),
+            quantizer=find_quantizer(config.get("quantizer"), custom_objects),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
         )
@@ -359,23 +322,6 @@ class QuantizedModel(keras.Model):
             len(state.bound_shapes) == 1 for state in model.states
         )
         return model
-
-
-def _find_quantizer(
-    name: str | None, custom_objects: Any
-) -> Callable[..., Any]:
-    """Returns the class of a saved name; files of November 2026 have none."""
-    if name is None:
-        return DeadZoneQuantizer
-    kind = keras.saving.get_registered_object(name, custom_objects)
-    if kind is None:
-        raise ValueError(
-            "Expected a quantizer that is registered. Received: a model with "
-            f"{name!r}. Decorate the class with "
-            "`keras.saving.register_keras_serializable`, or give it in "
-            "`load_model(..., custom_objects=)`."
-        )
-    return kind
 
 
 def quantize_model(

@@ -43,6 +43,25 @@ def test_importing_codeq_keras_has_no_side_effects():
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_missing_backend_is_told_with_the_command(backend):
+    script = f"import sys; sys.modules[{backend!r}] = None; import codeq_keras"
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "ImportError: `import codeq_keras` needs a backend of Keras, here "
+        f'{backend}. Install it: `pip install "codeq-keras[tensorflow]"` or '
+        '`pip install "codeq-keras[jax]"`.'
+    )
+
+
 def modules_imported_by(package):
     """Pairs of source file and dotted name, from the syntax trees."""
     folder = pathlib.Path(importlib.import_module(package).__file__).parent

@@ -42,9 +42,6 @@ class Expanded:
 def expand(graph: Graph) -> Expanded:
     """Returns the graph with one call per operator, as far as is known.
 
-    Args:
-        graph: The calls of a built model. Its layers are not changed.
-
     Example:
 
     >>> from codeq_keras.architecture.calls import read_graph

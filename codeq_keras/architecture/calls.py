@@ -94,12 +94,6 @@ def read_graph(model: keras.Model) -> Graph:
     A model whose graph is not known, a subclass of `keras.Model` with its own
     `call`, is a single call.
 
-    Args:
-        model: Built Keras model with inputs of known rank.
-
-    Raises:
-        ValueError: If a subclassed model does not know the shape of its input.
-
     Example:
 
     >>> model = keras.Sequential(
@@ -131,16 +125,8 @@ def run_graph(
 ) -> Any:
     """Computes the outputs of a graph.
 
-    Args:
-        graph: The calls.
-        inputs: Tensors in the structure of `graph.inputs`.
-        training: Passed to every layer that takes it and was not called with
-            one of its own.
-        after: Function of a graph's tensor and its value, whose result is
-            used in place of the value.
-
-    Returns:
-        Tensors in the structure of `graph.outputs`.
+    `training` is passed to every layer that takes it and was called without.
+    `after` maps a tensor of the graph and its value to the value to use.
     """
     values: dict[int, Any] = {}
 

@@ -82,7 +82,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5
+    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
         if len(given) != 1:
             raise ValueError(
                 f"Exactly one of {list(budgets)} must be given. "
-                f"Received: {given}"
+                f"Received: {given}."
             )
         [(self.name, self.target)] = given.items()
         if not 0 < self.target < _LIMITS[self.name]:
             raise ValueError(
                 f"`{self.name}` must be in (0, {_LIMITS[self.name]:g}). "
-                f"Received: {self.name}={self.target!r}"
+                f"Received: {self.name}={self.target!r}."
             )
         self.max_sparsity = max_sparsity
         self._require_max_sparsity()
@@ -125,7 +125,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         if not all(0 < value < 1 for value in values):
             raise ValueError(
                 "`max_sparsity` must be in (0, 1), or a map from regular "
-                f"expressions to such numbers. Received: max_sparsity={limits}"
+                f"expressions to such numbers. Received: max_sparsity={limits}."
             )
         if isinstance(limits, Mapping) or self.name != "sparsity":
             return

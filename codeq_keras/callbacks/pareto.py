@@ -96,7 +96,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(
                 "`mode` must be 'auto', 'min' or 'max'. "
-                f"Received: mode={mode!r}"
+                f"Received: mode={mode!r}."
             )
         if mode == "auto":
             mode = "min" if monitor.endswith(("loss", "error")) else "max"

@@ -54,7 +54,7 @@ def abs_bound(
     if not 0 < range_quantile <= 1:
         raise ValueError(
             "`range_quantile` must be in (0, 1]. "
-            f"Received: range_quantile={range_quantile}"
+            f"Received: range_quantile={range_quantile}."
         )
     magnitudes = magnitudes_of(weights)
     rank = len(magnitudes.shape)

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import keras
+
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
@@ -67,6 +69,23 @@ class QuantizedKernel(Kernel):
     def deployed(self) -> QuantizedWeight:
         """Returns the integers and scales."""
         return self.quantizer.quantized_weight(self.variable)
+
+
+def find_quantizer(
+    name: str | None, custom_objects: dict[str, Any] | None
+) -> Callable[..., Any]:
+    """Returns the class of a saved name; files of November 2026 have none."""
+    if name is None:
+        return DeadZoneQuantizer
+    kind = keras.saving.get_registered_object(name, custom_objects)
+    if kind is None:
+        raise ValueError(
+            "Expected a quantizer that is registered. Received: a model with "
+            f"{name!r}. Decorate the class with "
+            "`keras.saving.register_keras_serializable`, or give it in "
+            "`load_model(..., custom_objects=)`."
+        )
+    return kind
 
 
 def with_quantizers(

@@ -79,14 +79,7 @@ class CoDeQScheme(tfmot.QuantizeScheme):
     def quantize_config(
         self, layer: tf_keras.layers.Layer
     ) -> DeadZoneQuantizeConfig | None:
-        """Returns the config of a layer's kernel.
-
-        Args:
-            layer: Any layer.
-
-        Returns:
-            `DeadZoneQuantizeConfig`, or None where TFMOT's default applies.
-        """
+        """Returns the config of a layer's kernel."""
         path = kernel_path(layer)
         if path is None:
             return None
@@ -98,9 +91,6 @@ class CoDeQScheme(tfmot.QuantizeScheme):
 
 def kernel_path(layer: tf_keras.layers.Layer) -> str | None:
     """Returns the path of a layer's kernel, None without one.
-
-    Args:
-        layer: Layer without its wrapper.
 
     Example:
 

@@ -89,11 +89,7 @@ class KernelState:
 
 
 def kernel_states(layer: tf_keras.layers.Layer) -> Iterator[KernelState]:
-    """Yields what `DeadZoneWeightQuantizer.build` put on a layer.
-
-    Args:
-        layer: Any layer; a `QuantizeWrapperV2` may have some.
-    """
+    """Yields what `DeadZoneWeightQuantizer.build` put on a layer."""
     for value in vars(layer).values():
         if isinstance(value, KernelState):
             yield value
@@ -194,14 +190,7 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
         weights: dict[str, Any],
         **kwargs: Any,
     ) -> Any:
-        """Returns the deployed values of the kernel.
-
-        Args:
-            inputs: The latent kernel.
-            training: True also moves the logits and counts a training step.
-            weights: What `build` returned.
-            **kwargs: Not used.
-        """
+        """Returns the deployed values of the kernel."""
         state = weights["state"]
         if training:
             state.begin_training_step()

@@ -113,7 +113,7 @@ class CompressionRegularizer(keras.layers.Layer):
             if not 0 <= value < float("inf"):
                 raise ValueError(
                     f"`{name}` must be a finite number >= 0. "
-                    f"Received: {name}={value!r}"
+                    f"Received: {name}={value!r}."
                 )
         self.budget: str | None = None
         self.min_densities: tuple[float, ...] = ()

@@ -40,6 +40,8 @@ def test_codes_scales_and_ranges_are_those_that_were_saved(name):
     weights = codeq_keras.quantized_weights(model)
     ranges = codeq_keras.activation_ranges(model)
 
+    logits = [float(k.quantizer.dead_zone_logit) for k in model.kernels]
+    assert logits == values["logits"].tolist()
     assert weights.keys() == expected(values, "codes").keys()
     for path, weight in weights.items():
         np.testing.assert_array_equal(weight.codes, values[f"codes:{path}"])
