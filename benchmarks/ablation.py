@@ -15,7 +15,6 @@ import datetime
 import json
 import pathlib
 import time
-import unittest.mock
 from collections.abc import Callable
 from typing import Any
 
@@ -227,9 +226,7 @@ def quantized(variant: Variant, net: keras.Model) -> codeq_keras.QuantizedModel:
     """Returns the model that a variant trains."""
     config = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
     kind = variant.quantizer or codeq_keras.DeadZoneQuantizer
-    # The package has no place for a quantizer of one's own.
-    with unittest.mock.patch("codeq_keras.model.DeadZoneQuantizer", kind):
-        model = codeq_keras.quantize_model(net, config)
+    model = codeq_keras.quantize_model(net, config, quantizer=kind)
     variant.prepare(model)
     return model
 

@@ -121,11 +121,9 @@ class OscillationRegularizer(keras.callbacks.Callback):
 
         def training_loss(x: Any, y_pred: Any, sample_weight: Any) -> Any:
             total = 0.0
-            for kernel, quantizer in zip(
-                model.kernels, model.quantizers, strict=True
-            ):
+            for kernel in model.quantized_kernels:
                 weights = ops.convert_to_tensor(kernel.variable)
-                level = ops.stop_gradient(quantizer(weights))
+                level = ops.stop_gradient(kernel.values())
                 total = total + ops.sum((weights - level) ** 2)
             return -0.5 * self.strength * total
 

@@ -225,11 +225,17 @@ def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
     return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
 
 
-def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
+def codeq(
+    *,
+    distill: bool = False,
+    activation_bit_width: int | None = None,
+    **changes: Any,
+) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
         distill: Whether the float network teaches.
+        activation_bit_width: As in `codeq_keras.quantize_model`.
         **changes: Arguments of `CoDeQConfig`.
     """
 
@@ -242,7 +248,10 @@ def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
+            activation_bit_width=activation_bit_width,
         )
+        if activation_bit_width is not None:
+            settings["activation_bit_width"] = activation_bit_width
         callbacks = [codeq_keras.CompressionBudget(relative_bops=budget)]
         if distill:
             distance = training.workload.task.distance
@@ -369,7 +378,7 @@ def _codeq_outcome(
     deployed = [
         keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
     ]
-    bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
+    bits = [int(k.quantizer.bit_width) for k in model.quantized_kernels]
     activation_bits = settings.get("activation_bit_width")
     # Trained ranges are in no plain network.
     judged = model if activation_bits else plain

@@ -207,8 +207,7 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
         return make
 
     def quantized(**arguments: Any) -> Callable[[Any], Any]:
-        config = codeq_keras.CoDeQConfig(**arguments)
-        return lambda model: codeq_keras.quantize_model(model, config)
+        return lambda model: codeq_keras.quantize_model(model, **arguments)
 
     found = {
         BASELINE: compiled(keras.models.clone_model),

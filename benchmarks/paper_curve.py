@@ -176,7 +176,7 @@ class Curves(keras.callbacks.Callback):
         kernels = codeq_keras.report(self.model).layers
         self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
         logits = [
-            abs(float(q.dead_zone_logit.value)) for q in self.model.quantizers
+            abs(float(k.quantizer.dead_zone_logit)) for k in self.model.kernels
         ]
         self.logit.append(float(np.mean([float(v) for v in logits])))
 

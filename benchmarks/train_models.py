@@ -33,7 +33,7 @@ import networks
 import numpy as np
 
 import codeq_keras
-from codeq_keras.metrics import FLOAT_BITS
+from codeq_keras.costs import FLOAT_BITS
 
 SEED = 0
 FLOAT_RATE = 3e-3
@@ -104,11 +104,8 @@ def zero_macs(fraction: float) -> Budget:
     def budget(
         qmodel: codeq_keras.QuantizedModel,
     ) -> codeq_keras.CompressionBudget:
-        pairs = zip(qmodel.kernels, qmodel.quantizers, strict=True)
-        macs = [(kernel.num_macs, q is not None) for kernel, q in pairs]
-        total = sum(count for count, _ in macs)
-        share = sum(count for count, is_quantized in macs if is_quantized)
-        share /= total
+        total = sum(kernel.num_macs for kernel in qmodel.kernels)
+        share = sum(k.num_macs for k in qmodel.quantized_kernels) / total
         bits = 4 / FLOAT_BITS
         return codeq_keras.CompressionBudget(
             relative_bops=1 - share + share * (1 - fraction) * bits

@@ -1,17 +1,19 @@
-"""Prunes and quantizes a Keras 3 model in one `model.fit`.
+"""Prunes and quantizes a Keras 3 model in one `model.fit`."""
 
-Modules: `ops` and `level_grids` (pure functions), `quantizer`,
-`quantizer_state` and `logit` (trained state), `config` (settings and rules),
-`kernels` (what there is to quantize), `model` (`quantize_model`), `deployed`
-(its inverse, and the integers), `annotate` (TFMOT's vocabulary for it),
-`graph`, `expansion`, `placement`, `activation` and `activation_graph`
-(activations: a model as a list of calls, where they are quantized, and how),
-`schedule`, `regularizer` and
-`weight_decay` (what drives the training), `has_quantizers` (what callbacks and
-reports read), `callbacks` (budget and logs), `batch_norm`, `distillation` and
-`pareto` (what a training may add), and `metrics`,
-`report` and `plot` (what came of it).
-"""
+from codeq_keras.extras import missing_extra
+
+try:
+    import keras as _keras  # noqa: F401 So that a missing backend is told.
+except ImportError as error:
+    backend = (error.name or "").partition(".")[0]
+    if backend not in ("tensorflow", "jax"):
+        raise
+    raise missing_extra(
+        "`import codeq_keras`",
+        f"a backend of Keras, here {backend}",
+        "tensorflow",
+        "jax",
+    ) from error
 
 from codeq_keras import ops
 from codeq_keras.activations.quantizer import (
@@ -27,8 +29,9 @@ from codeq_keras.callbacks.batch_norm import (
     BatchNormReestimation,
     reestimate_batch_norm,
 )
-from codeq_keras.callbacks.budget import CompressionBudget, CompressionLogger
+from codeq_keras.callbacks.budget import CompressionBudget
 from codeq_keras.callbacks.distillation import Distillation
+from codeq_keras.callbacks.logger import CompressionLogger
 from codeq_keras.callbacks.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.deployment import (

@@ -9,8 +9,12 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture.copying import check_quantizable, copy_model
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.copying import copy_model, require_quantizable
+from codeq_keras.architecture.kernels import (
+    all_layers,
+    find_kernels,
+    has_layer_list,
+)
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.training.regularizer import CompressionRegularizer
@@ -132,7 +136,7 @@ def quantize_annotate_layer(
     if config is not None and not isinstance(config, CoDeQConfig):
         raise ValueError(
             "`config` must be a CoDeQConfig, or None for the one given to "
-            f"`quantize_apply`. Received: {config!r}"
+            f"`quantize_apply`. Received: {config!r}."
         )
     return QuantizeAnnotate(layer, config)
 
@@ -172,8 +176,8 @@ def quantize_annotate_model(model: keras.Model) -> keras.Model:
     - [TFMOT](https://www.tensorflow.org/model_optimization/api_docs/python/tfmot/quantization/keras/quantize_annotate_model).
       Differs from it in: nested models are annotated, too.
     """
-    _check_float(model)
-    if not _is_layered(model):
+    _require_float(model)
+    if not has_layer_list(model):
         raise ValueError(
             "Expected a Sequential or functional model, whose layers can be "
             f"replaced. Received: {model.name!r}, which is a "
@@ -186,6 +190,7 @@ def quantize_apply(
     annotated: keras.Model,
     config: CoDeQConfig | None = None,
     *,
+    activation_bit_width: int | None = None,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
     """Quantizes the annotated layers of a model; the others stay in float.
@@ -200,6 +205,7 @@ def quantize_apply(
             saved and loaded, since. Not changed.
         config: `CoDeQConfig` of the layers annotated without one, or None for
             its defaults.
+        activation_bit_width: As in `quantize_model`.
         regularizer: As in `quantize_model`.
 
     Returns:
@@ -217,7 +223,7 @@ def quantize_apply(
       Differs from it in: `config` instead of a scheme; layers keep their
       names, without "quant_".
     """
-    _check_float(annotated)
+    _require_float(annotated)
     notes = _annotations(annotated)
     if not notes:
         raise ValueError(
@@ -245,22 +251,21 @@ def quantize_apply(
             continue  # The default of `config`.
         overrides[f"^{re.escape(plain_kernel.path)}$"] = rule
     return quantize_model(
-        plain, config, overrides=overrides, regularizer=regularizer
+        plain,
+        config,
+        overrides=overrides,
+        activation_bit_width=activation_bit_width,
+        regularizer=regularizer,
     )
 
 
-def _check_float(model: Any) -> None:
+def _require_float(model: Any) -> None:
     if isinstance(model, QuantizedModel):
         raise ValueError(
             "Expected a float model. Received: a model that is quantized "
             "already. Annotate before quantizing."
         )
-    check_quantizable(model)
-
-
-def _is_layered(model: keras.Layer) -> bool:
-    """Whether the model's config lists its layers."""
-    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    require_quantizable(model)
 
 
 def _annotations(model: keras.Model) -> list[QuantizeAnnotate]:
@@ -286,7 +291,7 @@ def _annotated(config: dict[str, Any], model: keras.Layer) -> dict[str, Any]:
         layer = layers.get(entry["config"]["name"])
         if layer is None or isinstance(layer, QuantizeAnnotate):
             return entry
-        if isinstance(layer, keras.Model) and _is_layered(layer):
+        if isinstance(layer, keras.Model) and has_layer_list(layer):
             return _annotated(entry, layer)
         if not find_kernels(layer):
             return entry

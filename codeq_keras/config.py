@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
-from codeq_keras.activations.quantizer import ACTIVATION_BIT_WIDTHS
 from codeq_keras.ops.grids import LEVEL_GRIDS
-from codeq_keras.quantizers.logits import MAX_LOGIT
+
+# Beyond it tanh is flat and the gradient too small to lead back.
+MAX_LOGIT = 4.0
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -36,9 +37,6 @@ class CoDeQConfig:
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
             `max_bit_width`. Used by `"learned"` only.
-        activation_bit_width: None leaves the activations in float; 8 also
-            rounds them to int8 in training, where a TFLite file does, and
-            trains their ranges. For the whole model: not for `overrides`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -50,7 +48,7 @@ class CoDeQConfig:
     >>> CoDeQConfig(bit_width=9)
     Traceback (most recent call last):
         ...
-    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9
+    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9.
 
     Reference:
 
@@ -67,41 +65,40 @@ class CoDeQConfig:
     range_quantile: float = 0.99
     initial_dead_zone_logit: float = 3.0
     initial_bit_width_logit: float = 3.0
-    activation_bit_width: int | None = None
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
         if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
             raise ValueError(
                 "`bit_width` must be an integer in 2..8 or 'learned'. "
-                f"Received: bit_width={self.bit_width!r}"
+                f"Received: bit_width={self.bit_width!r}."
             )
         widths = (self.min_bit_width, self.max_bit_width)
         if not all(map(_is_bit_width, widths)) or widths[0] > widths[1]:
             raise ValueError(
                 "`min_bit_width` and `max_bit_width` must be integers with "
                 "2 <= min_bit_width <= max_bit_width <= 8. Received: "
-                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}"
+                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}."
             )
         if self.level_grid not in LEVEL_GRIDS:
             raise ValueError(
                 f"`level_grid` must be one of {LEVEL_GRIDS}. "
-                f"Received: level_grid={self.level_grid!r}"
+                f"Received: level_grid={self.level_grid!r}."
             )
         if self.axis not in (None, -1):
             raise ValueError(
                 "`axis` must be None (one scale per kernel) or -1 (one per "
-                f"output channel). Received: axis={self.axis!r}"
+                f"output channel). Received: axis={self.axis!r}."
             )
         if self.sparsity_block not in (1, 2, 4):
             raise ValueError(
                 "`sparsity_block` must be 1, 2 or 4. "
-                f"Received: sparsity_block={self.sparsity_block!r}"
+                f"Received: sparsity_block={self.sparsity_block!r}."
             )
         if not 0 < self.range_quantile <= 1:
             raise ValueError(
                 "`range_quantile` must be in (0, 1]. "
-                f"Received: range_quantile={self.range_quantile!r}"
+                f"Received: range_quantile={self.range_quantile!r}."
             )
         for name in ("initial_dead_zone_logit", "initial_bit_width_logit"):
             value = getattr(self, name)
@@ -109,15 +106,8 @@ class CoDeQConfig:
                 raise ValueError(
                     f"`{name}` must be in (0, {MAX_LOGIT:g}]: its sign has no "
                     "meaning and beyond 4 the gradient vanishes. "
-                    f"Received: {name}={value!r}"
+                    f"Received: {name}={value!r}."
                 )
-
-        if self.activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
-            raise ValueError(
-                "`activation_bit_width` must be None or one of "
-                f"{ACTIVATION_BIT_WIDTHS}. Received: "
-                f"activation_bit_width={self.activation_bit_width!r}"
-            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -126,82 +116,50 @@ class CoDeQConfig:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "CoDeQConfig":
         """Creates the config from `get_config()`."""
+        # Files of November 2026 have it here; `QuantizedModel` reads it.
+        config = {k: v for k, v in config.items() if k != _OF_THE_MODEL}
         return cls(**config)
 
+
+_OF_THE_MODEL = "activation_bit_width"
 
 Overrides = Mapping[str, CoDeQConfig | None]
 
 
-def check_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
-    """Raises a ValueError for a rule that is malformed or matches nothing.
-
-    Args:
-        overrides: Map from regular expression to config, or None to skip.
-        paths: Paths of all kernels of the model.
-    """
+def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
+    """Raises a ValueError for a rule that is malformed or matches nothing."""
     paths = list(paths)
     for pattern, rule in overrides.items():
         if rule is not None and not isinstance(rule, CoDeQConfig):
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
-                f"leave the kernel in float. Received: {pattern!r}: {rule!r}"
+                f"leave the kernel in float. Received: {pattern!r}: {rule!r}."
             )
-        if rule is not None and rule.activation_bit_width is not None:
-            raise ValueError(
-                "`activation_bit_width` is for the whole model and belongs in "
-                "`config`, not in `overrides`. Received: "
-                f"{pattern!r}: {rule!r}"
-            )
-    check_patterns("overrides", overrides, paths)
+    require_patterns("overrides", overrides, paths)
 
 
-def check_patterns(
+def require_patterns(
     name: str, patterns: Iterable[str], paths: Sequence[str]
 ) -> None:
-    """Raises a ValueError for a key that is malformed or matches nothing.
-
-    Args:
-        name: The argument that the keys are of.
-        patterns: Its keys, regular expressions.
-        paths: Paths of all kernels of the model.
-    """
+    """Raises a ValueError for a key that is malformed or matches nothing."""
     for pattern in patterns:
         try:
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
             raise ValueError(
                 f"The keys of `{name}` must be regular expressions. "
-                f"Received: {pattern!r} ({error})"
+                f"Received: {pattern!r} ({error})."
             ) from error
         if not found:
             raise ValueError(
                 f"Every key of `{name}` must match the path of at least one "
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
-                f"this model are {list(paths)}"
+                f"this model are {list(paths)}."
             )
 
 
-def config_for(
-    path: str, config: CoDeQConfig, overrides: Overrides
-) -> CoDeQConfig | None:
-    """Returns the config of the first rule that matches `path`.
-
-    Args:
-        path: Path of a kernel, for example `"block1/conv/kernel"`.
-        config: The config where no rule matches.
-        overrides: Map from regular expression to config, or None to skip.
-    """
-    return first_match(path, overrides, config)
-
-
 def first_match(path: str, rules: Mapping[str, Any], default: Any) -> Any:
-    """Returns the value of the first rule that matches `path`.
-
-    Args:
-        path: Path of a kernel.
-        rules: Map from regular expression, searched in `path`, to a value.
-        default: The value where no rule matches.
-    """
+    """Returns the value of the first rule found in `path`, or the default."""
     for pattern, value in rules.items():
         if re.search(pattern, path):
             return value

@@ -10,7 +10,7 @@ from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.architecture.copying import copy_model
 from codeq_keras.architecture.kernels import all_layers, find_kernels
 from codeq_keras.model import QuantizedModel
-from codeq_keras.quantized import check_quantized
+from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 
 __all__ = [
@@ -49,18 +49,15 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     >>> type(stripped).__name__
     'Sequential'
     """
-    check_quantized(qmodel)
+    require_quantized(qmodel)
     stripped = copy_model(qmodel.latent_model)
-    targets = find_kernels(stripped)
-    for kernel, quantizer, target in zip(
-        qmodel.kernels, qmodel.quantizers, targets, strict=True
-    ):
-        if quantizer is not None:
-            target.variable.assign(quantizer(kernel.variable))
+    targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
+    for kernel in qmodel.quantized_kernels:
+        targets[kernel.path].variable.assign(kernel.values())
     return stripped
 
 
-def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
+def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
     """Returns the integers of every quantized kernel.
 
     Args:
@@ -85,18 +82,12 @@ def quantized_weights(qmodel: QuantizedModel) -> dict[str, QuantizedWeight]:
     >>> weights["head/kernel"].codes.dtype, weights["head/kernel"].bit_width
     (dtype('int8'), 4)
     """
-    check_quantized(qmodel)
-    return {
-        kernel.path: quantizer.quantized_weight(kernel.variable)
-        for kernel, quantizer in zip(
-            qmodel.kernels, qmodel.quantizers, strict=True
-        )
-        if quantizer is not None
-    }
+    require_quantized(qmodel)
+    return {k.path: k.deployed() for k in qmodel.quantized_kernels}
 
 
 def activation_ranges(
-    qmodel: QuantizedModel,
+    qmodel: HasQuantizers,
 ) -> dict[str, ActivationRange | None]:
     """Returns the trained range of every activation.
 
@@ -117,13 +108,12 @@ def activation_ranges(
     >>> model = keras.Sequential(
     ...     [keras.Input((4,), name="x"), keras.layers.Dense(3, name="head")]
     ... )
-    >>> config = codeq_keras.CoDeQConfig(activation_bit_width=8)
-    >>> qmodel = codeq_keras.quantize_model(model, config)
+    >>> qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
     >>> codeq_keras.activation_ranges(qmodel)
     {'x': None, 'head': None}
     """
-    check_quantized(qmodel)
-    graph = getattr(qmodel, "activation_graph", None)
-    if graph is None:
+    require_quantized(qmodel)
+    if qmodel.activation_graph is None:
         return {}
-    return {path: q.range for path, q in graph.quantizers.items()}
+    quantizers = qmodel.activation_graph.quantizers
+    return {path: quantizer.range for path, quantizer in quantizers.items()}

@@ -9,21 +9,34 @@ import keras
 from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.activations.quantizer import ActivationQuantizer
+from codeq_keras.activations.quantizer import (
+    ActivationQuantizer,
+    require_activation_bit_width,
+)
 from codeq_keras.architecture.copying import (
-    check_quantizable,
     copy_model,
+    require_quantizable,
     serialize_architecture,
 )
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
-    check_overrides,
-    config_for,
+    first_match,
+    require_overrides,
 )
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, share_states
-from codeq_keras.quantizers.state import QuantizerState
+from codeq_keras.quantized import HasLastWord
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.kernels import (
+    QuantizedKernel,
+    build_quantizers,
+    compute_bounds,
+    find_quantizer,
+    quantized,
+    states_of,
+    with_quantizers,
+)
+from codeq_keras.quantizers.older_files import load_lone_logits
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
@@ -35,7 +48,7 @@ REFRESH_STEPS = 10
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
 class QuantizedModel(keras.Model):
-    """A model whose kernels pass a `DeadZoneQuantizer` in every call.
+    """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
     Keras model; `summary`, callbacks and optimizers see nothing special. The
@@ -44,20 +57,17 @@ class QuantizedModel(keras.Model):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found, see `Kernel`.
-        quantizers: One per kernel; None where it was left in float.
-        states: Logits and bounds of the quantizers, one per config.
+        kernels: All kernels found: a `QuantizedKernel`, or a `Kernel` where
+            it was left in float.
+        states: Logits and bounds of the `DeadZoneQuantizer`s, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
         regularizer: The `CompressionRegularizer`.
         schedule: Counts the training steps and anneals the logits.
 
     Args:
-        latent_model: Built Keras model. Owned: not copied.
-        config: `CoDeQConfig` for kernels without an override.
-        overrides: Map from regular expression to `CoDeQConfig` or None.
-        regularizer: `CompressionRegularizer`, or None for one without
-            penalties.
+        latent_model: Built Keras model. Owned: not copied. The other
+            arguments are those of `quantize_model`.
     """
 
     def __init__(
@@ -66,6 +76,8 @@ class QuantizedModel(keras.Model):
         config: CoDeQConfig | None = None,
         *,
         overrides: Overrides | None = None,
+        activation_bit_width: int | None = None,
+        quantizer: Callable[..., Any] = DeadZoneQuantizer,
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,50 +85,47 @@ class QuantizedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.config = config or CoDeQConfig()
         self.overrides = dict(overrides or {})
+        require_activation_bit_width(activation_bit_width)
+        self.activation_bit_width = activation_bit_width
         self.latent_model = latent_model
         self.regularizer = regularizer or CompressionRegularizer()
         self.schedule = TrainingSchedule(name="schedule")
-        self.kernels = tuple(find_kernels(latent_model))
-        check_overrides(self.overrides, [k.path for k in self.kernels])
-        self.quantizers = [self._make_quantizer(k) for k in self.kernels]
+        self.quantizer = quantizer
+        kernels = find_kernels(latent_model)
+        require_overrides(self.overrides, [k.path for k in kernels])
+        self.kernels = with_quantizers(
+            kernels,
+            lambda k: first_match(k.path, self.overrides, self.config),
+            quantizer,
+        )
+        build_quantizers(self.quantized_kernels)
+        self.states = states_of(self.kernels)
+        # Quantizers of another class have variables that are in no state.
+        quantizers = [k.quantizer for k in self.quantized_kernels]
+        self._others = [
+            q for q in quantizers if type(q) is not DeadZoneQuantizer
+        ]
+        # Until 2026-11-29 a quantizer alone with its config had scalar logits:
+        # the optimizer of such a file begins anew, and Keras says so.
+        self._has_scalar_slots = False
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
-        quantized = self._quantized()
-        self.states = share_states(
-            [q for _, q in quantized], [k.shape for k, _ in quantized]
-        )
-        for kernel, quantizer in quantized:
-            quantizer.update_abs_bound(kernel)
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
-        if self.config.activation_bit_width is not None:
-            self.activation_graph = ActivationGraph(latent_model)
-            self.activation_quantizers = list(
-                self.activation_graph.quantizers.values()
-            )
+        if activation_bit_width is not None:
+            graph = self.activation_graph = ActivationGraph(latent_model)
+            self.activation_quantizers = list(graph.quantizers.values())
         self.built = True
 
-    def _make_quantizer(self, kernel: Any) -> DeadZoneQuantizer | None:
-        config = config_for(kernel.path, self.config, self.overrides)
-        if config is None:
-            return None
-        return DeadZoneQuantizer(
-            config,
-            axis=kernel.output_axes if config.axis is not None else None,
-            name=kernel.path.replace("/", "_"),
-        )
+    @property
+    def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
+        """The kernels that have a quantizer."""
+        return quantized(self.kernels)
 
     def call(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:
-        """Runs the architecture with quantized kernels.
-
-        Args:
-            inputs: What the original model takes.
-            training: True also advances the logits and the schedule, and adds
-                the penalties.
-            **kwargs: Further arguments of the original model's call.
-        """
+        """Runs the architecture with quantized kernels."""
         if training:
             self._begin_training_step()
         with contextlib.ExitStack() as stack:
@@ -127,34 +136,22 @@ class QuantizedModel(keras.Model):
                 self._add_penalty()
         return outputs
 
-    def _run_quantized(
-        self, inputs: Any, training: bool | None, **kwargs: Any
-    ) -> Any:
+    def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
+        run = self.activation_graph or self.latent_model
         with keras.StatelessScope(
             state_mapping=self._substituted_state(), collect_losses=True
         ) as scope:
             before = dict(scope.state_mapping)
-            outputs = self._run(inputs, training=training, **kwargs)
+            outputs = run(inputs, training=training, **kwargs)
         self._keep_updates(scope, before)
         return outputs
 
     def _add_penalty(self) -> None:
         penalty = self.regularizer.penalty(
-            self.kernels, self.quantizers, progress=self.schedule.progress()
+            self.kernels, progress=self.schedule.progress()
         )
         if penalty is not None:
             self.add_loss(penalty)
-
-    def _run(self, inputs: Any, training: bool | None, **kwargs: Any) -> Any:
-        if self.activation_graph is None:
-            return self.latent_model(inputs, training=training, **kwargs)
-        given = [key for key, value in kwargs.items() if value is not None]
-        if given:
-            raise ValueError(
-                "With `activation_bit_width` a model is called on its inputs "
-                f"and `training` only. Received: {given}."
-            )
-        return self.activation_graph(inputs, training=training)
 
     def compute_loss(
         self,
@@ -178,7 +175,7 @@ class QuantizedModel(keras.Model):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as it was when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
+        if self.optimizer is not None and not self._has_scalar_slots:
             # Its state is loaded next.
             self.optimizer.build(self.trainable_variables)
 
@@ -204,13 +201,7 @@ class QuantizedModel(keras.Model):
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         try:
             history = super().fit(
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                **kwargs,
+                x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
         finally:
             # Also after an interrupt: a budget lasts for one training.
@@ -219,7 +210,7 @@ class QuantizedModel(keras.Model):
                 self.training_loss = None
                 self.make_train_function(force=True)
         for callback in callbacks:
-            if hasattr(callback, "on_fit_end"):
+            if isinstance(callback, HasLastWord):
                 callback.on_fit_end()
         return history
 
@@ -239,34 +230,24 @@ class QuantizedModel(keras.Model):
         for state in self.states:
             state.restart()
 
-    def _quantized(self) -> list[tuple[keras.Variable, DeadZoneQuantizer]]:
-        pairs = zip(self.kernels, self.quantizers, strict=True)
-        return [(k.variable, q) for k, q in pairs if q is not None]
-
     def _begin_training_step(self) -> None:
         rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
         is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
         for state in self.states:
             state.advance(rate=rate, step=done)
             state.refresh_bounds(
-                functools.partial(self._compute_bounds, state), when=is_due
+                functools.partial(compute_bounds, state, self.kernels),
+                when=is_due,
             )
         self.schedule.advance()
-
-    def _compute_bounds(self, state: QuantizerState) -> list[Any]:
-        return [
-            quantizer.compute_abs_bound(kernel)
-            for kernel, quantizer in self._quantized()
-            if quantizer.shares(state)
-        ]
 
     def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
         # All variables, not only the kernels: under JAX the values live in an
         # outer scope, which an inner one hides.
         held = [*self.latent_model.variables, *self._range_variables()]
         state = {id(v): (v, v) for v in held}
-        for variable, quantizer in self._quantized():
-            state[id(variable)] = (variable, quantizer(variable))
+        for kernel in self.quantized_kernels:
+            state[id(kernel.variable)] = (kernel.variable, kernel.values())
         if self.activation_graph is not None:
             for twin, original in self.activation_graph.twins:
                 state[id(twin)] = (twin, state[id(original)][1])
@@ -300,8 +281,15 @@ class QuantizedModel(keras.Model):
                 pattern: rule and serialize(rule)
                 for pattern, rule in self.overrides.items()
             },
+            "activation_bit_width": self.activation_bit_width,
+            "quantizer": keras.saving.get_registered_name(self.quantizer),
             "regularizer": serialize(self.regularizer),
         }
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads nothing but what older files have in other places."""
+        super().load_own_variables(store)
+        load_lone_logits(self.kernels, store)
 
     @classmethod
     def from_config(
@@ -314,16 +302,26 @@ class QuantizedModel(keras.Model):
                 value, custom_objects=custom_objects
             )
 
-        return cls(
+        model = cls(
             deserialize(config["latent_model"]),
             deserialize(config["config"]),
             overrides={
                 pattern: deserialize(rule)
                 for pattern, rule in config["overrides"].items()
             },
+            activation_bit_width=config.get(
+                "activation_bit_width",
+                # Where files of November 2026 have it.
+                config["config"]["config"].get("activation_bit_width"),
+            ),
+            quantizer=find_quantizer(config.get("quantizer"), custom_objects),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
         )
+        model._has_scalar_slots = "quantizer" not in config and any(
+            len(state.bound_shapes) == 1 for state in model.states
+        )
+        return model
 
 
 def quantize_model(
@@ -331,6 +329,8 @@ def quantize_model(
     config: CoDeQConfig | None = None,
     *,
     overrides: Overrides | None = None,
+    activation_bit_width: int | None = None,
+    quantizer: Callable[..., Any] = DeadZoneQuantizer,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
     """Returns a copy of a model that learns to prune and quantize itself.
@@ -349,6 +349,14 @@ def quantize_model(
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
             gets instead, or to None, which leaves it in float. The first
             match wins.
+        activation_bit_width: None leaves the activations in float. 8 also
+            rounds them to int8 in training, where a TFLite file does, and
+            trains their ranges.
+        quantizer: Class of the quantizers, or a function that makes one. It
+            needs `build`, `call`, `zero_fraction`, `quantized_weight`,
+            `bit_width`, `num_scales` and `config`, as
+            `codeq_keras.quantizers.kernels.KernelQuantizer` describes them.
+            Registered with Keras, it survives saving.
         regularizer: `CompressionRegularizer` with penalties of your own; not
             needed with a `CompressionBudget`.
 
@@ -357,7 +365,8 @@ def quantize_model(
 
     Raises:
         ValueError: If the model is not built, has no kernel, has NaN weights
-            or is quantized already, or an override matches no kernel.
+            or is quantized already, an override matches no kernel, or
+            `activation_bit_width` is another number.
 
     Example:
 
@@ -379,11 +388,13 @@ def quantize_model(
             "Expected a float model. Received: a model that is quantized "
             "already. Call `strip_quantizers` on it first."
         )
-    check_quantizable(model)
+    require_quantizable(model)
     return QuantizedModel(
         copy_model(model),
         config,
         overrides=overrides,
+        activation_bit_width=activation_bit_width,
+        quantizer=quantizer,
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )

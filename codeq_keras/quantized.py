@@ -1,34 +1,55 @@
-"""HasQuantizers: what reports and callbacks read of a model."""
+"""The protocols between a quantized model, its reports and its callbacks."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule
 
 
 @runtime_checkable
 class HasQuantizers(Protocol):
-    """What reports and callbacks read; `codeq_keras.tfmot` has it too.
+    """A quantized model to reports and callbacks, from TFMOT or from here.
 
     Attributes:
-        kernels: The kernels of a model.
-        quantizers: One per kernel; None where it was left in float.
-        schedule: Counts the training steps.
+        regularizer: Holds the budget of a training.
+        activation_bit_width: Bits of the activations; None if in float.
+        activation_graph: Their quantizers; None if in float.
     """
 
-    kernels: Sequence[Kernel]
-    quantizers: Sequence[DeadZoneQuantizer | None]
-    schedule: TrainingSchedule
+    regularizer: CompressionRegularizer
+    activation_bit_width: int | None
+    activation_graph: ActivationGraph | None
+
+    @property
+    def kernels(self) -> Sequence[Kernel]:
+        """The kernels of the model."""
+
+    @property
+    def schedule(self) -> TrainingSchedule:
+        """Counts the training steps."""
+
+    @property
+    def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
+        """The kernels that have a quantizer."""
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Traces the training step anew."""
 
 
-def check_quantized(qmodel: Any) -> None:
-    """Raises a ValueError unless `qmodel` comes from `quantize_model`.
+@runtime_checkable
+class HasLastWord(Protocol):
+    """A callback that acts when all callbacks have ended."""
 
-    Args:
-        qmodel: Any object.
-    """
+    def on_fit_end(self) -> None:
+        """Called by `QuantizedModel.fit`, after every `on_train_end`."""
+
+
+def require_quantized(qmodel: Any) -> None:
+    """Raises a ValueError unless `qmodel` comes from `quantize_model`."""
     if not isinstance(qmodel, HasQuantizers):
         raise ValueError(
             "Expected a model returned by `codeq_keras.quantize_model`. "

@@ -60,7 +60,7 @@ def require_no_keras(step):
 from tflite_export.cli.commands import main
 path = sys.argv[1]
 benchmark = ["benchmark", path, "--target", "tflm"]
-for step in ("inspect", "check_file", "benchmark"):
+for step in ("inspect", "check", "benchmark", "register_target"):
     getattr(tflite_export, step)
     require_no_keras(step)
 for arguments in (["inspect", path], ["check", path], benchmark):
@@ -90,6 +90,25 @@ def test_functions_and_commands_on_files_load_no_keras(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_missing_backend_is_told_with_the_command(backend):
+    script = f"import sys; sys.modules[{backend!r}] = None; import codeq_keras"
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "ImportError: `import codeq_keras` needs a backend of Keras, here "
+        f'{backend}. Install it: `pip install "codeq-keras[tensorflow]"` or '
+        '`pip install "codeq-keras[jax]"`.'
+    )
 
 
 def modules_imported_by(package):

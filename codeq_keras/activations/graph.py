@@ -52,13 +52,16 @@ class ActivationGraph:
                 quantizer.build()
                 self.quantizers[site.path] = quantizer
 
-    def __call__(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the outputs of the model.
-
-        Args:
-            inputs: Tensors in the structure that the model takes.
-            training: Whether ranges and layers learn from this call.
-        """
+    def __call__(
+        self, inputs: Any, training: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Returns the outputs; in training, ranges and layers learn."""
+        given = [key for key, value in kwargs.items() if value is not None]
+        if given:
+            raise ValueError(
+                "With `activation_bit_width` a model is called on its inputs "
+                f"and `training` only. Received: {given}."
+            )
 
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
@@ -92,12 +95,7 @@ class ActivationGraph:
     def at_sites(
         self, function: Callable[[Site, str, Any], Any]
     ) -> Callable[[Tensor, Any], Any]:
-        """Returns a function for `run_graph` that acts at the sites only.
-
-        Args:
-            function: Takes a site, the path of its quantizer and the value;
-                returns the value to use.
-        """
+        """Returns a function for `run_graph` that acts at the sites only."""
 
         def after(tensor: Tensor, value: Any) -> Any:
             site = self._sites.get(tensor.index)

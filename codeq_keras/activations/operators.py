@@ -79,10 +79,8 @@ SINGLE_OPERATORS = (
 def kind_of(operation: Any) -> str:
     """Returns the class name of an operation of Keras, or "" for others.
 
-    Args:
-        operation: A layer, or an operation of `keras.ops`. A class of another
-            module that computes what one of Keras does says so by its
-            attribute `operator_kind`.
+    A class of another module that computes the same says so by its attribute
+    `operator_kind`.
 
     Example:
 
@@ -96,12 +94,6 @@ def kind_of(operation: Any) -> str:
 
 def activation_of(operation: Any) -> str | None:
     """Returns the name of the function if an operation is an activation.
-
-    Args:
-        operation: A layer, or an operation of `keras.ops`.
-
-    Returns:
-        A name of `keras.activations`, or None if it is something else.
 
     Example:
 
@@ -134,28 +126,16 @@ def activation_of(operation: Any) -> str | None:
 
 
 def activation_name(function: Any) -> str:
-    """Returns the name of an activation function, "" for one of one's own.
-
-    Args:
-        function: What a layer has as `activation`; None is linear.
-    """
+    """Returns the name of an activation function, "" for a custom one."""
     name = keras.activations.serialize(function) if function else "linear"
     return name if isinstance(name, str) else ""
 
 
 def is_fused(function: Any) -> bool:
-    """Whether TFLite computes an activation in the operator before it.
-
-    Args:
-        function: What a layer has as `activation`.
-    """
+    """Whether TFLite computes an activation in the operator before it."""
     return activation_name(function) in FUSED_ACTIVATIONS
 
 
 def is_joining(operation: Any) -> bool:
-    """Whether an operation reads all its inputs at the scale of its output.
-
-    Args:
-        operation: A layer, or an operation of `keras.ops`.
-    """
+    """Whether an operation reads all its inputs at the scale of its output."""
     return kind_of(operation) in JOINING

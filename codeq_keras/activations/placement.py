@@ -76,14 +76,10 @@ def place(graph: Graph) -> Placement:
     was moved and is read by a Concatenate and by others is rounded to the range
     of the Concatenate for all of them.
 
-    Args:
-        graph: Calls in which `Dense(activation="sigmoid")` and the like are
-            two, see `codeq_keras.activations.splitting`.
-
     Example:
 
     >>> import keras
-    >>> from codeq_keras.graph import read_graph
+    >>> from codeq_keras.architecture.calls import read_graph
     >>> model = keras.Sequential([
     ...     keras.Input((8, 8, 3), name="image"),
     ...     keras.layers.Conv2D(4, 3, name="conv"),
@@ -225,12 +221,7 @@ class _Placer:
     def _only_reader(
         self, tensor: Tensor, *, past_moving: bool = False
     ) -> Call | None:
-        """The one call that reads a tensor, past those that vanish.
-
-        Args:
-            tensor: The tensor.
-            past_moving: Look past those that only move data as well.
-        """
+        """The one call that reads a tensor, past those that vanish."""
         readers = self.readers.get(tensor.index, [])
         if len(readers) != 1 or tensor.index in self.outputs:
             return None

@@ -26,6 +26,16 @@ _CENTERED = 0.1 / 255
 _TIE = 0.5 + 1e-3
 
 
+def require_activation_bit_width(activation_bit_width: int | None) -> None:
+    """Raises a ValueError unless activations can have these bits, or None."""
+    if activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
+        raise ValueError(
+            "`activation_bit_width` must be None or one of "
+            f"{ACTIVATION_BIT_WIDTHS}. Received: "
+            f"activation_bit_width={activation_bit_width!r}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class ActivationRange:
     """The range of an activation as an int8 tensor of a file has it.
@@ -58,10 +68,6 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     0, the value of padding and of pruned weights, is one of the levels. A range
     with 0 in its middle, as of images that were scaled to [-1, 1], gets one
     step more above: with 0 halfway between two levels, every pixel would be.
-
-    Args:
-        low: The least value seen.
-        high: The largest value seen.
 
     Example:
 
@@ -244,11 +250,6 @@ def rounded_average(inputs: Any, low: Any, high: Any) -> Any:
 
     It averages the codes, and rounds ties away from code 0, not upwards. Ties
     are frequent: half of the sums of two codes.
-
-    Args:
-        inputs: Averages of values that were rounded within the same range.
-        low: The least value of the range, <= 0.
-        high: Its largest value, >= 0.
     """
     low, high = _usable_range(low, high)
     scale = (high - low) / 255

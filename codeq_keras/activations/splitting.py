@@ -42,12 +42,9 @@ class Expanded:
 def expand(graph: Graph) -> Expanded:
     """Returns the graph with one call per operator, as far as is known.
 
-    Args:
-        graph: The calls of a built model. Its layers are not changed.
-
     Example:
 
-    >>> from codeq_keras.graph import read_graph
+    >>> from codeq_keras.architecture.calls import read_graph
     >>> dense = keras.layers.Dense(3, activation="sigmoid", name="dense")
     >>> model = keras.Sequential([keras.Input((4,)), dense])
     >>> [call.path for call in expand(read_graph(model)).graph.calls]

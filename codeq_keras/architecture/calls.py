@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from codeq_keras.architecture.kernels import has_layer_list
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -92,12 +94,6 @@ def read_graph(model: keras.Model) -> Graph:
     A model whose graph is not known, a subclass of `keras.Model` with its own
     `call`, is a single call.
 
-    Args:
-        model: Built Keras model with inputs of known rank.
-
-    Raises:
-        ValueError: If a subclassed model does not know the shape of its input.
-
     Example:
 
     >>> model = keras.Sequential(
@@ -120,12 +116,6 @@ def read_graph(model: keras.Model) -> Graph:
     )
 
 
-def has_graph(model: Any) -> bool:
-    """Whether a model is sequential or functional."""
-    is_sequential = isinstance(model, keras.Sequential)
-    return is_sequential or hasattr(model, "operations")
-
-
 def run_graph(
     graph: Graph,
     inputs: Any,
@@ -135,16 +125,8 @@ def run_graph(
 ) -> Any:
     """Computes the outputs of a graph.
 
-    Args:
-        graph: The calls.
-        inputs: Tensors in the structure of `graph.inputs`.
-        training: Passed to every layer that takes it and was not called with
-            one of its own.
-        after: Function of a graph's tensor and its value, whose result is
-            used in place of the value.
-
-    Returns:
-        Tensors in the structure of `graph.outputs`.
+    `training` is passed to every layer that takes it and was called without.
+    `after` maps a tensor of the graph and its value to the value to use.
     """
     values: dict[int, Any] = {}
 
@@ -200,7 +182,7 @@ def _record(model: keras.Model) -> tuple[Any, list[_SymbolicCall], Any]:
         for layer in model.layers:
             outputs = record(layer, outputs)
         return inputs, calls, outputs
-    if has_graph(model):
+    if has_layer_list(model):
         clone = keras.models.clone_model(
             model,
             clone_function=lambda layer: layer,  # Shares the layers.
@@ -275,7 +257,7 @@ def _flat_calls(
 def _is_unfoldable(call: _SymbolicCall) -> bool:
     others = {k: v for k, v in call.kwargs.items() if k != "training"}
     is_plain = len(call.args) == 1 and all(v is None for v in others.values())
-    return is_plain and has_graph(call.operation)
+    return is_plain and has_layer_list(call.operation)
 
 
 def _takes_training(operation: Any) -> bool:

@@ -10,12 +10,8 @@ from keras import ops
 from codeq_keras.architecture.kernels import all_layers, find_kernels
 
 
-def check_quantizable(model: Any) -> None:
-    """Raises a ValueError unless `model` is a sound, built float model.
-
-    Args:
-        model: Any object.
-    """
+def require_quantizable(model: Any) -> None:
+    """Raises a ValueError unless `model` is a sound, built float model."""
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Expected a `keras.Model` (Keras 3). Received: an instance of "
@@ -28,7 +24,7 @@ def check_quantizable(model: Any) -> None:
             f"{model.name!r}, which has none. Give it an `Input`, call "
             "`build(input_shape)` or call it once on data."
         )
-    _check_rebuildable(model)
+    _require_rebuildable(model)
     kernels = find_kernels(model)
     if not kernels:
         raise ValueError(
@@ -45,7 +41,7 @@ def check_quantizable(model: Any) -> None:
             )
 
 
-def _check_rebuildable(model: keras.Model) -> None:
+def _require_rebuildable(model: keras.Model) -> None:
     for name in ("train_step", "test_step", "compute_loss", "compute_metrics"):
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(
@@ -65,11 +61,7 @@ def _check_rebuildable(model: keras.Model) -> None:
 
 
 def serialize_architecture(model: keras.Model) -> dict[str, Any]:
-    """Returns the config of a model without its optimizer and loss.
-
-    Args:
-        model: Keras model with `get_config`.
-    """
+    """Returns the config of a model without its optimizer and loss."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     return config
@@ -81,13 +73,8 @@ def copy_model(
 ) -> keras.Model:
     """Returns a copy of architecture and state, without the optimizer.
 
-    Args:
-        model: Built Keras model. Its classes need not be registered.
-        rewrite: Maps the serialized architecture to that of the copy, which
-            must have the same variables in the same order.
-
-    Raises:
-        ValueError: If the model has no config to rebuild it from.
+    `rewrite` maps the serialized architecture to that of the copy, which must
+    have the same variables in the same order. Classes need not be registered.
     """
     # Keras finds its own classes by their modules. By name alone, its layer
     # `Add` would stand in for its operation `Add`.

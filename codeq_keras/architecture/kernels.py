@@ -54,12 +54,6 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     calls in a functional model. In a subclassed model a layer counts once,
     with the input shape it was built with.
 
-    Args:
-        model: Built Keras model or layer.
-
-    Returns:
-        List of `Kernel`, without repetition.
-
     Example:
 
     >>> inputs = keras.Input((8, 8, 3))
@@ -93,12 +87,13 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     return kernels
 
 
-def all_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yields a layer and everything nested in it.
+def has_layer_list(layer: Any) -> bool:
+    """Whether a layer is a sequential or functional model."""
+    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
 
-    Args:
-        layer: Keras model or layer.
-    """
+
+def all_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Yields a layer and everything nested in it."""
     yield layer
     for child in _children(layer).values():
         yield from all_layers(child)
@@ -138,8 +133,7 @@ def _children(layer: keras.Layer) -> dict[str, keras.Layer]:
     Keras numbers layers without a name anew in every copy, so such a layer
     goes by the attribute that holds it.
     """
-    is_sequential = isinstance(layer, keras.Sequential)
-    if is_sequential or hasattr(layer, "operations"):
+    if has_layer_list(layer):
         return _unique((child.name, child) for child in layer.layers)
     found: dict[int, tuple[str, keras.Layer]] = {}
     # Public attributes first: the private ones repeat them in lists.
@@ -261,13 +255,8 @@ def _num_macs(visit: _Visit, variable: keras.Variable) -> int | None:
 def num_positions(layer: Any, variable: Any, shape: Shape | None) -> int | None:
     """Returns how often each weight of a kernel is used per sample and call.
 
-    Args:
-        layer: Built layer, of Keras or of `tf_keras`.
-        variable: Its kernel.
-        shape: Shape of the layer's input, batch included, or None.
-
-    Returns:
-        The number, None where it depends on a size that is not known.
+    None where it depends on a size that is not known. `shape` is that of the
+    layer's input; the layer may be of `tf_keras`.
 
     Example:
 
@@ -309,10 +298,6 @@ def _product(sizes: Iterable[int | None]) -> int | None:
 
 def output_axes(layer: Any, variable: Any) -> tuple[int, ...]:
     """Returns the axes of a kernel that number the output channels.
-
-    Args:
-        layer: Built layer, of Keras or of `tf_keras`.
-        variable: Its kernel.
 
     Example:
 

@@ -7,11 +7,12 @@ import keras
 
 from codeq_keras.architecture.copying import copy_model
 from codeq_keras.architecture.kernels import all_layers
+from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.deployment import strip_quantizers
 from codeq_keras.model import QuantizedModel
 
 
-class BatchNormReestimation(keras.callbacks.Callback):
+class BatchNormReestimation(FitCallback):
     """Calls `reestimate_batch_norm` before each validation and after `fit`.
 
     So `val_...` metrics, the choice of `EarlyStopping` and the files of
@@ -66,10 +67,9 @@ class BatchNormReestimation(keras.callbacks.Callback):
             reestimate_batch_norm(self.model, self.dataset)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Re-estimates for a model whose `fit` calls no `on_fit_end`."""
+        """Tells validation within `fit` from `evaluate`."""
         self._is_training = False
-        if not isinstance(self.model, QuantizedModel):
-            self.on_fit_end()
+        super().on_train_end(logs)
 
     def on_fit_end(self) -> None:
         """Re-estimates for the weights that the other callbacks leave."""

@@ -1,4 +1,4 @@
-"""CompressionBudget and CompressionLogger. Compute nothing of their own."""
+"""CompressionBudget: trains a quantized model to one number."""
 
 import dataclasses
 import math
@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
-from codeq_keras import metrics
-from codeq_keras.config import check_patterns, first_match
-from codeq_keras.model import QuantizedModel
-from codeq_keras.quantized import check_quantized
-from codeq_keras.reports.report import kernel_costs, summarize
+from codeq_keras import costs
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.callbacks.fit_callback import FitCallback
+from codeq_keras.callbacks.logger import CompressionLogger
+from codeq_keras.config import first_match, require_patterns
+from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
+from codeq_keras.ops.grids import GRIDS
+from codeq_keras.quantizers.kernels import QuantizedKernel
 
 _LIMITS = {
     "relative_bops": 1,
     "sparsity": 1,
-    "bits_per_weight": metrics.FLOAT_BITS,
+    "bits_per_weight": FLOAT_BITS,
     "size_bytes": math.inf,
 }
 
@@ -33,46 +34,7 @@ _TOLERANCES = {
 _MIN_STEPS = 300
 
 
-class CompressionLogger(keras.callbacks.Callback):
-    """Puts sparsity, bits and BOPs of a quantized model into Keras's logs.
-
-    At the end of every epoch `sparsity`, `mean_bit_width` and, where the
-    input size is fixed, `relative_bops` join the metrics: in the progress
-    bar, in `History`, and in every callback listed after this one, such as
-    `TensorBoard` and `CSVLogger`.
-
-    Example:
-
-    >>> import codeq_keras
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    >>> qmodel = codeq_keras.quantize_model(model)
-    >>> qmodel.compile("adam", "mse")
-    >>> history = qmodel.fit(
-    ...     keras.ops.ones((8, 4)), keras.ops.ones((8, 1)), verbose=0,
-    ...     callbacks=[CompressionLogger()],
-    ... )
-    >>> history.history["mean_bit_width"]
-    [4.0]
-    """
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks that the model is a quantized one."""
-        check_quantized(self.model)
-
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        """Adds the numbers to `logs`."""
-        if logs is not None:
-            values = summarize(self.model)
-            names = [k for k in values if k in self._names()]
-            logs.update({name: values[name] for name in names})
-
-    def _names(self) -> tuple[str, ...]:
-        return ("sparsity", "mean_bit_width", "relative_bops")
-
-
-class CompressionBudget(CompressionLogger):
+class CompressionBudget(FitCallback, CompressionLogger):
     """Trains a quantized model to a budget: one number, no schedule to tune.
 
     Adds `100 * ln(current / target) ** 2` to the loss, with a target that
@@ -92,7 +54,7 @@ class CompressionBudget(CompressionLogger):
             weights, in (0, 32): 1 is a 4-bit model with 75 % zeros.
         size_bytes: Bytes of all kernels, coded without loss, > 0: the
             `size_bytes` of `codeq_keras.report`, estimated as
-            `codeq_keras.metrics.size_bytes` says. Kernels left in float take
+            `codeq_keras.costs.size_bytes` says. Kernels left in float take
             4 bytes a weight of it; biases are not included.
         max_sparsity: Largest fraction of zeros in any one kernel, in (0, 1):
             a float for all, or a map from a regular expression, searched in
@@ -120,7 +82,7 @@ class CompressionBudget(CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5
+    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5.
     """
 
     def __init__(
@@ -143,18 +105,18 @@ class CompressionBudget(CompressionLogger):
         if len(given) != 1:
             raise ValueError(
                 f"Exactly one of {list(budgets)} must be given. "
-                f"Received: {given}"
+                f"Received: {given}."
             )
         [(self.name, self.target)] = given.items()
         if not 0 < self.target < _LIMITS[self.name]:
             raise ValueError(
                 f"`{self.name}` must be in (0, {_LIMITS[self.name]:g}). "
-                f"Received: {self.name}={self.target!r}"
+                f"Received: {self.name}={self.target!r}."
             )
         self.max_sparsity = max_sparsity
-        self._check_max_sparsity()
+        self._require_max_sparsity()
 
-    def _check_max_sparsity(self) -> None:
+    def _require_max_sparsity(self) -> None:
         """Raises a ValueError for limits out of range, or at odds."""
         limits = self.max_sparsity
         if limits is None:
@@ -163,7 +125,7 @@ class CompressionBudget(CompressionLogger):
         if not all(0 < value < 1 for value in values):
             raise ValueError(
                 "`max_sparsity` must be in (0, 1), or a map from regular "
-                f"expressions to such numbers. Received: max_sparsity={limits}"
+                f"expressions to such numbers. Received: max_sparsity={limits}."
             )
         if isinstance(limits, Mapping) or self.name != "sparsity":
             return
@@ -177,7 +139,7 @@ class CompressionBudget(CompressionLogger):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
-        self._check_logits()
+        self._require_own_rate()
         unknown = [k.path for k in self.model.kernels if k.num_macs is None]
         if unknown and self.name == "relative_bops":
             raise ValueError(
@@ -187,9 +149,9 @@ class CompressionBudget(CompressionLogger):
                 "give another budget instead."
             )
         min_densities = self._min_densities()
-        costs = kernel_costs(self.model)
-        start = float(metrics.MEASURES[self.name](costs))
-        if start == 0 or not any(self.model.quantizers):
+        now = deployed_costs(self.model.kernels)
+        start = self._measure(now)
+        if start == 0 or not self.model.quantized_kernels:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
                 "lower. Received: a model without. Check `overrides`."
@@ -199,10 +161,10 @@ class CompressionBudget(CompressionLogger):
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
         self._num_steps = 0
-        self._trained_costs: list[metrics.KernelCost] | None = None
+        self._trained: list[KernelCost] | None = None
         # Below what is possible, the penalty would only drown the task.
-        least = self._least(costs, min_densities)
-        limit = max(self._limit(), float(metrics.MEASURES[self.name](least)))
+        least = self._least(now, min_densities)
+        limit = max(self._limit(), self._measure(least))
         self.model.regularizer.set_budget(
             self.name,
             start=max(start, limit),
@@ -218,23 +180,20 @@ class CompressionBudget(CompressionLogger):
         super().on_epoch_end(epoch, logs)
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
-        self._trained_costs = kernel_costs(self.model)
+        self._trained = deployed_costs(self.model.kernels)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off."""
         self.model.regularizer.set_budget(None)
         self.model.make_train_function(force=True)
-        if not isinstance(self.model, QuantizedModel):
-            self.on_fit_end()
+        super().on_train_end(logs)
 
-    def _check_logits(self) -> None:
+    def _require_own_rate(self) -> None:
         """Raises a ValueError where the optimizer moves the logits."""
         published = [
             kernel.path
-            for kernel, quantizer in zip(
-                self.model.kernels, self.model.quantizers, strict=True
-            )
-            if quantizer and quantizer.config.level_grid == "paper"
+            for kernel in self.model.quantized_kernels
+            if GRIDS[kernel.quantizer.config.level_grid].has_plain_logits
         ]
         if published:
             raise ValueError(
@@ -245,29 +204,24 @@ class CompressionBudget(CompressionLogger):
             )
 
     def on_fit_end(self) -> None:
-        """Warns if the budget was missed.
-
-        `QuantizedModel.fit` calls it when all callbacks have ended: one that
-        restores the weights of an earlier epoch changes what was reached.
-        """
-        costs = kernel_costs(self.model)
-        self._warn_of_layers(costs)
-        if self._is_met(costs):
+        """Warns if the budget was missed, by now or by a restored epoch."""
+        now = deployed_costs(self.model.kernels)
+        self._warn_of_layers(now)
+        if self._is_met(now):
             return
-        value = summarize(self.model)[self.name]
         warnings.warn(
             f"CompressionBudget({self.name}={self.target:g}) was missed: "
-            f"{self.name} is {value:.6g}. {self._reason(costs)}",
+            f"{self.name} is {self._value(now):.6g}. {self._reason(now)}",
             stacklevel=2,
         )
 
-    def _warn_of_layers(self, costs: list[metrics.KernelCost]) -> None:
+    def _warn_of_layers(self, now: list[KernelCost]) -> None:
         """Warns of kernels with more zeros than `max_sparsity` allows."""
         slack = _TOLERANCES["sparsity"]
         exceeded = [
             f"{kernel.path!r} has {1 - cost.density:.1%} zeros"
             for kernel, cost, least in zip(
-                self.model.kernels, costs, self._min_densities(), strict=True
+                self.model.kernels, now, self._min_densities(), strict=True
             )
             # A single weight can be more than the slack.
             if cost.density < least - max(slack, 1 / kernel.num_weights)
@@ -288,13 +242,13 @@ class CompressionBudget(CompressionLogger):
             limits = {}
         elif not isinstance(limits, Mapping):
             limits = {"": limits}
-        paths = [kernel.path for kernel in self.model.kernels]
-        check_patterns("max_sparsity", limits, paths)
+        kernels: list[Kernel] = self.model.kernels
+        require_patterns("max_sparsity", limits, [k.path for k in kernels])
         return [
-            0.0 if quantizer is None else 1.0 - first_match(path, limits, 1.0)
-            for path, quantizer in zip(
-                paths, self.model.quantizers, strict=True
-            )
+            1.0 - first_match(kernel.path, limits, 1.0)
+            if isinstance(kernel, QuantizedKernel)
+            else 0.0
+            for kernel in kernels
         ]
 
     def _names(self) -> tuple[str, ...]:
@@ -304,26 +258,29 @@ class CompressionBudget(CompressionLogger):
         """The measure that stands for the budget: density for `sparsity`."""
         return 1.0 - self.target if self.name == "sparsity" else self.target
 
-    def _is_met(self, costs: list[metrics.KernelCost]) -> bool:
-        limit = self._limit()
-        cost = float(metrics.MEASURES[self.name](costs))
-        return cost <= limit + max(_TOLERANCES[self.name], 0.01 * limit)
+    def _measure(self, found: list[KernelCost]) -> float:
+        return float(costs.MEASURES[self.name](found))
 
-    def _value(self, costs: list[metrics.KernelCost]) -> float:
+    def _is_met(self, found: list[KernelCost]) -> bool:
+        limit = self._limit()
+        slack = max(_TOLERANCES[self.name], 0.01 * limit)
+        return self._measure(found) <= limit + slack
+
+    def _value(self, found: list[KernelCost]) -> float:
         """The measure under the name it is given by."""
-        cost = float(metrics.MEASURES[self.name](costs))
-        return 1.0 - cost if self.name == "sparsity" else cost
+        value = self._measure(found)
+        return 1.0 - value if self.name == "sparsity" else value
 
     def _least(
-        self, costs: list[metrics.KernelCost], densities: list[float]
-    ) -> list[metrics.KernelCost]:
+        self, found: list[KernelCost], densities: list[float]
+    ) -> list[KernelCost]:
         """The costs at these densities and the fewest bits."""
         result = []
-        for cost, density, quantizer in zip(
-            costs, densities, self.model.quantizers, strict=True
+        for cost, density, kernel in zip(
+            found, densities, self.model.kernels, strict=True
         ):
-            if quantizer is not None:
-                config, bits = quantizer.config, cost.bit_width
+            if isinstance(kernel, QuantizedKernel):
+                config, bits = kernel.quantizer.config, cost.bit_width
                 if config.bit_width == "learned":
                     bits = config.min_bit_width
                 cost = dataclasses.replace(
@@ -332,23 +289,22 @@ class CompressionBudget(CompressionLogger):
             result.append(cost)
         return result
 
-    def _reason(self, costs: list[metrics.KernelCost]) -> str:
-        empty = self._least(costs, [0.0] * len(costs))
+    def _reason(self, now: list[KernelCost]) -> str:
+        empty = self._least(now, [0.0] * len(now))
         if not self._is_met(empty):
             return (
                 f"With every quantized weight at zero it would still be "
                 f"{self._value(empty):.6g}: kernels left in float, and "
                 "scales, cost that much. Quantize more kernels, or allow more."
             )
-        least = self._least(costs, self._min_densities())
+        least = self._least(now, self._min_densities())
         if not self._is_met(least):
             return (
                 "With all the zeros that `max_sparsity` allows it would be "
                 f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
                 "a larger budget."
             )
-        trained = self._trained_costs
-        if trained is not None and self._is_met(trained):
+        if self._trained is not None and self._is_met(self._trained):
             return (
                 "The training had met it; then a callback restored an earlier "
                 "epoch. Let callbacks that pick an epoch start in the second "

@@ -78,13 +78,13 @@ class Distillation(keras.callbacks.Callback):
         if not isinstance(teacher, keras.Model) or not teacher.built:
             raise ValueError(
                 "`teacher` must be a built `keras.Model`. "
-                f"Received: teacher={teacher!r}"
+                f"Received: teacher={teacher!r}."
             )
         for name, value in (("weight", weight), ("temperature", temperature)):
             if not 0 < value < float("inf"):
                 raise ValueError(
                     f"`{name}` must be a finite number > 0. "
-                    f"Received: {name}={value!r}"
+                    f"Received: {name}={value!r}."
                 )
         self.teacher = teacher
         self.weight = weight
@@ -150,12 +150,7 @@ class SoftenedDivergence(keras.losses.Loss):
         self.from_logits = from_logits
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the divergence of `y_pred` from `y_true` per sample.
-
-        Args:
-            y_true: The teacher's outputs, classes on the last axis.
-            y_pred: The student's, of the same shape.
-        """
+        """Returns the divergence of `y_pred` from `y_true` per sample."""
         target, student = self._softened(y_true), self._softened(y_pred)
         divergence = ops.exp(target) * (target - student)
         return self.temperature**2 * ops.sum(divergence, axis=-1)

@@ -12,7 +12,9 @@ from typing import Any
 
 import keras
 
-from codeq_keras.quantized import check_quantized
+from codeq_keras.quantized import require_quantized
+from codeq_keras.reports.files import write_whole
+from codeq_keras.reports.plot import plot_points
 from codeq_keras.reports.report import summarize
 
 _INDEX = "index.json"
@@ -94,7 +96,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(
                 "`mode` must be 'auto', 'min' or 'max'. "
-                f"Received: mode={mode!r}"
+                f"Received: mode={mode!r}."
             )
         if mode == "auto":
             mode = "min" if monitor.endswith(("loss", "error")) else "max"
@@ -128,8 +130,6 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        from codeq_keras.reports.plot import plot_points
-
         plot_points(
             [(p.relative_bops, p.metric) for p in self.points],
             path,
@@ -148,7 +148,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks the model and makes the folder."""
-        check_quantized(self.model)
+        require_quantized(self.model)
         if "relative_bops" not in summarize(self.model):
             raise ValueError(
                 "`ParetoCheckpoint` needs a model whose relative BOPs are "
@@ -205,9 +205,7 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         )
 
     def _save(self, point: ParetoPoint) -> None:
-        partial = self.folder / f"partial_{point.file}"
-        self.model.save(partial)
-        os.replace(partial, self.path(point))
+        write_whole(self.path(point), self.model.save)
         self._num_saved += 1
         dominated = [p for p in self._points if self._is_dominated(p, [point])]
         kept = [p for p in self._points if p not in dominated]
@@ -225,9 +223,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             # Whoever reads the index after an interruption removes them.
             "removed": removed,
         }
-        partial = self.folder / f"partial_{_INDEX}"
-        partial.write_text(json.dumps(index, indent=2) + "\n")
-        os.replace(partial, self.folder / _INDEX)
+        text = json.dumps(index, indent=2) + "\n"
+        write_whole(self.folder / _INDEX, lambda path: path.write_text(text))
 
     def _read_index(self) -> None:
         path = self.folder / _INDEX

@@ -9,14 +9,8 @@ from typing import Any
 
 from keras import ops
 
-from codeq_keras.ops import grids
-from codeq_keras.ops.grids import (
-    EPSILON,
-    TEMPERATURE,
-    magnitudes_of,
-    make_grid,
-    ratio_from_logit,
-)
+from codeq_keras.ops.blocks import magnitudes_of
+from codeq_keras.ops.grids import EPSILON, make_grid, ratio_from_logit
 
 
 def abs_bound(
@@ -60,7 +54,7 @@ def abs_bound(
     if not 0 < range_quantile <= 1:
         raise ValueError(
             "`range_quantile` must be in (0, 1]. "
-            f"Received: range_quantile={range_quantile}"
+            f"Received: range_quantile={range_quantile}."
         )
     magnitudes = magnitudes_of(weights)
     rank = len(magnitudes.shape)
@@ -234,7 +228,7 @@ def fake_quantize(
     grid = make_grid(
         abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
-    return grids.fake_quantize(ops.convert_to_tensor(weights), grid)
+    return grid.fake_quantize(ops.convert_to_tensor(weights))
 
 
 def quantize(
@@ -279,7 +273,7 @@ def quantize(
     grid = make_grid(
         abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
-    return grids.codes_and_scale(ops.cast(weights, "float32"), grid)
+    return grid.codes_and_scale(ops.cast(weights, "float32"))
 
 
 def dequantize(codes: Any, scale: Any) -> Any:
@@ -309,14 +303,13 @@ def zero_fraction(
     bit_width: Any,
     level_grid: str = "dead_zone",
     sparsity_block: int = 1,
-    temperature: float = TEMPERATURE,
 ) -> Any:
     """Returns the fraction of weights mapped to zero, learnable by the logit.
 
     The value is the exact count; the gradient is that of the soft count
-    `mean(sigmoid((d / 2 - |w|) / (temperature * abs_bound)))`, with the root
-    mean square of the block for `|w|` where there are blocks, and goes to the
-    logit only: into the weights it costs 1 to 2 points of accuracy.
+    `mean(sigmoid((d / 2 - |w|) / (0.05 * abs_bound)))`, with the root mean
+    square of the block for `|w|` where there are blocks. It goes to the logit
+    only: into the weights it costs 1 to 2 points of accuracy.
 
     Args:
         weights: As in `fake_quantize`.
@@ -325,8 +318,6 @@ def zero_fraction(
         bit_width: As in `fake_quantize`.
         level_grid: As in `fake_quantize`.
         sparsity_block: As in `fake_quantize`.
-        temperature: Float > 0, width of the soft step as a fraction of
-            `abs_bound`. Larger reaches more weights and is less exact.
 
     Returns:
         Float scalar in [0, 1].
@@ -343,7 +334,7 @@ def zero_fraction(
     grid = make_grid(
         abs_bound, dead_zone_logit, bit_width, level_grid, sparsity_block
     )
-    return grids.zero_fraction(weights, grid, temperature=temperature)
+    return grid.zero_fraction(weights)
 
 
 def round_ste(x: Any) -> Any:

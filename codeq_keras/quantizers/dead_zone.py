@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,7 +9,6 @@ import numpy as np
 
 from codeq_keras import ops
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.ops import grids
 from codeq_keras.ops.grids import Grid
 from codeq_keras.quantizers.state import QuantizerState, Shape
 
@@ -51,12 +49,12 @@ class DeadZoneQuantizer(keras.layers.Layer):
     `codeq_keras.ops.fake_quantize`. Its state is the dead-zone logit, the
     bit-width logit where the width is learned, and the bound of `|w|`, which
     is held between refreshes so that training, evaluation and export use the
-    same one. `quantize_model` creates one per kernel, and one state for all of
-    a config; a training loop of your own calls `advance` once per step and
+    same one. `quantize_model` creates one quantizer per kernel, and one state
+    for all of a config. A training loop calls `advance` once per step and
     `update_abs_bound` now and then.
 
     On `level_grid="paper"` the logits are weights that the optimizer moves
-    (`PlainLogit`); on the others they move at a rate of their own (`Logit`).
+    (`PlainLogit`). On the others they move at their own rate (`Logit`).
 
     Args:
         config: `CoDeQConfig`, or None for its defaults.
@@ -102,18 +100,24 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.axis = None
         else:
             self.axis = (-1,) if axis is None else tuple(axis)
-        self._place: _Place | None = None
+        # Shared or its own; the logits and bounds of other kernels are in it.
+        self.state: QuantizerState | None = None
+        self._index = 0
+
+    def join(self, state: QuantizerState, index: int) -> None:
+        """Takes a place in a state that it shares; before `build`."""
+        self.state, self._index = state, index
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Creates the state for a kernel of this shape, if it has none."""
-        if self._place is None:
+        """Creates the state for a kernel of this shape, if it shares none."""
+        if self.state is None:
             self.state = QuantizerState(
-                self.config, [self._bound_shape(input_shape)], name="state"
+                self.config, [self.bound_shape(input_shape)], name="state"
             )
-            self._place = _Place(self.state, 0)
         self.built = True
 
-    def _bound_shape(self, kernel_shape: Shape) -> Shape:
+    def bound_shape(self, kernel_shape: Shape) -> Shape:
+        """Returns the shape of the bound of a kernel."""
         if self.axis is None:
             return ()
         kept = {i % len(kernel_shape) for i in self.axis}
@@ -124,36 +128,51 @@ class DeadZoneQuantizer(keras.layers.Layer):
     def call(self, weights: Any) -> Any:
         """Returns the deployed values, differentiable."""
         weights = keras.ops.convert_to_tensor(weights)
-        return grids.fake_quantize(weights, self.grid)
+        return self.grid.fake_quantize(weights)
 
     @property
     def dead_zone_logit(self) -> Any:
-        """The logit of the dead zone, see `codeq_keras.quantizers.logits`."""
-        return self._placed.state.logit("dead_zone_logit", self._placed.index)
+        """The logit of the dead zone, a differentiable scalar."""
+        return self._built_state.dead_zone_logit.tensor()[self._index]
 
     @property
     def bit_width_logit(self) -> Any:
         """The logit of the bit width; None if the width is not learned."""
-        return self._placed.state.logit("bit_width_logit", self._placed.index)
+        logits = self._built_state.bit_width_logit
+        return None if logits is None else logits.tensor()[self._index]
+
+    def assign_logits(
+        self,
+        *,
+        dead_zone: float | None = None,
+        bit_width: float | None = None,
+    ) -> None:
+        """Sets the logits that are given."""
+        for name, value in (
+            ("dead_zone_logit", dead_zone),
+            ("bit_width_logit", bit_width),
+        ):
+            if value is not None:
+                self._built_state.assign_logit(name, self._index, value)
 
     @property
     def bit_width(self) -> Any:
         """The integer of the config, or a float scalar if it is learned."""
-        return self._placed.state.bit_width(self._placed.index)
+        return self._built_state.bit_width(self._index)
 
     @property
     def abs_bound(self) -> Any:
         """The held bound, a tensor."""
-        return self._placed.state.bound(self._placed.index)
+        return self._built_state.bound(self._index)
 
     @property
     def grid(self) -> Grid:
         """The numbers that define the levels, differentiable."""
-        return self._placed.state.grid(self._placed.index)
+        return self._built_state.grid(self._index)
 
     def zero_fraction(self, weights: Any) -> Any:
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
-        return grids.zero_fraction(weights, self.grid)
+        return self.grid.zero_fraction(weights)
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
@@ -164,27 +183,28 @@ class DeadZoneQuantizer(keras.layers.Layer):
     def update_abs_bound(self, weights: Any) -> None:
         """Computes the bound of `weights` and holds it until the next call."""
         bound = self.compute_abs_bound(weights)
-        self._placed.state.hold_bound(self._placed.index, bound)
+        self._built_state.hold_bound(self._index, bound)
+
+    def refresh_bound(self, weights: Any, *, when: Any) -> None:
+        """Updates the bound of a lone quantizer where `when` is true."""
+        self._built_state.refresh_bounds(
+            lambda: [self.compute_abs_bound(weights)], when=when
+        )
 
     def advance(self, *, rate: Any, step: Any) -> None:
         """Applies the optimizer's last moves to the logits, see `Logit`.
 
         Those of all quantizers that share a state.
         """
-        self._placed.state.advance(rate=rate, step=step)
+        self._built_state.advance(rate=rate, step=step)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
-        self._placed.state.restart()
+        self._built_state.restart()
 
     def copy_state(self, source: "DeadZoneQuantizer") -> None:
-        """Takes over logits and bound of a quantizer of the same config.
-
-        Args:
-            source: Quantizer that shares its state with no other.
-        """
-        state, index = self._placed.state, self._placed.index
-        state.copy_from(index, source._placed.state)
+        """Takes over the state of a lone quantizer of the same config."""
+        self._built_state.copy_from(self._index, source._built_state)
 
     def codes_and_scale(self, weights: Any) -> tuple[Any, Any]:
         """Returns what is deployed, see `codeq_keras.ops.quantize`.
@@ -193,16 +213,12 @@ class DeadZoneQuantizer(keras.layers.Layer):
             ValueError: If `level_grid="paper"`, which has no codes.
         """
         weights = keras.ops.cast(weights, "float32")
-        return grids.codes_and_scale(weights, self.grid)
-
-    def shares(self, state: QuantizerState) -> bool:
-        """Whether `state` has the logits and the bound of this quantizer."""
-        return self._placed.state is state
+        return self.grid.codes_and_scale(weights)
 
     @property
     def num_scales(self) -> int:
         """Number of bounds, each of which is deployed as a scale."""
-        return math.prod(self._placed.state.bound_shapes[self._placed.index])
+        return math.prod(self._built_state.bound_shapes[self._index])
 
     def quantized_weight(self, weights: Any) -> QuantizedWeight:
         """Returns the codes and scale of `weights` as NumPy arrays.
@@ -242,55 +258,10 @@ class DeadZoneQuantizer(keras.layers.Layer):
         return cls(**config)
 
     @property
-    def _placed(self) -> "_Place":
-        if self._place is None:
+    def _built_state(self) -> QuantizerState:
+        if self.state is None:
             raise ValueError(
                 f"The quantizer {self.name!r} has no state yet. Call "
                 "`build(kernel.shape)` first."
             )
-        return self._place
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where the state of a quantizer is.
-
-    No Keras layer, so that a quantizer does not track a state that it shares.
-    """
-
-    state: QuantizerState
-    index: int
-
-
-def share_states(
-    quantizers: Sequence[DeadZoneQuantizer], kernel_shapes: Sequence[Shape]
-) -> list[QuantizerState]:
-    """Builds quantizers on one state per config.
-
-    Args:
-        quantizers: Not built.
-        kernel_shapes: One per quantizer.
-
-    Returns:
-        The states, in the order in which their configs first occur.
-
-    Example:
-
-    >>> quantizers = [DeadZoneQuantizer(), DeadZoneQuantizer()]
-    >>> [state] = share_states(quantizers, [(3, 3), (3, 5)])
-    >>> quantizers[1].dead_zone_logit.value.assign(0.5)
-    >>> np.array(state.dead_zone_logit.value).tolist()
-    [3.0, 0.5]
-    """
-    groups: dict[CoDeQConfig, list[tuple[DeadZoneQuantizer, Shape]]] = {}
-    for pair in zip(quantizers, kernel_shapes, strict=True):
-        groups.setdefault(pair[0].config, []).append(pair)
-    states = []
-    for number, (config, pairs) in enumerate(groups.items()):
-        shapes = [q._bound_shape(tuple(shape)) for q, shape in pairs]
-        state = QuantizerState(config, shapes, name=f"quantizers_{number}")
-        for index, (quantizer, shape) in enumerate(pairs):
-            quantizer._place = _Place(state, index)
-            quantizer.build(tuple(shape))
-        states.append(state)
-    return states
+        return self.state

@@ -1,13 +1,15 @@
 """Draws reports and Pareto fronts with matplotlib. Computes nothing."""
 
 import os
+import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from codeq_keras.reports.report import CompressionReport, KernelReport
+from codeq_keras.extras import missing_extra
+from codeq_keras.reports.files import write_whole
+from codeq_keras.reports.records import KernelReport
 
 # Histograms of more kernels than this would be too small to read.
 _MAX_HISTOGRAMS = 6
@@ -16,20 +18,15 @@ _MAX_HISTOGRAMS = 6
 _MAX_NAMES = 40
 
 
-def plot_report(
-    report: "CompressionReport", path: str | os.PathLike[str]
+def plot_kernels(
+    kernels: Sequence[KernelReport],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
 ) -> None:
-    """Writes per-kernel sparsity and bits, and the largest histograms.
-
-    Args:
-        report: The report to draw.
-        path: File to write; its suffix chooses the format.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
+    """Writes sparsity and bits of all kernels, and the largest histograms."""
     figure_class = _figure_class()
-    quantized = [k for k in report.layers if k.is_quantized]
+    quantized = [k for k in kernels if k.is_quantized]
     largest = sorted(quantized, key=lambda k: -k.num_weights)
     shown = largest[:_MAX_HISTOGRAMS]
     rows = -(-len(shown) // 2)
@@ -37,17 +34,17 @@ def plot_report(
     grid = figure.add_gridspec(2 + rows, 2, height_ratios=[1.2, 1, *[1] * rows])
     sparsity = figure.add_subplot(grid[0, :])
     bits = figure.add_subplot(grid[1, :], sharex=sparsity)
-    _bars(sparsity, report, [k.sparsity for k in report.layers], "sparsity")
+    _bars(sparsity, kernels, [k.sparsity for k in kernels], "sparsity")
     sparsity.set_ylim(0, 1)
     sparsity.tick_params(labelbottom=False)
-    _bars(bits, report, [k.bit_width for k in report.layers], "bit width")
-    figure.suptitle(_title(report))
+    _bars(bits, kernels, [k.bit_width for k in kernels], "bit width")
+    figure.suptitle(title)
     for index, kernel in enumerate(shown):
         axes = figure.add_subplot(grid[2 + index // 2, index % 2])
         _histogram(axes, kernel)
         if index == 0:
             axes.legend(fontsize=7, loc="upper right")
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def plot_points(
@@ -56,16 +53,7 @@ def plot_points(
     *,
     label: str,
 ) -> None:
-    """Writes a metric against relative BOPs.
-
-    Args:
-        points: Pairs of relative BOPs and metric.
-        path: File to write; its suffix chooses the format.
-        label: Name of the metric.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
+    """Writes a metric against relative BOPs: pairs of BOPs and metric."""
     figure = _figure_class()(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(
@@ -76,44 +64,38 @@ def plot_points(
     axes.set_xlabel("relative BOPs, %")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "`plot` needs matplotlib. Install it with "
-            "`pip install codeq-keras[plot]`."
-        ) from error
+        raise missing_extra("`plot`", "matplotlib", "plot") from error
     return Figure
 
 
-def _title(report: "CompressionReport") -> str:
-    title = (
-        f"{report.sparsity:.1%} zeros, {report.mean_bit_width:.2f} bits per "
-        f"weight, {report.size_bytes:,} bytes coded"
-    )
-    if report.relative_bops is not None:
-        title += f", {report.relative_bops:.2%} relative BOPs"
-    return title
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    path = pathlib.Path(path)
+    if not path.suffix:
+        path = path.with_name(f"{path.name}.png")  # As matplotlib names it.
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=120))
 
 
 def _bars(
-    axes: Any, report: "CompressionReport", values: list[Any], label: str
+    axes: Any, kernels: Sequence[KernelReport], values: list[Any], label: str
 ) -> None:
     positions = np.arange(len(values))
-    colors = ["C0" if k.is_quantized else "0.7" for k in report.layers]
+    colors = ["C0" if k.is_quantized else "0.7" for k in kernels]
     axes.bar(positions, values, color=colors)
     axes.set_ylabel(label)
     axes.grid(axis="y", alpha=0.3)
     if len(values) <= _MAX_NAMES:
-        names = [k.path.removesuffix("/kernel") for k in report.layers]
+        names = [k.path.removesuffix("/kernel") for k in kernels]
         axes.set_xticks(positions, names, rotation=45, ha="right", fontsize=8)
 
 
-def _histogram(axes: Any, kernel: "KernelReport") -> None:
+def _histogram(axes: Any, kernel: KernelReport) -> None:
     counts, edges = kernel.histogram
     axes.stairs(counts, edges, fill=True, color="0.75", label="latent weights")
     for index, level in enumerate(kernel.levels):

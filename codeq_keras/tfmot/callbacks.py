@@ -109,7 +109,7 @@ class CompressionBudget(CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5
+    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5.
     """
 
     def __init__(
@@ -165,7 +165,6 @@ class CompressionBudget(CompressionLogger):
         if self._is_training and not self._is_validating and view is not None:
             penalty = view.regularizer.penalty(
                 view.kernels,
-                view.quantizers,
                 progress=view.states[0].schedule.progress(),
             )
         return tf.zeros(()) if penalty is None else penalty

@@ -24,9 +24,6 @@ _KERNEL_NAMES = {
 def kernel_name(layer: tf_keras.layers.Layer) -> str | None:
     """Returns the attribute that holds a layer's kernel, None without one.
 
-    Args:
-        layer: Any layer.
-
     Example:
 
     >>> kernel_name(tf_keras.layers.Dense(3))

@@ -12,8 +12,8 @@ from tensorflow_model_optimization.quantization.keras.graph_transformations impo
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
-    check_overrides,
-    config_for,
+    first_match,
+    require_overrides,
 )
 from codeq_keras.tfmot.dense_batch_norm import dense_batch_norm_transforms
 from codeq_keras.tfmot.quantize_config import (
@@ -79,18 +79,11 @@ class CoDeQScheme(tfmot.QuantizeScheme):
     def quantize_config(
         self, layer: tf_keras.layers.Layer
     ) -> DeadZoneQuantizeConfig | None:
-        """Returns the config of a layer's kernel.
-
-        Args:
-            layer: Any layer.
-
-        Returns:
-            `DeadZoneQuantizeConfig`, or None where TFMOT's default applies.
-        """
+        """Returns the config of a layer's kernel."""
         path = kernel_path(layer)
         if path is None:
             return None
-        config = config_for(path, self.config, self.overrides)
+        config = first_match(path, self.overrides, self.config)
         if config is None:
             return None
         return DeadZoneQuantizeConfig(config, regularizer=self.regularizer)
@@ -98,9 +91,6 @@ class CoDeQScheme(tfmot.QuantizeScheme):
 
 def kernel_path(layer: tf_keras.layers.Layer) -> str | None:
     """Returns the path of a layer's kernel, None without one.
-
-    Args:
-        layer: Layer without its wrapper.
 
     Example:
 
@@ -159,7 +149,7 @@ class _LayoutTransform(tfmot.QuantizeLayoutTransform):
         kernels = {
             layer.name: layer for layer in model.layers if paths[layer.name]
         }
-        check_overrides(self.scheme.overrides, filter(None, paths.values()))
+        require_overrides(self.scheme.overrides, filter(None, paths.values()))
         for name, layer in kernels.items():
             is_foreign = given.get(name) is not None and name not in ours
             if name in metadata and not is_foreign:

@@ -6,13 +6,15 @@ import tf_keras
 from tensorflow_model_optimization.quantization.keras import QuantizeWrapper
 
 import codeq_keras
+from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.kernels import (
     KERNEL_NAME,
     Kernel,
     num_positions,
     output_axes,
 )
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizers.dead_zone import QuantizedWeight
+from codeq_keras.quantizers.kernels import QuantizedKernel, quantized
 from codeq_keras.reports.report import CompressionReport
 from codeq_keras.tfmot.weight_quantizer import KernelState, kernel_states
 from codeq_keras.training.regularizer import CompressionRegularizer
@@ -20,13 +22,15 @@ from codeq_keras.training.schedule import TrainingSchedule
 
 
 class QuantizedView:
-    """What `codeq_keras` reads of a quantized model, for a TFMOT model.
+    """A TFMOT model as reports and callbacks read it, see `HasQuantizers`.
 
     Attributes:
-        kernels: All kernels, in the order of the layers.
-        quantizers: One per kernel; None where CoDeQ does not quantize it.
+        kernels: All kernels, in the order of the layers: a `QuantizedKernel`,
+            or a `Kernel` where CoDeQ does not quantize it.
         states: The states of the kernels that CoDeQ quantizes.
         regularizer: Holds a budget while a callback sets one.
+        activation_bit_width: None: TFMOT quantizes the activations.
+        activation_graph: None, likewise.
 
     Args:
         model: Model from `quantize_apply`.
@@ -39,8 +43,9 @@ class QuantizedView:
         self.model = model
         self.regularizer = CompressionRegularizer()
         self.kernels: list[Kernel] = []
-        self.quantizers: list[DeadZoneQuantizer | None] = []
         self.states: list[KernelState] = []
+        self.activation_bit_width: int | None = None
+        self.activation_graph: ActivationGraph | None = None
         num_calls = _num_calls(model)
         for layer in getattr(model, "layers", []):
             self._add_layer(layer, num_calls.get(layer.name, 1))
@@ -69,16 +74,23 @@ class QuantizedView:
             state = states.get(id(weight))
             positions = num_positions(layer, weight, _input_shape(wrapper))
             macs = positions and calls * positions * weight.shape.num_elements()
-            self.kernels.append(
-                Kernel(
-                    path=f"{layer.name}/{name}",
-                    variable=weight,
-                    layer=layer,
-                    output_axes=output_axes(layer, weight),
-                    num_macs=macs,
-                )
+            kernel = Kernel(
+                path=f"{layer.name}/{name}",
+                variable=weight,
+                layer=layer,
+                output_axes=output_axes(layer, weight),
+                num_macs=macs,
             )
-            self.quantizers.append(state.quantizer if state else None)
+            if state is not None:
+                kernel = QuantizedKernel(
+                    **vars(kernel), quantizer=state.quantizer
+                )
+            self.kernels.append(kernel)
+
+    @property
+    def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
+        """The kernels that CoDeQ quantizes."""
+        return quantized(self.kernels)
 
     @property
     def schedule(self) -> TrainingSchedule:
@@ -112,8 +124,7 @@ def report(model: tf_keras.Model) -> CompressionReport:
     >>> report(model).layers[0].num_macs == 4 * 3
     True
     """
-    view: Any = QuantizedView(model)
-    return codeq_keras.report(view)
+    return codeq_keras.report(QuantizedView(model))
 
 
 def quantized_weights(model: tf_keras.Model) -> dict[str, QuantizedWeight]:
@@ -143,8 +154,7 @@ def quantized_weights(model: tf_keras.Model) -> dict[str, QuantizedWeight]:
     >>> quantized_weights(model)["head/kernel"].codes.dtype
     dtype('int8')
     """
-    view: Any = QuantizedView(model)
-    return codeq_keras.quantized_weights(view)
+    return codeq_keras.quantized_weights(QuantizedView(model))
 
 
 def _num_calls(model: tf_keras.Model) -> dict[str, int]:

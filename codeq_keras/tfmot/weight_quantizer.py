@@ -10,10 +10,12 @@ from keras import ops as keras_ops
 from tensorflow_model_optimization.quantization.keras import quantizers
 
 from codeq_keras import ops
-from codeq_keras.architecture.kernels import Kernel, output_axes
+from codeq_keras.architecture.kernels import output_axes
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.model import REFRESH_STEPS
+from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule
 
@@ -60,9 +62,8 @@ class KernelState:
         """Moves the logits, refreshes the bound and counts the step."""
         rate, step = self.schedule.logit_rate(), self.schedule.step
         self.quantizer.advance(rate=rate, step=step)
-        self.quantizer.state.refresh_bounds(
-            lambda: [self.quantizer.compute_abs_bound(self.kernel)],
-            when=keras_ops.equal(step % REFRESH_STEPS, 0),
+        self.quantizer.refresh_bound(
+            self.kernel, when=keras_ops.equal(step % REFRESH_STEPS, 0)
         )
         self.schedule.advance()
 
@@ -88,11 +89,7 @@ class KernelState:
 
 
 def kernel_states(layer: tf_keras.layers.Layer) -> Iterator[KernelState]:
-    """Yields what `DeadZoneWeightQuantizer.build` put on a layer.
-
-    Args:
-        layer: Any layer; a `QuantizeWrapperV2` may have some.
-    """
+    """Yields what `DeadZoneWeightQuantizer.build` put on a layer."""
     for value in vars(layer).values():
         if isinstance(value, KernelState):
             yield value
@@ -193,18 +190,11 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
         weights: dict[str, Any],
         **kwargs: Any,
     ) -> Any:
-        """Returns the deployed values of the kernel.
-
-        Args:
-            inputs: The latent kernel.
-            training: True also moves the logits and counts a training step.
-            weights: What `build` returned.
-            **kwargs: Not used.
-        """
+        """Returns the deployed values of the kernel."""
         state = weights["state"]
         if training:
             state.begin_training_step()
-        elif self.config.level_grid != "paper":
+        elif GRIDS[self.config.level_grid].has_codes:
             return state.deployed(tf.convert_to_tensor(inputs))
         return state.quantizer(inputs)
 
@@ -240,16 +230,17 @@ def _add_penalty(
     state: KernelState,
     layer: tf_keras.layers.Layer,
 ) -> None:
-    kernel = Kernel(
+    kernel = QuantizedKernel(
         path=state.weight_name,
         variable=state.kernel,
         layer=layer.layer,
         output_axes=(),
         num_macs=None,
+        quantizer=state.quantizer,
     )
 
     def penalty() -> Any:
-        loss = regularizer.penalty([kernel], [state.quantizer], progress=0.0)
+        loss = regularizer.penalty([kernel], progress=0.0)
         return tf.zeros(()) if loss is None else loss
 
     layer.add_loss(penalty)

@@ -7,10 +7,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from codeq_keras import metrics
+from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.costs import kernel_cost
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.costs import KernelCost
+from codeq_keras.quantizers.kernels import states_of
+from codeq_keras.quantizers.logits import PlainLogit
 
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
 _BUDGET_STRENGTH = 100.0
@@ -86,7 +87,7 @@ class CompressionRegularizer(keras.layers.Layer):
     ... )
     >>> x, y = keras.ops.ones((100, 4)), keras.ops.ones((100, 3))
     >>> history = qmodel.fit(x, y, batch_size=1, verbose=0)
-    >>> float(qmodel.quantizers[0].dead_zone_logit.value) < 3.0
+    >>> float(qmodel.kernels[0].quantizer.dead_zone_logit) < 3.0
     True
 
     Reference:
@@ -112,7 +113,7 @@ class CompressionRegularizer(keras.layers.Layer):
             if not 0 <= value < float("inf"):
                 raise ValueError(
                     f"`{name}` must be a finite number >= 0. "
-                    f"Received: {name}={value!r}"
+                    f"Received: {name}={value!r}."
                 )
         self.budget: str | None = None
         self.min_densities: tuple[float, ...] = ()
@@ -142,12 +143,12 @@ class CompressionRegularizer(keras.layers.Layer):
         call `model.make_train_function(force=True)`.
 
         Args:
-            budget: A key of `codeq_keras.metrics.MEASURES`, or None.
+            budget: A key of `codeq_keras.costs.MEASURES`, or None.
             start: The measure of the model now, > 0.
-            target: What it shall be, > 0.
-            min_densities: One per kernel: the density below which the budget
-                does not push it and a penalty of its own pushes back. 0 for
-                no limit; empty for none at all.
+            target: The measure at the end of the training, > 0.
+            min_densities: The least density of each kernel. There the budget
+                stops to push, and another penalty pushes back. 0 for no
+                limit; empty for none at all.
         """
         self.budget = budget
         self.min_densities = tuple(min_densities)
@@ -157,39 +158,33 @@ class CompressionRegularizer(keras.layers.Layer):
     def penalty(
         self,
         kernels: Sequence[Kernel],
-        quantizers: Sequence[DeadZoneQuantizer | None],
         *,
         progress: Any,
     ) -> Any | None:
         """Returns the penalty as a scalar, or None if nothing is switched on.
 
         Args:
-            kernels: The kernels of the model.
-            quantizers: Their quantizers, None for a kernel left in float.
+            kernels: The kernels of the model, those left in float included.
             progress: Fraction of the training done, in [0, 1].
         """
         terms = []
-        used = [q for q in quantizers if q is not None]
-        if self.dead_zone_penalty:
-            logits = [q.dead_zone_logit for q in used]
-            terms.append(self.dead_zone_penalty * _sum_of_squares(logits))
-        logits = [q.bit_width_logit for q in used if q.bit_width_logit]
-        if self.bit_width_penalty and logits:
-            terms.append(self.bit_width_penalty * _sum_of_squares(logits))
+        states = states_of(kernels)
+        dead_zones = [state.dead_zone_logit for state in states]
+        if self.dead_zone_penalty and dead_zones:
+            terms.append(self.dead_zone_penalty * _sum_of_squares(dead_zones))
+        widths = [s.bit_width_logit for s in states if s.bit_width_logit]
+        if self.bit_width_penalty and widths:
+            terms.append(self.bit_width_penalty * _sum_of_squares(widths))
         if self.density_penalty or self.budget:
-            costs = [
-                kernel_cost(k, q, q and q.zero_fraction(k.variable))
-                for k, q in zip(kernels, quantizers, strict=True)
-            ]
+            trained = costs.trained_costs(kernels)
             if self.density_penalty:
-                density = metrics.density(costs)
-                terms.append(self.density_penalty * density)
+                terms.append(self.density_penalty * costs.density(trained))
             if self.budget:
-                terms += self._budget_penalties(costs, progress)
+                terms += self._budget_penalties(trained, progress)
         return sum(terms) if terms else None
 
     def _budget_penalties(
-        self, costs: Sequence[metrics.KernelCost], progress: Any
+        self, trained: Sequence[KernelCost], progress: Any
     ) -> list[Any]:
         """The penalty of the budget, and of each kernel with a least density.
 
@@ -198,18 +193,18 @@ class CompressionRegularizer(keras.layers.Layer):
         second penalty.
         """
         terms = []
-        costs = list(costs)
+        trained = list(trained)
         for index, min_density in enumerate(self.min_densities):
             if min_density == 0:
                 continue
             limit = min(min_density / _MARGIN, 1.0)
-            density = costs[index].density
-            costs[index] = dataclasses.replace(
-                costs[index], density=ops.maximum(density, limit)
+            density = trained[index].density
+            trained[index] = dataclasses.replace(
+                trained[index], density=ops.maximum(density, limit)
             )
             shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
             terms.append(_BUDGET_STRENGTH * shortfall**2)
-        current = metrics.MEASURES[self.budget or ""](costs)
+        current = costs.MEASURES[self.budget or ""](trained)
         return [self._budget_penalty(current, progress), *terms]
 
     def _budget_penalty(self, current: Any, progress: Any) -> Any:
@@ -233,5 +228,5 @@ class CompressionRegularizer(keras.layers.Layer):
         }
 
 
-def _sum_of_squares(logits: Sequence[Any]) -> Any:
-    return sum(logit.tensor() ** 2 for logit in logits)
+def _sum_of_squares(logits: Sequence[PlainLogit]) -> Any:
+    return sum(ops.sum(logit.tensor() ** 2) for logit in logits)

@@ -12,13 +12,8 @@ def exclude_from_weight_decay(
     """Excludes variables, and forgets none that were excluded before.
 
     The method of this name in `keras.optimizers.Optimizer` keeps what its last
-    call excluded only, and has no public way to ask for it.
-
-    Args:
-        optimizer: Keras optimizer, or None. One that is built is left as it
-            is, and so are the members of a `MultiOptimizer`: who gives logits
-            an optimizer of their own chooses its weight decay.
-        variables: The variables to exclude.
+    call excluded only, and has no public way to ask for it. An optimizer that
+    is built is left as it is, and so are the members of a `MultiOptimizer`.
 
     Example:
 

@@ -38,8 +38,7 @@ def measure_parity(model, path, *, prepare):
     """
     rng = np.random.default_rng(SEED)
     inputs = samples(model, rng, NUM_SAMPLES)
-    config = codeq_keras.CoDeQConfig(activation_bit_width=8)
-    qmodel = codeq_keras.quantize_model(model, config)
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
     prepare(qmodel, inputs)
     _observe_ranges(qmodel, inputs)
     result = tflite_export.export(

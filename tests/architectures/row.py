@@ -103,16 +103,7 @@ def _fit(state):
     qmodel.compile("adam", "mse")
     rng = np.random.default_rng(SEED)
     targets = [rng.normal(size=o.shape) for o in outputs_of(model, inputs)]
-    groups = {
-        "kernels": [kernel.variable for kernel in qmodel.kernels],
-        "logits": [q.dead_zone_logit.value for q in qmodel.quantizers],
-        "statistics": [
-            v
-            for v in qmodel.latent_model.non_trainable_variables
-            if v.name.startswith("moving_")
-        ],
-    }
-    before = {k: [np.array(v) for v in vs] for k, vs in groups.items()}
+    before = _trained_values(qmodel)
     qmodel.fit(
         packed(inputs),
         packed(targets),
@@ -122,21 +113,35 @@ def _fit(state):
     )
     moved = {
         group: sum(
-            not np.array_equal(old, np.array(variable))
-            for old, variable in zip(before[group], variables, strict=True)
+            not np.array_equal(old, new)
+            for old, new in zip(before[group], values, strict=True)
         )
-        for group, variables in groups.items()
+        for group, values in _trained_values(qmodel).items()
     }
     state["trained"] = qmodel
-    ok = all(moved[group] == len(vs) for group, vs in groups.items())
-    return ok, " ".join(f"{moved[g]}/{len(vs)}" for g, vs in groups.items())
+    ok = all(moved[group] == len(vs) for group, vs in before.items())
+    return ok, " ".join(f"{moved[g]}/{len(vs)}" for g, vs in before.items())
+
+
+def _trained_values(qmodel):
+    """Copies of all that a training must move, by group."""
+    variables = qmodel.latent_model.non_trainable_variables
+    groups = {
+        "kernels": [kernel.variable for kernel in qmodel.kernels],
+        "logits": [k.quantizer.dead_zone_logit for k in qmodel.kernels],
+        "statistics": [v for v in variables if v.name.startswith("moving_")],
+    }
+    return {
+        group: [np.array(keras.ops.convert_to_numpy(v)) for v in values]
+        for group, values in groups.items()
+    }
 
 
 def _like_trained(qmodel, inputs):
     """Zeros, negative gammas, and statistics that fit the weights."""
     rng = np.random.default_rng(SEED)
-    for quantizer in qmodel.quantizers:
-        quantizer.dead_zone_logit.value.assign(DEAD_ZONE_LOGIT)
+    for kernel in qmodel.kernels:
+        kernel.quantizer.assign_logits(dead_zone=DEAD_ZONE_LOGIT)
     for layer in all_layers(qmodel.latent_model):
         if not isinstance(layer, keras.layers.BatchNormalization):
             continue
@@ -220,7 +225,7 @@ def _export(state):
 
 def _codes(state):
     report = state["result"].verification
-    quantized = sum(q is not None for q in state["trained"].quantizers)
+    quantized = len(state["trained"].quantized_kernels)
     equal = report.num_tensors - len(report.unequal)
     return report.codes_equal and equal == quantized, f"{equal}/{quantized}"
 

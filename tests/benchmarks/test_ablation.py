@@ -46,4 +46,6 @@ def test_bound_is_learned_and_weights_oscillate():
         callbacks = variant.callbacks(net, train)
         ablation.fit(model, train, callbacks, epochs=1, constant_rate=True)
         if variant.quantizer:
-            assert all(float(q.log_factor) != 0 for q in model.quantizers)
+            assert all(
+                float(k.quantizer.log_factor) != 0 for k in model.kernels
+            )

@@ -133,9 +133,9 @@ def test_logits_of_a_config_of_its_own_are_apart(cnn):
         cnn, overrides={"head": CoDeQConfig(bit_width=3, axis=-1)}
     )
 
-    qmodel.quantizers[1].dead_zone_logit.value.assign(0.5)
+    qmodel.kernels[1].quantizer.assign_logits(dead_zone=0.5)
 
-    logits = [float(q.dead_zone_logit.value) for q in qmodel.quantizers]
+    logits = [float(k.quantizer.dead_zone_logit) for k in qmodel.kernels]
     assert logits == [3.0, 0.5, 3.0]
     assert [len(s.bound_shapes) for s in qmodel.states] == [2, 1]
 
@@ -144,10 +144,11 @@ def test_logits_of_a_config_of_its_own_are_apart(cnn):
 def test_fit_moves_kernels_logits_and_statistics(cnn, data, jit_compile):
     qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(bit_width="learned"))
     before = snapshot(qmodel.latent_model)
-    logits = [q.dead_zone_logit.value for q in qmodel.quantizers]
-    logits += [q.bit_width_logit.value for q in qmodel.quantizers]
 
     compile_and_fit(qmodel, data, jit_compile=jit_compile)
+
+    logits = [k.quantizer.dead_zone_logit for k in qmodel.kernels]
+    logits += [k.quantizer.bit_width_logit for k in qmodel.kernels]
 
     for old, new in zip(before, snapshot(qmodel.latent_model), strict=True):
         assert not np.array_equal(old, new)
@@ -256,7 +257,8 @@ def test_overrides_choose_by_path_and_first_match_wins(cnn):
 
 def test_abs_bound_follows_the_kernel_and_is_held_between_refreshes(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
-    kernel, quantizer = qmodel.kernels[0], qmodel.quantizers[0]
+    kernel = qmodel.kernels[0]
+    quantizer = kernel.quantizer
     held = float(quantizer.abs_bound)
     kernel.variable.assign(2 * kernel.variable)
 
@@ -319,8 +321,8 @@ def test_trains_in_a_loop_of_ones_own(cnn, data):
             qmodel.trainable_variables,
         )
 
-    for quantizer in qmodel.quantizers:
-        assert float(quantizer.dead_zone_logit.value) < 3.0
+    for kernel in qmodel.kernels:
+        assert float(kernel.quantizer.dead_zone_logit) < 3.0
 
 
 def test_custom_layer_keeps_its_loss_and_buffer(data):

@@ -37,11 +37,11 @@ def fit_without_task(qmodel, data, optimizer):
 
 
 def dead_zone_logits(qmodel):
-    return [float(q.dead_zone_logit.value) for q in qmodel.quantizers]
+    return [float(k.quantizer.dead_zone_logit) for k in qmodel.kernels]
 
 
 def bit_width_logits(qmodel):
-    return [float(q.bit_width_logit.value) for q in qmodel.quantizers]
+    return [float(k.quantizer.bit_width_logit) for k in qmodel.kernels]
 
 
 def decayed(penalty, rate, start=3.0):
@@ -177,6 +177,6 @@ def test_two_bits_of_the_paper_are_the_bound(cnn):
     stripped = codeq_keras.strip_quantizers(qmodel)
 
     kernel = np.abs(np.array(stripped.get_layer("conv").kernel))
-    bound = float(qmodel.quantizers[0].abs_bound)
+    bound = float(qmodel.kernels[0].quantizer.abs_bound)
     # The published code adds 1e-8 to the spacing.
     np.testing.assert_allclose(kernel[kernel > 0], bound, rtol=1e-6)

@@ -48,14 +48,11 @@ def from_tf_keras(
     >>> annotated = quantize_annotate_model(to_tf_keras(model))
     >>> qat_model = quantize_apply(annotated, scheme=CoDeQScheme())
     >>> qmodel = from_tf_keras(qat_model, model)
-    >>> qmodel.quantizers[0].config.bit_width
+    >>> qmodel.kernels[0].quantizer.config.bit_width
     4
     """
     view = QuantizedView(qat_model)
-    quantizers = {
-        kernel.layer.name: quantizer
-        for kernel, quantizer in zip(view.kernels, view.quantizers, strict=True)
-    }
+    quantizers = {k.layer.name: k.quantizer for k in view.quantized_kernels}
     plain = quantize_model(model)
     overrides = {}
     for kernel in plain.kernels:
@@ -64,10 +61,8 @@ def from_tf_keras(
         overrides[pattern] = quantizer.config if quantizer else None
     qmodel = quantize_model(model, overrides=overrides)
     _copy_weights(qmodel, _layer_values(qat_model))
-    for kernel, target in zip(qmodel.kernels, qmodel.quantizers, strict=True):
-        source = quantizers.get(kernel.layer.name)
-        if source is not None and target is not None:
-            target.copy_state(source)
+    for kernel in qmodel.quantized_kernels:
+        kernel.quantizer.copy_state(quantizers[kernel.layer.name])
     qmodel.schedule.step.assign(int(view.states[0].schedule.step))
     return qmodel
 

@@ -81,9 +81,6 @@ class ScaledAdd(tf_keras.layers.Layer):
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     """Returns Keras 3's `relu6(x + 3) / 6`; tf_keras has another slope.
 
-    Args:
-        x: Float tensor.
-
     Example:
 
     >>> round(float(hard_sigmoid(tf.constant(1.0))), 4)
@@ -95,9 +92,6 @@ def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
 @tf_keras.utils.register_keras_serializable(package="codeq_keras")
 def hard_silu(x: tf.Tensor) -> tf.Tensor:
     """Returns `x * hard_sigmoid(x)`.
-
-    Args:
-        x: Float tensor.
 
     Example:
 

@@ -37,17 +37,6 @@ def translate_layer(
 ) -> tf_keras.layers.Layer:
     """Returns the tf_keras layer of one entry of a Keras 3 model's config.
 
-    Args:
-        entry: Dict with `"class_name"`, `"module"` and `"config"`.
-        custom_layers: Map from the name of a class of your own to the class
-            that does the same in tf_keras.
-
-    Returns:
-        The layer, not built.
-
-    Raises:
-        ValueError: If tf_keras has no such layer, activation or argument.
-
     Example:
 
     >>> config = {"name": "act", "negative_slope": 0.1}

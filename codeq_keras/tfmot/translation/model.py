@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tf_keras
 
+from codeq_keras.architecture.kernels import has_layer_list
 from codeq_keras.model import QuantizedModel
 from codeq_keras.tfmot.translation.layer import LayerClasses, translate_layer
 
@@ -72,22 +73,12 @@ def _check_translatable(model: Any) -> None:
             "Expected a built model. Received: "
             f"{model.name!r}, which has no weights yet. Give it an `Input`."
         )
-    if not _has_nodes(model):
+    if not has_layer_list(model) or "layers" not in model.get_config():
         raise ValueError(
             "Expected a sequential or functional model. Received: "
             f"{type(model).__name__}, a subclass whose `call` is code. Make "
             "it functional, or rebuild it with tf_keras layers."
         )
-
-
-def _has_nodes(model: keras.Model) -> bool:
-    """Whether the config of a model lists its layers and how they connect."""
-    if isinstance(model, keras.Sequential):
-        return True
-    try:
-        return "output_layers" in model.get_config()
-    except NotImplementedError:  # A subclass without `get_config`.
-        return False
 
 
 def _translate_model(

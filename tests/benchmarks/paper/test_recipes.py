@@ -67,7 +67,7 @@ def test_published_recipe_trains_and_is_recorded(
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert float(rows[-1]["sparsity"]) > 0
     model = keras.saving.load_model(tmp_path / "model.keras")
-    assert model.quantizers[0].config.level_grid == "paper"
+    assert model.kernels[0].quantizer.config.level_grid == "paper"
 
 
 @pytest.mark.filterwarnings("ignore:CompressionBudget.*missed")
@@ -126,7 +126,7 @@ def test_logits_shrink_by_the_papers_loss_term_at_their_own_rate():
     # a fifth of the run.
     rate = 2 * recipe.dead_zone_penalty * recipe.logit_rate
     expected = 3.0 * rate / (1 - paper_recipes.MOMENTUM) * 50
-    moved = 3.0 - float(model.quantizers[0].dead_zone_logit.value)
+    moved = 3.0 - float(model.kernels[0].quantizer.dead_zone_logit)
     assert moved == pytest.approx(expected, rel=0.25)
 
 

@@ -16,7 +16,7 @@ def qmodel(cnn):
 def test_reestimate_batch_norm_equals_the_statistics_of_the_data(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
     x = data[0]
-    logit = float(qmodel.quantizers[0].dead_zone_logit.value)
+    logit = float(qmodel.kernels[0].quantizer.dead_zone_logit)
 
     codeq_keras.reestimate_batch_norm(qmodel, [x])
 
@@ -31,7 +31,7 @@ def test_reestimate_batch_norm_equals_the_statistics_of_the_data(cnn, data):
     np.testing.assert_allclose(
         to_numpy(norm.moving_variance), features.var((0, 1, 2)), rtol=1e-4
     )
-    assert float(qmodel.quantizers[0].dead_zone_logit.value) == logit
+    assert float(qmodel.kernels[0].quantizer.dead_zone_logit) == logit
 
 
 def test_reestimate_batch_norm_needs_data(qmodel):

@@ -38,17 +38,13 @@ def test_budget_is_met_without_emptying_a_kernel(wide_cnn, data):
 
 def penalty_of(qmodel, **settings):
     qmodel.regularizer.set_budget("sparsity", **settings)
-    return float(
-        qmodel.regularizer.penalty(
-            qmodel.kernels, qmodel.quantizers, progress=1.0
-        )
-    )
+    return float(qmodel.regularizer.penalty(qmodel.kernels, progress=1.0))
 
 
 def test_budget_does_not_see_what_a_kernel_lacks(cnn):
     qmodel = codeq_keras.quantize_model(cnn)
-    for quantizer in qmodel.quantizers:
-        quantizer.dead_zone_logit.value.assign(0.3)
+    for kernel in qmodel.kernels:
+        kernel.quantizer.assign_logits(dead_zone=0.3)
     sparsest = codeq_keras.report(qmodel).sparsity
 
     pushed = penalty_of(qmodel, target=0.5, min_densities=(0.5, 0.5, 0.5))

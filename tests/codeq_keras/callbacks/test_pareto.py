@@ -26,7 +26,7 @@ def run(checkpoint, model, metrics_and_logits):
     checkpoint.set_model(model)
     checkpoint.on_train_begin()
     for epoch, (metric, logit) in enumerate(metrics_and_logits):
-        model.quantizers[0].dead_zone_logit.value.assign(logit)
+        model.kernels[0].quantizer.assign_logits(dead_zone=logit)
         logs = {} if metric is None else {"val_accuracy": metric}
         checkpoint.on_epoch_end(epoch, logs)
     checkpoint.on_train_end()

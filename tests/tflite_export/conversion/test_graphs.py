@@ -12,7 +12,6 @@ from support.training import compile_and_fit
 
 import codeq_keras
 import tflite_export
-from codeq_keras import CoDeQConfig
 from codeq_keras.activations.quantizer import nudged_range
 from tflite_export.conversion.graphs import (
     affine_coefficients,
@@ -27,7 +26,7 @@ from tflite_export.verification.report import (
     MIN_WITHIN_ONE_LSB,
 )
 
-CONFIG = CoDeQConfig(bit_width=4, activation_bit_width=8)
+EIGHT_BITS = {"activation_bit_width": 8}
 
 
 class Trained(NamedTuple):
@@ -38,7 +37,7 @@ class Trained(NamedTuple):
 
 
 def train_and_export(model, x, y, folder, *, epochs=4, **options):
-    qmodel = codeq_keras.quantize_model(model, CONFIG)
+    qmodel = codeq_keras.quantize_model(model, **EIGHT_BITS)
     compile_and_fit(qmodel, (x, y), epochs=epochs)
     result = tflite_export.export(qmodel, folder / "model.tflite", **options)
     file = Flatbuffer(result.path.read_bytes())
@@ -291,7 +290,7 @@ def different_layers(trained, qmodel):
 
 def with_other_bias(trained, name, build):
     """The trained model with one bias changed behind the export."""
-    copy = codeq_keras.quantize_model(build(), CONFIG)
+    copy = codeq_keras.quantize_model(build(), **EIGHT_BITS)
     for target, source in zip(
         copy.variables, trained.qmodel.variables, strict=True
     ):
@@ -342,7 +341,7 @@ def test_layer_normalization_is_rewritten_too(digits, tmp_path):
 
 
 def test_kernels_inside_of_attention_need_samples(tmp_path):
-    qmodel = codeq_keras.quantize_model(attention_model(), CONFIG)
+    qmodel = codeq_keras.quantize_model(attention_model(), **EIGHT_BITS)
     qmodel(np.ones((2, 8, 8), "float32"), training=True)
 
     with pytest.raises(ValueError, match=r"weights inside of \['attention'\]"):
@@ -350,7 +349,7 @@ def test_kernels_inside_of_attention_need_samples(tmp_path):
 
 
 def test_without_a_trained_range_samples_are_needed(tmp_path):
-    qmodel = codeq_keras.quantize_model(attention_model(), CONFIG)
+    qmodel = codeq_keras.quantize_model(attention_model(), **EIGHT_BITS)
 
     with pytest.raises(ValueError, match="`representative_dataset` must hold"):
         tflite_export.export(qmodel, tmp_path / "model.tflite")

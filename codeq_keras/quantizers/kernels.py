@@ -1,0 +1,161 @@
+"""QuantizedKernel: a kernel that knows its quantizer, and how it gets one."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import keras
+
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.config import CoDeQConfig
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizers.state import QuantizerState
+
+
+@runtime_checkable
+class KernelQuantizer(Protocol):
+    """What `quantize_model(quantizer=)` asks of a quantizer.
+
+    The argument is a class, or a function, called for each kernel as
+    `kind(config, axis=axes_of_the_bound_or_None, name=name)`. The result is a
+    `keras.layers.Layer`; where `call` takes `training`, Keras tells it of a
+    training step. It has
+
+    - `build(kernel_shape)`: creates its variables;
+    - `call(weights)`: the deployed values, differentiable;
+    - `zero_fraction(weights)`: the fraction of zeros, a scalar, for budgets
+      with a gradient to what shall open the dead zone;
+    - `quantized_weight(weights)`: the `QuantizedWeight` of the same values;
+    - `bit_width`: bits of a code, a number or a differentiable scalar;
+    - `num_scales`: number of scales that are deployed;
+    - `config`: the `CoDeQConfig` that it was made with.
+    """
+
+    config: CoDeQConfig
+
+    @property
+    def bit_width(self) -> Any: ...  # noqa: D102
+
+    @property
+    def num_scales(self) -> int: ...  # noqa: D102
+
+    def build(self, kernel_shape: tuple[int, ...]) -> None: ...  # noqa: D102
+
+    def __call__(self, weights: Any) -> Any: ...  # noqa: D102
+
+    def zero_fraction(self, weights: Any) -> Any: ...  # noqa: D102
+
+    def quantized_weight(self, weights: Any) -> QuantizedWeight: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedKernel(Kernel):
+    """A kernel with a quantizer in front.
+
+    Attributes:
+        quantizer: A `DeadZoneQuantizer`, or another `KernelQuantizer`.
+    """
+
+    quantizer: Any
+
+    def values(self) -> Any:
+        """Returns the deployed values, differentiable."""
+        return self.quantizer(self.variable)
+
+    def zero_fraction(self) -> Any:
+        """Returns the fraction of zeros, learnable by the quantizer."""
+        return self.quantizer.zero_fraction(self.variable)
+
+    def deployed(self) -> QuantizedWeight:
+        """Returns the integers and scales."""
+        return self.quantizer.quantized_weight(self.variable)
+
+
+def find_quantizer(
+    name: str | None, custom_objects: dict[str, Any] | None
+) -> Callable[..., Any]:
+    """Returns the class of a saved name; files of November 2026 have none."""
+    if name is None:
+        return DeadZoneQuantizer
+    kind = keras.saving.get_registered_object(name, custom_objects)
+    if kind is None:
+        raise ValueError(
+            "Expected a quantizer that is registered. Received: a model with "
+            f"{name!r}. Decorate the class with "
+            "`keras.saving.register_keras_serializable`, or give it in "
+            "`load_model(..., custom_objects=)`."
+        )
+    return kind
+
+
+def with_quantizers(
+    kernels: Iterable[Kernel],
+    config_of: Callable[[Kernel], CoDeQConfig | None],
+    kind: Callable[..., Any],
+) -> tuple[Kernel, ...]:
+    """Returns the kernels, those with a config as `QuantizedKernel`."""
+    found = []
+    for kernel in kernels:
+        config = config_of(kernel)
+        if config is not None:
+            quantizer = kind(
+                config,
+                axis=None if config.axis is None else kernel.output_axes,
+                name=kernel.path.replace("/", "_"),
+            )
+            kernel = QuantizedKernel(**vars(kernel), quantizer=quantizer)
+        found.append(kernel)
+    return tuple(found)
+
+
+def quantized(kernels: Iterable[Kernel]) -> tuple[QuantizedKernel, ...]:
+    """Returns the kernels that have a quantizer."""
+    return tuple(k for k in kernels if isinstance(k, QuantizedKernel))
+
+
+def build_quantizers(kernels: Iterable[QuantizedKernel]) -> None:
+    """Builds quantizers; `DeadZoneQuantizer`s of one config share a state."""
+    groups: dict[CoDeQConfig, list[QuantizedKernel]] = {}
+    for kernel in kernels:
+        if isinstance(kernel.quantizer, DeadZoneQuantizer):
+            groups.setdefault(kernel.quantizer.config, []).append(kernel)
+        else:
+            kernel.quantizer.build(tuple(kernel.variable.shape))
+            _require_quantizer(kernel.quantizer)
+    for number, (config, group) in enumerate(groups.items()):
+        shapes = [k.quantizer.bound_shape(k.variable.shape) for k in group]
+        state = QuantizerState(config, shapes, name=f"quantizers_{number}")
+        for index, kernel in enumerate(group):
+            kernel.quantizer.join(state, index)
+            kernel.quantizer.build(tuple(kernel.variable.shape))
+            kernel.quantizer.update_abs_bound(kernel.variable)
+
+
+def states_of(kernels: Iterable[Kernel]) -> list[QuantizerState]:
+    """Returns the states of `DeadZoneQuantizer`s, each once, in order."""
+    found: list[QuantizerState] = []
+    for kernel in quantized(kernels):
+        state = getattr(kernel.quantizer, "state", None)
+        if isinstance(state, QuantizerState) and state not in found:
+            found.append(state)
+    return found
+
+
+def compute_bounds(
+    state: QuantizerState, kernels: Sequence[Kernel]
+) -> list[Any]:
+    """Returns the bounds of the kernels of a state, without holding them."""
+    return [
+        kernel.quantizer.compute_abs_bound(kernel.variable)
+        for kernel in quantized(kernels)
+        if getattr(kernel.quantizer, "state", None) is state
+    ]
+
+
+def _require_quantizer(quantizer: Any) -> None:
+    if not isinstance(quantizer, KernelQuantizer):
+        raise ValueError(
+            "`quantizer` must make layers as "
+            "`codeq_keras.quantizers.kernels.KernelQuantizer` describes. "
+            f"Received: a {type(quantizer).__name__} that lacks some of it."
+        )

@@ -1,0 +1,24 @@
+"""Reads files that were saved until 2026-11-29. Goes when nobody has them.
+
+A quantizer alone with its config had scalar variables then, and Keras saved
+its logits under the quantizer instead of the state.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.kernels import quantized
+
+
+def load_lone_logits(kernels: Iterable[Kernel], store: Any) -> None:
+    """Loads the logits that such a file has under the quantizers."""
+    if not hasattr(store, "has_path"):
+        return
+    for index, kernel in enumerate(quantized(kernels)):
+        state = getattr(kernel.quantizer, "state", None)
+        name = "dead_zone_quantizer" + (f"_{index}" if index else "")
+        for logit in state.logits.values() if state is not None else ():
+            path = f"layers/{name}/{logit.name}"
+            if store.has_path(path):
+                logit.load_own_variables(store.get(path))

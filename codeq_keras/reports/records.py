@@ -1,0 +1,80 @@
+"""KernelReport and ActivationReport, the parts of a CompressionReport."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelReport:
+    """One kernel of a `CompressionReport`.
+
+    Attributes:
+        path: Path of the kernel.
+        is_quantized: False if it was left in float.
+        num_weights: Number of weights.
+        num_macs: Dense multiply-accumulates per sample, None if unknown.
+        sparsity: Fraction of zeros, in [0, 1].
+        bit_width: Bits per weight.
+        entropy_bits: Shannon entropy of the codes, in bits per weight: no
+            lossless coder that treats weights alike needs less.
+        size_bytes: Estimated bytes of the coded weights and their scales, see
+            `codeq_keras.costs.size_bytes`. At least `entropy_bits` a weight.
+        levels: The distinct weight values, sorted (of the first channel where
+            every channel has its own). Empty for a float kernel.
+        histogram: Tuple `(counts, edges)` of the latent weights.
+    """
+
+    path: str
+    is_quantized: bool
+    num_weights: int
+    num_macs: int | None
+    sparsity: float
+    bit_width: int
+    entropy_bits: float
+    size_bytes: int
+    levels: np.ndarray = dataclasses.field(repr=False)
+    histogram: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationReport:
+    """How the activations of a model are quantized.
+
+    Attributes:
+        bit_width: Bits of an activation.
+        bops_factor: What they leave of the model's bit operations, in (0, 1]:
+            0.25 where 8 bits take the place of 32 before every kernel. None
+            where the multiply-accumulates of a kernel are not known.
+        num_quantized: Number of activations with a range, trained or fixed.
+        unseen: Paths of activations that have seen no batch yet. They are not
+            quantized.
+        inner: Paths of layers that compute with activations which cannot be
+            seen from outside. Those are in float in training; in a file they
+            get their ranges from a representative dataset.
+    """
+
+    bit_width: int
+    bops_factor: float | None
+    num_quantized: int
+    unseen: tuple[str, ...]
+    inner: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Returns a summary of a few lines."""
+        lines = [
+            f"activations    {self.bit_width} bits, {self.num_quantized} ranges"
+        ]
+        if self.bops_factor is not None:
+            lines[0] += f"; they leave {self.bops_factor:.2%} of the BOPs"
+        if self.unseen:
+            lines.append(
+                "not quantized: no batch was seen in training by "
+                f"{', '.join(self.unseen)}"
+            )
+        if self.inner:
+            lines.append(
+                "in float inside (give `export` a representative dataset): "
+                f"{', '.join(self.inner)}"
+            )
+        return "\n".join(lines)
