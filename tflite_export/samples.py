@@ -23,10 +23,8 @@ class ModelInput(NamedTuple):
 def model_inputs(model: keras.Model) -> list[ModelInput]:
     """Returns the inputs of a model, in the order of `model.inputs`.
 
-    Inputs that the user gave no name are called `input_0`, `input_1`, ...
-
-    Raises:
-        ValueError: If the model was never built on inputs of a known shape.
+    Inputs that the user gave no name are called `input_0`, `input_1`, ... A
+    model that was never built on inputs of a known shape is a ValueError.
 
     Example:
 
@@ -80,10 +78,7 @@ def random_samples(
 ) -> list[np.ndarray]:
     """Returns normally distributed inputs, the same ones each time.
 
-    Args:
-        inputs: The inputs of the model; integer ones get zeros, which every
-            vocabulary has.
-        num_samples: Size of the first axis.
+    Integer inputs get zeros, which every vocabulary has.
     """
     rng = np.random.default_rng(0)
     samples: list[np.ndarray] = []
@@ -102,28 +97,12 @@ def sample_arrays(
     argument: str,
     limit: int | None = MAX_SAMPLES,
 ) -> list[np.ndarray]:
-    """Returns the first `limit` samples, one array for each input.
+    """Returns the first `limit` samples, one array for each input; None for
+    all.
 
-    Args:
-        dataset: One of
-            - an array of shape `(n, ...)`;
-            - for several inputs, a list of arrays in the order of
-              `model.inputs`, or a dict of arrays by input name;
-            - a `tf.data.Dataset` or another iterable of batches, each the
-              features or a tuple `(features, labels)`;
-            - a function without arguments that returns a generator of lists of
-              arrays, one for each input, with a batch of 1 (TFLite's own
-              convention).
-        inputs: The inputs of the model.
-        argument: Name of the argument, for the errors.
-        limit: How many samples to read; None for all.
-
-    Returns:
-        Arrays of shape `(n, *input.shape)` and of the inputs' dtypes.
-
-    Raises:
-        ValueError: If there are no samples, if their shapes are not the
-            model's, or if they hold NaN or infinity.
+    `dataset` is one of the forms that `export` takes, `argument` its name in
+    errors. The arrays have the shape `(n, *input.shape)` and the input's dtype.
+    Missing samples, other shapes, NaN and infinity are ValueErrors.
 
     Example:
 

@@ -241,11 +241,7 @@ def _compiler_finding(data: bytes) -> Finding:
 
 
 def parse_log(log: str, *, succeeded: bool) -> Finding:
-    """Returns what the compiler's log says about the CPU.
-
-    Args:
-        log: Its table of operators (option `-s`).
-        succeeded: Whether it ended without an error.
+    """Returns what the compiler's log (option `-s`) says about the CPU.
 
     Example:
 

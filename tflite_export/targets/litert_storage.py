@@ -41,19 +41,13 @@ class Choice(NamedTuple):
 
 
 def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
-    """Stores the weights of a file for LiteRT, in place.
+    """Stores dense int8 weights for LiteRT, in place, with a note on each
+    tensor.
 
-    Args:
-        file: A file with dense int8 weights; it is changed.
-        weight_storage: `"auto"` takes the smallest that runs at full speed;
-            `"int4"` and `"sparse"` take those wherever they run right, also
-            where they are slower or larger; `"int8"` changes nothing.
-
-    Returns:
-        One note for each weight tensor that says what was taken and why.
-
-    Raises:
-        ValueError: If no tensor can be stored in the forced way.
+    `"auto"` takes the smallest form that runs at full speed. `"int4"` and
+    `"sparse"` take theirs wherever it runs right, also where it is slower or
+    larger; a model where it fits nothing is a ValueError. `"int8"` changes
+    nothing.
     """
     if weight_storage == "int8":
         return []
@@ -90,15 +84,7 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
 
 
 def choose(site: WeightSite, weight_storage: str) -> Choice:
-    """Decides on one tensor.
-
-    Args:
-        site: Its place in the file, dense int8.
-        weight_storage: "auto", "int4" or "sparse".
-
-    Returns:
-        The storage with the reason.
-    """
+    """Decides on the storage of one tensor, dense int8 so far, with the reason."""
     name = site.operator.name
     codes = site.slot.codes
     if weight_storage == "int4":

@@ -29,18 +29,10 @@ def layer_agreement(
 ) -> dict[str, float]:
     """Returns how well the file computes each layer by itself.
 
-    Args:
-        file: The file.
-        model: The model it was made from.
-        inputs: The inputs of the model.
-        samples: One array of shape `(n, ...)` per input; the first 8 are used.
-
-    Returns:
-        By the path of an activation, in the order of the graph: the fraction
-        of its values that are within one step of those that the model computes
-        from the file's activations before it. Activations that are in no
-        tensor of the file, since it computes them on the way to another, are
-        not listed.
+    By the path of an activation, in the order of the graph: the fraction of its
+    values within one step of those that the model computes from the file's
+    activations before it. The first 8 samples are used. Activations in no
+    tensor of the file are not listed: it computes them on the way to another.
     """
     rows = [array[:_NUM_SAMPLES] for array in samples]
     computed = _file_activations(file, inputs, rows)
@@ -55,9 +47,8 @@ def layer_agreement(
 class _Nearest:
     """Puts the file's activations in the place of the model's.
 
-    Args:
-        computed: Tensors of the file and their codes, of one sample.
-        seen: To be filled with the fractions of values within one step.
+    `computed` are tensors of the file and their codes, of one sample. `seen` is
+    filled with the fractions of values within one step.
     """
 
     def __init__(

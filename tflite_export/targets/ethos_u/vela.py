@@ -84,17 +84,11 @@ class EthosUReport:
 
 
 def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
-    """Compiles a file with Vela, in a child with limits.
+    """Compiles a file for a size such as `"ethos-u55-128"`, in a child with
+    limits.
 
-    Args:
-        data: A `.tflite` file with dense int8 weights.
-        accelerator: The size, such as `"ethos-u55-128"`.
-
-    Returns:
-        `EthosUReport`; operators on the CPU are listed in it, no error.
-
-    Raises:
-        ValueError: If Vela is missing, cannot read the file, or crashes.
+    The report lists operators on the CPU; they are no error. A missing Vela is
+    an ImportError, a file that it cannot read a ValueError.
     """
     require_dense_storage(Flatbuffer(data), "Ethos-U")
     require_extra(

@@ -93,12 +93,8 @@ def measure_on_arm(proven: "ProvenFile", trained: "TrainedModel") -> ArmReport:
 def require_equal(
     report: VerificationReport, cpu: str, *, tolerance: float
 ) -> None:
-    """Raises an error if a float file does not compute what the model does.
-
-    Args:
-        report: The comparison of the file, run on one CPU, with the model.
-        cpu: The CPU, as the text calls it.
-        tolerance: Largest difference, in units of the output's range.
+    """Raises an error unless outputs on a CPU are the model's within a
+    tolerance.
     """
     if not report.max_output_lsb <= tolerance:
         raise ValueError(
@@ -112,11 +108,7 @@ def require_equal(
 
 
 def _require_faster(report: ArmReport) -> None:
-    """Raises an error if XNNPACK did not take its sparse kernels.
-
-    Args:
-        report: What was measured.
-    """
+    """Raises an error if XNNPACK did not take its sparse kernels."""
     if report.instructions >= report.dense_instructions:
         raise ValueError(
             "Sparse kernels must execute fewer instructions than dense ones. "

@@ -41,13 +41,8 @@ def symmetric_form(
 ) -> Embedding | None:
     """Returns the equivalent of SAME with equal zeros on all sides.
 
-    Args:
-        image: Height and width.
-        kernel: Height and width.
-        stride: The same for both.
-
-    Returns:
-        `Embedding`; None if no kernel of 3x3 or 5x5 reaches as far.
+    `image` and `kernel` are heights and widths. None if no kernel of 3x3 or 5x5
+    reaches as far.
 
     Example:
 
@@ -73,14 +68,10 @@ def symmetric_form(
 
 
 def pad_symmetrically(file: Flatbuffer) -> list[str]:
-    """Rewrites each strided SAME convolution for which it is exact.
+    """Rewrites each strided SAME convolution of a float32 file where it is
+    exact.
 
-    Args:
-        file: A file that computes in float32, with constant kernels; it is
-            changed.
-
-    Returns:
-        A note for each one that was rewritten.
+    Returns a note for each.
     """
     notes = []
     # From the last, since each gets a new operator in front.

@@ -56,24 +56,16 @@ class Map(NamedTuple):
 
 
 def topology_findings(file: Flatbuffer) -> tuple[Finding, ...]:
-    """Finds what keeps a graph from the sparse kernels, whatever its weights.
+    """Finds what keeps a float32 graph from the sparse kernels.
 
-    Args:
-        file: A file that computes in float32; it is only read.
-
-    Returns:
-        One blocking finding for each first cause; empty for a graph that runs
-        right and sparse.
+    The weights do not count. There is one blocking finding for each first
+    cause.
     """
     return tuple(_Walk(file).findings)
 
 
 def is_computed_sparsely(file: Flatbuffer) -> bool:
-    """Whether a weight of a float operator is sparse in the file.
-
-    Args:
-        file: The file.
-    """
+    """Whether XNNPACK takes its sparse kernels on ARM, given enough zeros."""
     sparse = {
         (operator.subgraph, operator.outputs[0])
         for operator in file.operators

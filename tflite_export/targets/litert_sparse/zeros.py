@@ -35,11 +35,7 @@ class ZeroCount(NamedTuple):
 
 
 def zero_count(file: Flatbuffer) -> ZeroCount:
-    """Counts the zeros in the 1x1 convolutions and the Dense layers.
-
-    Args:
-        file: The file.
-    """
+    """Counts the zeros in the 1x1 convolutions and the Dense layers."""
     constants = unpacked_constants(file)
     zeros: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -60,11 +56,7 @@ def zero_count(file: Flatbuffer) -> ZeroCount:
 
 
 def zero_findings(count: ZeroCount) -> tuple[Finding, ...]:
-    """Says if a file has too few zeros for the sparse kernels.
-
-    Args:
-        count: From `zero_count`.
-    """
+    """Says if a file has too few zeros for the sparse kernels."""
     if count.pointwise > MIN_SPARSITY and count.with_dense > MIN_SPARSITY:
         return ()
     finding = Finding(

@@ -70,21 +70,12 @@ def measure(
     *,
     reference: bytes | None = None,
 ) -> TflmReport:
-    """Runs a file as a microcontroller would and compares its outputs.
+    """Runs a file as a microcontroller would, and compares its outputs.
 
-    Args:
-        data: The file.
-        inputs: An array of shape `(n, ...)`, in the type of the file's input,
-            by tensor index.
-        reference: The file that LiteRT runs; None for `data` with dense
-            weights in place of look-up tables, which are not for LiteRT.
-
-    Returns:
-        `TflmReport`.
-
-    Raises:
-        ValueError: If the package is missing, the file does not run, or an
-            output differs from LiteRT's.
+    `inputs` are arrays of shape `(n, ...)` by tensor index, in the type of the
+    file's input. LiteRT runs `reference`: by default the file itself, with
+    dense weights in place of look-up tables. A file that does not run, or
+    computes something else, is a ValueError.
     """
     file = Flatbuffer(data)
     require_dense_storage(file, "microcontrollers")

@@ -35,12 +35,7 @@ def add_method(operator: str) -> str:
 
 
 def header(operators: Sequence[Operator], *, arena_bytes: int) -> str:
-    """Returns the header: the array, the arena's size, the operators.
-
-    Args:
-        operators: The operators of the file.
-        arena_bytes: Bytes of the tensor arena that were enough on the host.
-    """
+    """Returns the header: the array, the arena that was enough, the operators."""
     names = sorted({operator.name for operator in operators})
     calls = " &&\n         ".join(
         f"resolver.{add_method(name)}() == 0" for name in names
@@ -68,11 +63,7 @@ bool RegisterOperators(Resolver& resolver) {{
 
 
 def source(data: bytes, *, header_name: str) -> str:
-    """Returns the source with the bytes of the file.
-
-    Args:
-        data: The file.
-        header_name: File name of the header, to be included.
+    """Returns the source with the bytes of the file, which includes the header.
 
     Example:
 

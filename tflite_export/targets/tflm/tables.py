@@ -22,20 +22,11 @@ TABLE_OVERHEAD_BYTES = 300
 
 
 def compress(data: bytes) -> tuple[bytes, list[str]]:
-    """Replaces weights by indices into tables, where that is smaller.
+    """Replaces int8 weights by indices into tables, where that is smaller.
 
     A tensor gets a table of its values, or one for each output channel. A
     `DECODE` operator unpacks the weights into the arena before each use.
-
-    Args:
-        data: A file with dense int8 weights.
-
-    Returns:
-        The new file, and the names of the tensors that became tables; the file
-        as it was if there are none.
-
-    Raises:
-        ValueError: If the package is missing or cannot compress.
+    Returns the new file, and the names of the tensors that became tables.
     """
     file = Flatbuffer(data)
     require_dense_storage(file, "microcontrollers")
@@ -64,14 +55,7 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
 
 
 def decompress(data: bytes) -> bytes:
-    """Returns the file with dense weights in place of look-up tables.
-
-    Args:
-        data: A file from `compress`, or one without look-up tables.
-
-    Raises:
-        ValueError: If its tables are damaged.
-    """
+    """Returns the file with dense weights in place of look-up tables."""
     file = Flatbuffer(data)
     decoded = decoded_constants(file)
     if not decoded:
@@ -100,11 +84,7 @@ def _packed(file: Flatbuffer) -> set[tuple[int, int]]:
 
 
 def table_saving(site: WeightSite) -> int:
-    """Returns how many bytes of flash a look-up table saves, about.
-
-    Args:
-        site: The weights; negative if they are smaller as they are.
-    """
+    """Returns about how many bytes a table saves; negative if it does not pay."""
     lookup = _lookup(site)
     if lookup.index_bits > MAX_INDEX_BITS:
         return -1

@@ -124,13 +124,11 @@ def _with_tables(
 
 
 def write_convolutions(file: Flatbuffer) -> None:
-    """Writes each FULLY_CONNECTED as a convolution, for equal outputs.
+    """Writes each FULLY_CONNECTED as a convolution, in place, for equal
+    outputs.
 
     One whose kernel is computed, or read by another operator, stays; its
     outputs are within one step.
-
-    Args:
-        file: The file; it is changed.
     """
     operators = file.operators
     dense = [o for o in operators if o.name == "FULLY_CONNECTED"]
