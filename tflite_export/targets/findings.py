@@ -88,7 +88,7 @@ def operator_counts(file: Flatbuffer) -> dict[str, int]:
 
 
 def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
-    """Finds weights that only LiteRT can read; `target` is the name in texts."""
+    """Finds weights that only LiteRT can read; `target` is a name in texts."""
     readers = {
         (operator.subgraph, index): operator.name
         for operator in file.operators

@@ -84,7 +84,7 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
 
 
 def choose(site: WeightSite, weight_storage: str) -> Choice:
-    """Decides on the storage of one tensor, dense int8 so far, with the reason."""
+    """Decides on the storage of one dense int8 tensor, with the reason."""
     name = site.operator.name
     codes = site.slot.codes
     if weight_storage == "int4":

@@ -35,7 +35,7 @@ def add_method(operator: str) -> str:
 
 
 def header(operators: Sequence[Operator], *, arena_bytes: int) -> str:
-    """Returns the header: the array, the arena that was enough, the operators."""
+    """Returns the header: the array, the arena, the operators."""
     names = sorted({operator.name for operator in operators})
     calls = " &&\n         ".join(
         f"resolver.{add_method(name)}() == 0" for name in names

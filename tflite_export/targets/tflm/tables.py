@@ -84,7 +84,7 @@ def _packed(file: Flatbuffer) -> set[tuple[int, int]]:
 
 
 def table_saving(site: WeightSite) -> int:
-    """Returns about how many bytes a table saves; negative if it does not pay."""
+    """Returns about how many bytes a table saves; negative if none."""
     lookup = _lookup(site)
     if lookup.index_bits > MAX_INDEX_BITS:
         return -1
