@@ -89,3 +89,10 @@ class TokenAndPosition(keras.layers.Layer):
     def get_config(self):
         names = ("vocabulary", "length", "width")
         return super().get_config() | dict(zip(names, self.sizes, strict=True))
+
+
+class Floor(keras.layers.Layer):
+    """An operator that neither Vela nor the Edge TPU has."""
+
+    def call(self, inputs):
+        return keras.ops.floor(inputs)
