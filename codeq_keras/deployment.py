@@ -1,4 +1,4 @@
-"""What a quantized model deploys: a plain model, integers and ranges."""
+"""The deployed parts of a quantized model: plain model, integers, ranges."""
 
 import keras
 

@@ -3,11 +3,6 @@
 Importing this package imports TensorFlow Model Optimization, which sets
 `TF_USE_LEGACY_KERAS=1` in the process: `tf.keras` may then mean `tf_keras`.
 `import keras` stays Keras 3. Nothing in `codeq_keras` imports it for you.
-
-Modules: `quantizer` and `quantize_config` (TFMOT's protocols), `scheme` and
-`dense_batch_norm` (whole models), `view` (reports and codes), `callbacks`
-(budget and logs), `saving` (formats), `translate` (Keras 3 to tf_keras) and
-`transfer` (back again).
 """
 
 import keras
