@@ -7,12 +7,21 @@ Importing this package imports TensorFlow Model Optimization, which sets
 
 import keras
 
+from codeq_keras.extras import missing_extra
+
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
         "`codeq_keras.tfmot` runs Keras 3 operations inside tf_keras layers "
         "and needs Keras on the TensorFlow backend. Received: "
         f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
     )
+
+try:
+    import tensorflow_model_optimization as _tfmot  # noqa: F401
+except ImportError as error:
+    raise missing_extra(
+        "`codeq_keras.tfmot`", "tensorflow-model-optimization", "tfmot"
+    ) from error
 
 from codeq_keras.tfmot.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.tfmot.quantize_config import DeadZoneQuantizeConfig
