@@ -174,7 +174,7 @@ def quantize_annotate_model(model: keras.Model) -> keras.Model:
     Reference:
 
     - [TFMOT](https://www.tensorflow.org/model_optimization/api_docs/python/tfmot/quantization/keras/quantize_annotate_model).
-      Differs from it in: nested models are annotated, too.
+      Differs from it in: nested models are annotated as well.
     """
     _require_float(model)
     if not has_layer_list(model):
@@ -279,7 +279,7 @@ _EMPTY_NOTE = {
     "registered_name": f"codeq_keras>{QuantizeAnnotate.__name__}",
 }
 
-# What describes the layer itself in the config of a model; the rest is its
+# The keys of the layer itself in the config of a model; the others are its
 # place in the graph.
 _OF_THE_LAYER = {*_EMPTY_NOTE, "config", "build_config"}
 

@@ -129,7 +129,7 @@ def relative_bops(costs: Sequence[KernelCost]) -> Any:
     A kernel's bit operations are its non-zero multiply-accumulates times its
     bit width times 32, the bits of the activations. They count arithmetic on
     hardware that can skip every zero. Quantized activations do not change
-    them: what a budget asks for, a report shows.
+    them, so that a report shows the number that a budget was given.
 
     The result is in [0, 1]; kernels left in float are included.
 

@@ -1,4 +1,4 @@
-"""What TFLite makes of a layer or operation, by its class."""
+"""TFLite's operators for a layer or operation, by its class."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ MOVING = {
     "ZeroPadding3D",
 }  # fmt: skip
 
-# They move data as well where each average is of one value, as behind the last
+# They move data as well where each average is of one value, as after the last
 # convolutions of a network for large images that is given small ones.
 AVERAGING = {
     "GlobalAveragePooling1D", "GlobalAveragePooling2D",
@@ -42,7 +42,7 @@ SAME_SCALE = {
 # what they return.
 JOINING = {"Concatenate", "Maximum", "Minimum"}
 
-# A BatchNormalization behind them becomes part of their weights.
+# A BatchNormalization after them becomes part of their weights.
 CONVOLUTIONS = {
     "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose", "Conv3D",
     "Dense", "DepthwiseConv1D", "DepthwiseConv2D", "EinsumDense",
@@ -51,7 +51,7 @@ CONVOLUTIONS = {
 
 AFFINE = {"BatchNormalization", "Normalization", "Rescaling"}
 
-# An activation behind them is computed by the same operator of the file.
+# An activation after them is computed by the same operator of the file.
 FUSING = CONVOLUTIONS | AFFINE | {"Add", "Subtract", "Multiply"}
 
 FUSED_ACTIVATIONS = {"linear", "relu", "relu6"}

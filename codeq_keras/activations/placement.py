@@ -34,7 +34,7 @@ class Site(NamedTuple):
 
     Attributes:
         tensor: The tensor.
-        path: What computes it, unique in the graph.
+        path: Its layer or operation, unique in the graph.
         fixed_range: The range that TFLite prescribes, or None.
         shared: Index of the tensor whose quantizer rounds this one too, or
             None for one of its own.
@@ -69,12 +69,12 @@ class Placement:
 def place(graph: Graph) -> Placement:
     """Finds the tensors that are int8 in a TFLite file of a graph.
 
-    They are the inputs and outputs of all operators of the file. A
-    BatchNormalization directly behind a convolution and the ReLU behind it are
-    one operator with it. What only moves data has the range of its input, and
-    what only a Concatenate reads is computed at the range of its output. What
-    was moved and is read by a Concatenate and by others is rounded to the range
-    of the Concatenate for all of them.
+    They are the inputs and outputs of all operators of the file. A convolution,
+    the BatchNormalization directly after it and the ReLU after that are one
+    operator. An operator that only moves data has the range of its input. A
+    tensor that only a Concatenate reads is computed at the range of its
+    output. A moved tensor that others read as well is rounded to the range of
+    the Concatenate for all of them.
 
     Example:
 
@@ -107,7 +107,7 @@ class _Placer:
         self.sites: dict[int, Site] = {}
         # The tensor whose range a tensor has, where it has one.
         self.range_of: dict[int, int] = {}
-        # What only moving data has made.
+        # Made by operators that only move data.
         self.moved: set[int] = set()
         self.names: Counter[str] = Counter()
 
@@ -175,7 +175,7 @@ class _Placer:
         self.range_of[tensor.index] = tensor.index if shared is None else shared
 
     def _is_continued(self, call: Call, tensor: Tensor) -> bool:
-        """Whether the operator of the file goes on behind this tensor."""
+        """Whether the operator of the file goes on after this tensor."""
         kind = kind_of(call.operation)
         if kind not in FUSING or not _is_linear(call.operation):
             return False
@@ -210,7 +210,7 @@ class _Placer:
         return next(joining, None)
 
     def _computing_readers(self, tensor: Tensor) -> Iterator[Call]:
-        """What reads a tensor, past what vanishes or only moves data."""
+        """The readers of a tensor, past those that vanish or only move data."""
         for call in self.readers.get(tensor.index, []):
             if _is_vanishing(call) or _is_moving(call):
                 for result in call.results:

@@ -13,7 +13,7 @@ ACTIVATION_BIT_WIDTHS = (8,)
 # range is the mean over the batches so far.
 _RATE = 0.01
 
-# Below this width an activation is always zero, as behind a layer that was
+# Below this width an activation is always zero, as after a layer that was
 # pruned away. Every range fits it then, and a tiny scale crashes LiteRT.
 _MIN_WIDTH = 1e-6
 _ZERO_WIDTH = 1.0
@@ -187,10 +187,10 @@ class ActivationQuantizer(keras.layers.Layer):
         return inputs + ops.stop_gradient(values - inputs)
 
     def round_joined(self, inputs: Any, training: bool | None = None) -> Any:
-        """Rounds what is read at this range and observed behind it.
+        """Rounds a part of a joined tensor at the range of the whole.
 
-        In training nothing is clipped, or the range could not grow: what it
-        observes contains these values.
+        In training nothing is clipped, or the range could not grow: the whole
+        contains these values.
 
         Args:
             inputs: A tensor that becomes a part of the one that is observed.

@@ -1,1 +1,1 @@
-"""What a user passes to `fit`."""
+"""Callbacks for `fit`."""

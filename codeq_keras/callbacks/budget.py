@@ -59,8 +59,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
         max_sparsity: Largest fraction of zeros in any one kernel, in (0, 1):
             a float for all, or a map from a regular expression, searched in
             the path of a kernel such as `"block1/conv/kernel"`, to a float;
-            the first match wins, kernels without one are not limited. What a
-            limited kernel must keep, the others give. Held within 0.5 points.
+            the first match wins, kernels without one are not limited. The
+            others give up the weights that a limited kernel must keep. Held
+            within 0.5 points.
 
     Raises:
         ValueError: If not exactly one budget in its range is given, or

@@ -19,8 +19,8 @@ class Distillation(keras.callbacks.Callback):
     training step; `val_loss` stays as compiled. Goes with any other callback,
     `CompressionBudget` among them. The teacher sees the same batch, augmented
     as it is, in inference mode. It is not trained, and not saved with the
-    model. Train it to its end first: what it has not learned, it keeps the
-    quantized model from learning, too.
+    model. Train it to its end first: it keeps the quantized model from
+    learning more than it knows.
 
     Where the compiled loss is a categorical crossentropy, the distance is the
     Kullback-Leibler divergence between the two distributions over classes,

@@ -147,8 +147,8 @@ class Grid:
         is_zero = blocks <= threshold
         rounded = self._rounds_to_zero_below()
         if rounded is not None:
-            # What rounds to zero without being pruned is not in the soft
-            # count: there it would hide the gradient of the logit.
+            # Weights that only round to zero are not in the soft count: there
+            # they would hide the gradient of the logit.
             is_zero = ops.logical_or(is_zero, magnitudes <= rounded)
         hard = ops.mean(ops.cast(is_zero, soft.dtype))
         change = self.ratio - ops.stop_gradient(self.ratio)
@@ -184,7 +184,7 @@ class Grid:
 
     @staticmethod
     def _epsilon(abs_bound: Any) -> Any:
-        # Relative, which suits tiny weights, too.
+        # Relative: it suits tiny weights as well.
         return EPSILON * abs_bound
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""The trained state of quantizers, and what is deployed of it."""
+"""Quantizers of kernels: their trained state and their integers."""

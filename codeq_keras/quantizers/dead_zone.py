@@ -1,4 +1,4 @@
-"""DeadZoneQuantizer: the levels of one kernel, and what is deployed of it."""
+"""DeadZoneQuantizer: the levels of one kernel and its integers."""
 
 import dataclasses
 import math
@@ -207,7 +207,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         self._built_state.copy_from(self._index, source._built_state)
 
     def codes_and_scale(self, weights: Any) -> tuple[Any, Any]:
-        """Returns what is deployed, see `codeq_keras.ops.quantize`.
+        """Returns the deployed integers, see `codeq_keras.ops.quantize`.
 
         Raises:
             ValueError: If `level_grid="paper"`, which has no codes.

@@ -14,7 +14,7 @@ from codeq_keras.quantizers.state import QuantizerState
 
 @runtime_checkable
 class KernelQuantizer(Protocol):
-    """What `quantize_model(quantizer=)` asks of a quantizer.
+    """The methods of a quantizer for `quantize_model(quantizer=)`.
 
     The argument is a class, or a function, called for each kernel as
     `kind(config, axis=axes_of_the_bound_or_None, name=name)`. The result is a

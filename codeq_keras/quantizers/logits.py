@@ -99,7 +99,7 @@ class Logit(PlainLogit):
 
     >>> logit = Logit(initial_value=3.0)
     >>> logit.build()
-    >>> _ = logit.probe.assign([-1e-6])     # What an optimizer's step does.
+    >>> _ = logit.probe.assign([-1e-6])     # An optimizer's step does it.
     >>> logit.advance(rate=0.5, step=1)
     >>> round(float(logit.tensor()[0]), 3)
     2.5

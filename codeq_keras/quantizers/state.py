@@ -154,7 +154,7 @@ class QuantizerState(keras.layers.Layer):
         bounds = ops.stop_gradient(self.bounds)
         return self._split(bounds, per_bound=True)[index]
 
-    # --- What the quantizers compute with -----------------------------------
+    # --- Grids and bits ------------------------------------------------------
 
     def grid(self, index: int) -> Grid:
         """Returns the grid of one kernel."""

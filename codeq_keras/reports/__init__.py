@@ -1,1 +1,1 @@
-"""What a compression has reached, as records, text and pictures."""
+"""Results of a compression as records, text and pictures."""

@@ -43,7 +43,7 @@ class ActivationReport:
 
     Attributes:
         bit_width: Bits of an activation.
-        bops_factor: What they leave of the model's bit operations, in (0, 1]:
+        bops_factor: The part of the bit operations that they leave, in (0, 1]:
             0.25 where 8 bits take the place of 32 before every kernel. None
             where the multiply-accumulates of a kernel are not known.
         num_quantized: Number of activations with a range, trained or fixed.

@@ -3,14 +3,11 @@
 Importing this package imports TensorFlow Model Optimization, which sets
 `TF_USE_LEGACY_KERAS=1` in the process: `tf.keras` may then mean `tf_keras`.
 `import keras` stays Keras 3. Nothing in `codeq_keras` imports it for you.
-
-Modules: `quantizer` and `quantize_config` (TFMOT's protocols), `scheme` and
-`dense_batch_norm` (whole models), `view` (reports and codes), `callbacks`
-(budget and logs), `saving` (formats), `translate` (Keras 3 to tf_keras) and
-`transfer` (back again).
 """
 
 import keras
+
+from codeq_keras.extras import missing_extra
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -18,6 +15,13 @@ if keras.backend.backend() != "tensorflow":
         "and needs Keras on the TensorFlow backend. Received: "
         f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow."
     )
+
+try:
+    import tensorflow_model_optimization as _tfmot  # noqa: F401
+except ImportError as error:
+    raise missing_extra(
+        "`codeq_keras.tfmot`", "tensorflow-model-optimization", "tfmot"
+    ) from error
 
 from codeq_keras.tfmot.callbacks import CompressionBudget, CompressionLogger
 from codeq_keras.tfmot.quantize_config import DeadZoneQuantizeConfig

@@ -31,7 +31,7 @@ class DenseBatchNormAsConvolution(transforms.Transform):
     `(1, 1, inputs, units)`. It keeps the name of the Dense layer.
 
     Args:
-        activation: Pattern of the layer behind, `("ReLU", {})` or
+        activation: Pattern of the layer after it, `("ReLU", {})` or
             `("Activation", {"activation": "relu"})`, or None without one.
     """
 

@@ -1,4 +1,4 @@
-"""DeadZoneQuantizeConfig: what of one layer is quantized, and how."""
+"""DeadZoneQuantizeConfig: the quantized parts of one layer."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -29,7 +29,7 @@ class CoDeQScheme(tfmot.QuantizeScheme):
     """TFMOT's default 8-bit scheme with CoDeQ on every kernel.
 
     Activations are quantized to 8 bits where TFMOT's default scheme does it.
-    What it does better for the kernels: a Conv2D, DepthwiseConv2D or Dense
+    It does better for the kernels: a Conv2D, DepthwiseConv2D or Dense
     directly in front of a ReLU layer is quantized too (TFMOT skips it); one
     that feeds a Concatenate gets CoDeQ; and Dense + BatchNormalization
     becomes a 1x1 convolution with the same outputs, since the converter

@@ -1,1 +1,1 @@
-"""What drives the training: schedule, penalties, weight decay."""
+"""The forces on a training: schedule, penalties, weight decay."""

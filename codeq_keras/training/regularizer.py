@@ -46,8 +46,8 @@ class CompressionRegularizer(keras.layers.Layer):
     To train as published, put the first two on `level_grid="paper"`. Its
     logits are plain weights, and under SGD the penalty shrinks them by the
     factor `1 - 2 * penalty * learning_rate / (1 - momentum)` per step, until
-    the loss of the task pushes back. What prunes is the sum of these rates
-    over the training: at a sum below `ln(3 / 1)` the dead zone does not open.
+    the loss of the task pushes back. The sum of these rates over the
+    training decides: at a sum below `ln(3 / 1)` the dead zone does not open.
     Give the logits an optimizer of their own, as the paper does, by the path
     of their variables. Weight decay of a single optimizer spares logits, that
     of a `MultiOptimizer` is that of its members. Under Adam the strength of

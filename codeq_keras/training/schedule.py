@@ -19,8 +19,8 @@ LAST_RATE = 0.03
 # logits of a longer one go on at their last rate.
 _ASSUMED_STEPS = 600
 
-# Logit rate where the length of the training is not known, as in a training
-# loop of one's own.
+# Logit rate where the length of the training is not known, as in a custom
+# training loop.
 _CONSTANT_RATE = 0.01
 
 
@@ -29,7 +29,7 @@ class TrainingSchedule(keras.layers.Layer):
 
     The logits must settle before the end, whatever the learning rate of the
     weights does: where they move until the last step, BatchNorm statistics
-    and weights lag behind them and 10 points of accuracy are lost.
+    and weights lag and 10 points of accuracy are lost.
 
     Example:
 
@@ -99,7 +99,7 @@ class ScheduleCallback(keras.callbacks.Callback):
 
     A training that was interrupted, whose state was restored and that goes on
     at a later epoch, by `initial_epoch` or `BackupAndRestore`, goes on with
-    its schedule, too.
+    its schedule.
 
     Args:
         schedule: The schedule of the model.

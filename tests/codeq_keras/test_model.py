@@ -120,26 +120,6 @@ def test_first_step_is_traced_once(cnn, data, monkeypatch):
     assert len(traces) == 1
 
 
-def test_logits_of_all_kernels_are_one_variable_to_the_optimizer(cnn):
-    qmodel = codeq_keras.quantize_model(cnn)
-
-    added = len(qmodel.trainable_variables) - len(cnn.trainable_variables)
-
-    assert added == 1
-
-
-def test_logits_of_a_config_of_its_own_are_apart(cnn):
-    qmodel = codeq_keras.quantize_model(
-        cnn, overrides={"head": CoDeQConfig(bit_width=3, axis=-1)}
-    )
-
-    qmodel.kernels[1].quantizer.assign_logits(dead_zone=0.5)
-
-    logits = [float(k.quantizer.dead_zone_logit) for k in qmodel.kernels]
-    assert logits == [3.0, 0.5, 3.0]
-    assert [len(s.bound_shapes) for s in qmodel.states] == [2, 1]
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_moves_kernels_logits_and_statistics(cnn, data, jit_compile):
     qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(bit_width="learned"))

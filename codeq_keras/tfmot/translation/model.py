@@ -47,7 +47,7 @@ def to_tf_keras(
     >>> to_tf_keras(model).layers[-1].get_weights()[0].shape
     (4, 3)
     """
-    _check_translatable(model)
+    _require_translatable(model)
     entry = {
         "class_name": type(model).__name__,
         "config": model.get_config(),
@@ -57,7 +57,7 @@ def to_tf_keras(
     return translated
 
 
-def _check_translatable(model: Any) -> None:
+def _require_translatable(model: Any) -> None:
     if isinstance(model, QuantizedModel):
         raise ValueError(
             "Expected a float model. Received: a model of `quantize_model`. "
@@ -145,7 +145,7 @@ def _call(
     kwargs = _substitute(node["kwargs"], known)
     if layer is None:
         return _arithmetic(entry, [*args, *kwargs.values()])
-    # What Keras 3 fills in by itself.
+    # Keras 3 fills these in by itself.
     kwargs = {
         key: value
         for key, value in kwargs.items()

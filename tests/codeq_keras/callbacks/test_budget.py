@@ -1,19 +1,14 @@
-"""Budgets, logs, schedule and penalties."""
+"""CompressionBudget: met by every measure, under any optimizer."""
 
-import csv
 import warnings
 
 import keras
-import numpy as np
 import pytest
 from support.training import compile_and_fit
 
 import codeq_keras
-from codeq_keras import CompressionBudget, CompressionLogger
-from codeq_keras.quantizers.logits import Logit
-from codeq_keras.training.schedule import TrainingSchedule
+from codeq_keras import CompressionBudget
 
-LOGGED = ("sparsity", "mean_bit_width", "relative_bops")
 # 4 steps an epoch: as many as a budget needs.
 EPOCHS = 80
 
@@ -150,33 +145,6 @@ def test_budget_ends_with_its_fit(qmodel, data):
     assert history.history["loss"][0] < 5
 
 
-def test_logs_reach_history_progress_bar_and_csv(
-    qmodel, data, tmp_path, capsys
-):
-    path = tmp_path / "log.csv"
-    qmodel.compile("adam", loss="sparse_categorical_crossentropy")
-
-    history = qmodel.fit(
-        *data,
-        epochs=2,
-        verbose=2,
-        callbacks=[CompressionLogger(), keras.callbacks.CSVLogger(str(path))],
-    )
-
-    report = codeq_keras.report(qmodel)
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    for name in LOGGED:
-        assert history.history[name][-1] == getattr(report, name)
-        assert float(rows[-1][name]) == getattr(report, name)
-        assert name in capsys.readouterr().out or name != LOGGED[0]
-
-
-def test_callbacks_refuse_a_plain_model(cnn, data):
-    with pytest.raises(ValueError, match="quantize_model"):
-        compile_and_fit(cnn, data, callbacks=[CompressionLogger()])
-
-
 def test_bops_budget_needs_a_fixed_input_size(data):
     inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
@@ -205,147 +173,6 @@ def test_bad_budget_is_refused(arguments, message):
         CompressionBudget(**arguments)
 
 
-# --- Penalties --------------------------------------------------------------
-
-
-def penalty_of(cnn, **penalties):
-    qmodel = codeq_keras.quantize_model(
-        cnn,
-        codeq_keras.CoDeQConfig(bit_width="learned"),
-        regularizer=codeq_keras.CompressionRegularizer(**penalties),
-    )
-    penalty = qmodel.regularizer.penalty(qmodel.kernels, progress=0.0)
-    return None if penalty is None else float(penalty)
-
-
-def test_penalties_are_those_of_the_paper(cnn):
-    # Three kernels with both logits at 3.
-    assert penalty_of(cnn) is None
-    assert penalty_of(cnn, dead_zone_penalty=0.01) == pytest.approx(
-        0.01 * 3 * 3.0**2
-    )
-    assert penalty_of(cnn, bit_width_penalty=0.1) == pytest.approx(
-        0.1 * 3 * 3.0**2
-    )
-
-
-def test_density_penalty_is_the_fraction_of_nonzero_weights(cnn):
-    expected = (
-        1
-        - codeq_keras.report(
-            codeq_keras.quantize_model(
-                cnn, codeq_keras.CoDeQConfig(bit_width=8)
-            )
-        ).sparsity
-    )
-
-    assert penalty_of(cnn, density_penalty=2.0) == pytest.approx(2 * expected)
-
-
-def test_penalties_do_not_enter_val_loss(cnn, data):
-    qmodel = codeq_keras.quantize_model(
-        cnn,
-        regularizer=codeq_keras.CompressionRegularizer(dead_zone_penalty=1e6),
-    )
-    qmodel.compile("sgd", loss="sparse_categorical_crossentropy")
-
-    assert qmodel.evaluate(*data, verbose=0) < 100
-
-
-def test_negative_penalty_is_refused():
-    with pytest.raises(ValueError, match="Received: density_penalty=-1"):
-        codeq_keras.CompressionRegularizer(density_penalty=-1)
-
-
-# --- The logit and its schedule ---------------------------------------------
-
-
-@pytest.mark.parametrize("move", [1e-8, 1e-3, 10.0])
-def test_logit_moves_alike_at_any_learning_rate(move):
-    logit = Logit(3.0)
-    logit.build()
-
-    for step in range(1, 11):
-        logit.probe.assign(logit.probe - move)
-        logit.advance(rate=0.1, step=step)
-
-    # Ten moves of one rate each, up to the rounding of the probe.
-    assert float(logit.value[0]) == pytest.approx(2.0, abs=1e-3)
-
-
-def test_logit_rests_without_a_gradient():
-    logit = Logit(3.0)
-    logit.build()
-
-    for step in range(5):
-        logit.advance(rate=0.1, step=step)
-
-    assert float(logit.value[0]) == 3.0
-
-
-def test_schedule_anneals_over_the_whole_training():
-    schedule = TrainingSchedule()
-    schedule.start(num_steps=1000)
-
-    rates = []
-    for _ in range(1000):
-        rates.append(float(schedule.logit_rate()))
-        schedule.advance()
-
-    assert rates[0] == pytest.approx(16 / 1000)
-    assert np.all(np.diff(rates) <= 0)
-    assert rates[-1] == pytest.approx(0.03 * rates[0])
-    # 8 to 20 units of travel; the logits need 2.5.
-    assert 8 < sum(rates) < 20
-
-
-@pytest.mark.parametrize("initial_epoch", [0, 2])
-def test_fit_sets_the_schedule_to_its_length(qmodel, data, initial_epoch):
-    qmodel.compile("adam", loss="sparse_categorical_crossentropy")
-
-    qmodel.fit(
-        *data, batch_size=16, epochs=3, initial_epoch=initial_epoch, verbose=0
-    )
-
-    assert int(qmodel.schedule.num_steps) == 4 * (3 - initial_epoch)
-    assert float(qmodel.schedule.progress()) == 1.0
-
-
-def test_resumed_training_goes_on_with_its_schedule(qmodel, data, tmp_path):
-    class Interrupt(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-    def train(model, *callbacks, initial_epoch=0):
-        model.compile("adam", loss="sparse_categorical_crossentropy")
-        model.fit(
-            *data,
-            batch_size=16,
-            epochs=5,
-            verbose=0,
-            initial_epoch=initial_epoch,
-            callbacks=list(callbacks),
-        )
-
-    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    with pytest.raises(KeyboardInterrupt):
-        train(qmodel, backup, Interrupt())
-    qmodel.save(tmp_path / "interrupted.keras")
-    loaded = keras.saving.load_model(tmp_path / "interrupted.keras")
-
-    train(loaded, initial_epoch=2)
-    fresh = codeq_keras.quantize_model(
-        codeq_keras.strip_quantizers(qmodel),
-    )
-    train(fresh, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
-
-    for resumed in (loaded, fresh):
-        assert int(resumed.schedule.first_step) == 0
-        assert int(resumed.schedule.num_steps) == 4 * 5
-        assert int(resumed.schedule.step) == 4 * 5
-
-
 def test_budget_tightens_in_one_epoch_of_unknown_length(wide_cnn, data):
     qmodel = codeq_keras.quantize_model(wide_cnn)
     qmodel.compile(
@@ -366,21 +193,6 @@ def test_budget_tightens_in_one_epoch_of_unknown_length(wide_cnn, data):
         )
 
     assert history.history["relative_bops"][-1] == pytest.approx(0.05, abs=1e-3)
-
-
-def test_schedule_learns_the_length_of_an_unsized_dataset(qmodel, data):
-    x, y = data
-
-    def batches():
-        while True:
-            yield x[:16], y[:16]
-
-    qmodel.compile("adam", loss="sparse_categorical_crossentropy")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras notes the end of a generator.
-        qmodel.fit(batches(), steps_per_epoch=5, epochs=2, verbose=0)
-
-    assert int(qmodel.schedule.num_steps) == 5 * 2
 
 
 def test_interrupted_fit_leaves_no_budget_behind(qmodel, data):
@@ -424,4 +236,111 @@ def test_budget_without_quantized_kernels_is_refused(cnn, data):
     with pytest.raises(ValueError, match="Check `overrides`"):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(sparsity=0.6)]
+        )
+
+
+# --- `max_sparsity`: no kernel is emptied for a budget -----------------------
+
+TARGET = 0.9
+LIMIT = 0.92
+
+
+def fit_to_budget(model, data, **limit):
+    qmodel = codeq_keras.quantize_model(model)
+    compile_and_fit(
+        qmodel,
+        data,
+        epochs=EPOCHS,
+        callbacks=[CompressionBudget(sparsity=TARGET, **limit)],
+    )
+    return codeq_keras.report(qmodel)
+
+
+def test_budget_is_met_without_emptying_a_kernel(wide_cnn, data):
+    free = fit_to_budget(wide_cnn, data)
+    limited = fit_to_budget(wide_cnn, data, max_sparsity=LIMIT)
+
+    # Otherwise the limit has nothing to do here.
+    assert max(kernel.sparsity for kernel in free.layers) > LIMIT + 5e-3
+    assert max(kernel.sparsity for kernel in limited.layers) <= LIMIT + 5e-3
+    # Half a point: what a sparsity budget promises.
+    assert limited.sparsity == pytest.approx(TARGET, abs=5e-3)
+
+
+def penalty_of(qmodel, **settings):
+    qmodel.regularizer.set_budget("sparsity", **settings)
+    return float(qmodel.regularizer.penalty(qmodel.kernels, progress=1.0))
+
+
+def test_budget_does_not_see_what_a_kernel_lacks(cnn):
+    qmodel = codeq_keras.quantize_model(cnn)
+    for kernel in qmodel.kernels:
+        kernel.quantizer.assign_logits(dead_zone=0.3)
+    sparsest = codeq_keras.report(qmodel).sparsity
+
+    pushed = penalty_of(qmodel, target=0.5, min_densities=(0.5, 0.5, 0.5))
+
+    # Each kernel counts as half dense: what is left is to push them back,
+    # 100 * ln(0.5 / density) ** 2 each.
+    assert sparsest > 0.6
+    assert pushed > 100 * keras.ops.log(0.5 / 0.4) ** 2
+
+
+def test_kernels_without_a_rule_are_not_limited(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+    budget = CompressionBudget(sparsity=0.9, max_sparsity={"head": 0.5})
+
+    with pytest.warns(UserWarning, match="was missed"):
+        compile_and_fit(qmodel, data, callbacks=[budget, Spy()])
+
+    assert Spy.seen == (0.0, 0.0, 0.5)
+
+
+class Spy(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        Spy.seen = self.model.regularizer.min_densities
+
+
+def test_budget_out_of_reach_says_the_nearest_value(cnn, data):
+    qmodel = codeq_keras.quantize_model(
+        cnn, codeq_keras.CoDeQConfig(bit_width="learned", min_bit_width=4)
+    )
+    budget = CompressionBudget(relative_bops=0.01, max_sparsity=0.5)
+
+    # Half of the weights at the fewest bits, of 32.
+    reason = f"`max_sparsity` allows it would be {0.5 * 4 / 32}"
+    with pytest.warns(UserWarning, match=reason):
+        compile_and_fit(qmodel, data, callbacks=[budget])
+
+
+def test_zeros_beyond_the_limit_are_warned_of(cnn, data):
+    # 3 uniform bits round many weights to zero without any pruning.
+    qmodel = codeq_keras.quantize_model(
+        cnn, codeq_keras.CoDeQConfig(bit_width=3, level_grid="uniform")
+    )
+    budget = CompressionBudget(relative_bops=0.09, max_sparsity=0.01)
+
+    with pytest.warns(UserWarning, match=r"max_sparsity=0.01` was exceeded"):
+        compile_and_fit(qmodel, data, callbacks=[budget])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_sparsity": 0}, r"must be in \(0, 1\)"),
+        ({"max_sparsity": {"head": 1.5}}, r"Received: max_sparsity=\{'head'"),
+        ({"max_sparsity": 0.8}, "Received: sparsity=0.9, max_sparsity=0.8"),
+    ],
+)
+def test_contradictory_limits_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CompressionBudget(sparsity=0.9, **arguments)
+
+
+def test_rule_that_matches_nothing_is_refused(cnn, data):
+    budget = CompressionBudget(sparsity=0.5, max_sparsity={"stem": 0.9})
+
+    with pytest.raises(ValueError, match="Every key of `max_sparsity`"):
+        compile_and_fit(
+            codeq_keras.quantize_model(cnn), data, callbacks=[budget]
         )
