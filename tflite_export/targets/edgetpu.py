@@ -94,7 +94,7 @@ class EdgeTpu(Target):
         "it faster.",
         "lut": LUT_REFUSAL,
     }
-    devices = ("coral",)
+    devices = ("edgetpu",)
 
     def check(self, data: bytes) -> CheckReport:
         """Says what of a file its rules, and its compiler, allow."""
