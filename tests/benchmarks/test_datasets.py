@@ -10,8 +10,8 @@ from datasets import (
     shapes,
 )
 from datasets.mfcc import mfcc
+from harness.workload import reconstruction_auc
 from sklearn.linear_model import RidgeClassifier
-from workloads import reconstruction_auc
 
 
 def _arrays(pairs):

@@ -1,12 +1,12 @@
-"""HGQ2, as `benchmarks/accuracy.py` and `overhead.py` take it."""
+"""HGQ2, as the benchmarks take it."""
 
-import accuracy
 import keras
 import networks
 import numpy as np
 import pytest
-import workloads
 from baselines import hgq2
+from harness.training import Training
+from harness.workload import Splits, Workload
 
 pytest.importorskip("hgq", reason="needs the extra `hgq2`")
 
@@ -39,9 +39,9 @@ def test_training_starts_from_the_float_network_and_takes_bits_away():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(640, 8)).astype("float32")
     y = (x[:, 0] > x[:, 1]).astype("int64")
-    workload = workloads.Workload(lambda: net, None, "", learning_rate=3e-2)
-    split = workloads.Splits((x, y), (x, y), (x, y))
-    training = accuracy.Training(workload, split, epochs=20, seed=0)
+    workload = Workload(lambda: net, None, "", learning_rate=3e-2)
+    split = Splits((x, y), (x, y), (x, y))
+    training = Training(workload, split, epochs=20, seed=0)
 
     def train(relative_bops):
         return hgq2.train(

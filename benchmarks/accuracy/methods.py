@@ -1,4 +1,4 @@
-"""The methods that `accuracy.py` compares, each from a float network."""
+"""The methods that are compared, each from a float network."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from baselines import optimal_brain, pruning
 from baselines.masked_model import MaskedModel
-from workloads import CLASSIFICATION
+from harness.training import Training
+from harness.workload import CLASSIFICATION
 
 import codeq_keras
 from codeq_keras.architecture.kernels import Kernel, find_kernels
@@ -48,6 +49,7 @@ class Outcome:
         settings: What the method chose by itself.
         own_costs: What replaces entries of `costs`, where a kernel does not
             have one bit width.
+        trained: The quantized model that can be exported, if there is one.
     """
 
     model: keras.Model
@@ -57,6 +59,7 @@ class Outcome:
     activation_bit_width: int = _FLOAT_BITS
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     own_costs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained: keras.Model | None = None
 
     def costs(self) -> dict[str, Any]:
         """Returns sparsity, relative BOPs and bytes.
@@ -88,7 +91,7 @@ class Outcome:
         }
 
 
-def fine_tune(net: keras.Model, training: Any, budget: None) -> Outcome:
+def fine_tune(net: keras.Model, training: Training, budget: None) -> Outcome:
     """Trains the float network on."""
     model = MaskedModel(copy(net), bit_width=None)
     training.fit(model)
@@ -98,7 +101,7 @@ def fine_tune(net: keras.Model, training: Any, budget: None) -> Outcome:
 def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
     """Returns quantization-aware training without pruning."""
 
-    def compress(net: keras.Model, training: Any, budget: None) -> Outcome:
+    def compress(net: keras.Model, training: Training, budget: None) -> Outcome:
         model = MaskedModel(copy(net), bit_width=bit_width)
         training.fit(model)
         return _masked_outcome(model, training)
@@ -107,7 +110,7 @@ def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
 
 
 def prune_qat_uniform(
-    net: keras.Model, training: Any, budget: float
+    net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes every kernel alike on TFMOT's schedule, with 4-bit QAT."""
     model = MaskedModel(copy(net), bit_width=4)
@@ -117,7 +120,7 @@ def prune_qat_uniform(
 
 
 def prune_qat_layer_wise(
-    net: keras.Model, training: Any, budget: float
+    net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """As uniform, with a split over the kernels chosen on validation.
 
@@ -145,14 +148,14 @@ def prune_qat_layer_wise(
     return _prune_and_train(model, training, candidates[best], settings)
 
 
-def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
+def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
     """Trains with TFMOT itself, to classify. Needs TensorFlow."""
     from baselines import tfmot_pqat as pqat
 
-    if training.workload.task is not CLASSIFICATION:
+    if training.workload.goal is not CLASSIFICATION:
         raise ValueError(
             "`tfmot_pqat` trains with a crossentropy. Received: a workload "
-            f"with the loss {training.workload.task.loss.name!r}. Leave the "
+            f"with the loss {training.workload.goal.loss.name!r}. Leave the "
             "method out."
         )
 
@@ -167,7 +170,7 @@ def tfmot_pqat(net: keras.Model, training: Any, budget: float) -> Outcome:
     return Outcome(model, kernels, deployed, [pqat.BIT_WIDTH] * len(kernels))
 
 
-def hgq2(net: keras.Model, training: Any, budget: float) -> Outcome:
+def hgq2(net: keras.Model, training: Training, budget: float) -> Outcome:
     """Trains with HGQ2, which quantizes activations too.
 
     It aims at a quarter of the budget, as a network with 8-bit activations
@@ -196,7 +199,7 @@ def hgq2(net: keras.Model, training: Any, budget: float) -> Outcome:
 
 
 def optimal_brain_compression(
-    net: keras.Model, training: Any, budget: float
+    net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes and quantizes after training, layer by layer."""
     model = copy(net)
@@ -206,13 +209,10 @@ def optimal_brain_compression(
     )
     codeq_keras.reestimate_batch_norm(model, calibration(training))
     kernels = find_kernels(model)
-    deployed = [
-        keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
-    ]
-    return Outcome(model, kernels, deployed, [4] * len(kernels))
+    return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
 
 
-def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
+def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
     """The published method: its grid and its penalties, learned bits."""
     config = codeq_keras.CoDeQConfig(
         bit_width="learned", min_bit_width=2, level_grid="paper"
@@ -225,15 +225,26 @@ def codeq_paper(net: keras.Model, training: Any, budget: None) -> Outcome:
     return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
 
 
-def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
+def codeq(
+    *,
+    distill: bool = False,
+    zeros: float | None = None,
+    pattern: str = "",
+    **changes: Any,
+) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     Args:
         distill: Whether the float network teaches.
+        zeros: Fraction of zeros to reach instead of a budget in BOPs.
+        pattern: Regular expression of the kernels that are quantized; the
+            others stay in float.
         **changes: Arguments of `CoDeQConfig`.
     """
 
-    def compress(net: keras.Model, training: Any, budget: float) -> Outcome:
+    def compress(
+        net: keras.Model, training: Training, budget: float | None
+    ) -> Outcome:
         settings = {
             "bit_width": bit_width_for(budget),
             "level_grid": "uniform",
@@ -242,10 +253,12 @@ def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
+            overrides={f"^(?!.*{pattern})": None} if pattern else {},
         )
-        callbacks = [codeq_keras.CompressionBudget(relative_bops=budget)]
+        goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
+        callbacks = [codeq_keras.CompressionBudget(**goal)]
         if distill:
-            distance = training.workload.task.distance
+            distance = training.workload.goal.distance
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
         settings["largest_code"] = _largest_code(model)
@@ -254,9 +267,9 @@ def codeq(*, distill: bool = False, **changes: Any) -> Callable[..., Outcome]:
     return compress
 
 
-def bit_width_for(budget: float) -> int:
+def bit_width_for(budget: float | None) -> int:
     """Returns the bits for a budget: as a first study chose, not tuned here."""
-    if budget >= 0.04:
+    if budget is None or budget >= 0.04:
         return 4
     return 3 if budget >= 0.02 else 2
 
@@ -302,10 +315,27 @@ METHODS = {
         "CoDeQ for Keras, distilled, 8-bit activations",
         codeq(distill=True, activation_bit_width=_ACTIVATION_BITS),
     ),
+    # For the files of `parity`, `file_size` and `arm_instructions`.
+    "ours_dead_zone": Method(
+        "CoDeQ for Keras, as above, dead-zone grid",
+        codeq(
+            distill=True,
+            activation_bit_width=_ACTIVATION_BITS,
+            level_grid="dead_zone",
+        ),
+    ),
+    "ours_zeros": Method(
+        "CoDeQ for Keras, 4 bit, 80 % zeros", codeq(zeros=0.8), has_budget=False
+    ),
+    "ours_1x1": Method(
+        "CoDeQ for Keras, 4 bit, 90 % zeros in 1x1 convolutions",
+        codeq(zeros=0.9, pattern="pointwise"),
+        has_budget=False,
+    ),
 }
 
 
-def calibration(training: Any) -> list[np.ndarray]:
+def calibration(training: Training) -> list[np.ndarray]:
     """Returns batches of training inputs."""
     x = training.split.train[0]
     count = _CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE
@@ -324,7 +354,7 @@ def copy(model: keras.Model) -> keras.Model:
 
 def _prune_and_train(
     model: MaskedModel,
-    training: Any,
+    training: Training,
     densities: Sequence[float],
     settings: dict[str, Any] | None = None,
 ) -> Outcome:
@@ -335,7 +365,9 @@ def _prune_and_train(
 
 
 def _masked_outcome(
-    model: MaskedModel, training: Any, settings: dict[str, Any] | None = None
+    model: MaskedModel,
+    training: Training,
+    settings: dict[str, Any] | None = None,
 ) -> Outcome:
     bits = model.bit_width or _FLOAT_BITS
     return Outcome(
@@ -347,7 +379,7 @@ def _masked_outcome(
     )
 
 
-def _plain(model: MaskedModel, training: Any) -> keras.Model:
+def _plain(model: MaskedModel, training: Training) -> keras.Model:
     """The network with the deployed kernels and statistics of these."""
     plain = copy(model.latent_model)
     for kernel, value in zip(
@@ -359,27 +391,29 @@ def _plain(model: MaskedModel, training: Any) -> keras.Model:
 
 
 def _codeq_outcome(
-    model: Any, training: Any, settings: dict[str, Any]
+    model: Any, training: Training, settings: dict[str, Any]
 ) -> Outcome:
+    activation_bits = settings.get("activation_bit_width")
     plain = codeq_keras.strip_quantizers(model)
     before = training.evaluate(plain, "validation")
     settings["validation_score_before_batch_norm"] = before
-    codeq_keras.reestimate_batch_norm(plain, calibration(training))
+    if not activation_bits:
+        codeq_keras.reestimate_batch_norm(model, calibration(training))
+        plain = codeq_keras.strip_quantizers(model)
     kernels = find_kernels(plain)
-    deployed = [
-        keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels
+    bits = [
+        _FLOAT_BITS if quantizer is None else int(quantizer.bit_width)
+        for quantizer in model.quantizers
     ]
-    bits = [int(quantizer.bit_width) for quantizer in model.quantizers]
-    activation_bits = settings.get("activation_bit_width")
-    # Trained ranges are in no plain network.
-    judged = model if activation_bits else plain
     return Outcome(
-        judged,
+        # Trained ranges are in no plain network.
+        model if activation_bits else plain,
         kernels,
-        deployed,
+        _values(kernels),
         bits,
         activation_bits or _FLOAT_BITS,
         settings,
+        trained=model,
     )
 
 
@@ -390,11 +424,16 @@ def _largest_code(model: Any) -> int:
         AssertionError: If the kernels that ran are not `codes * scale`.
     """
     largest = 0
-    weights = codeq_keras.quantized_weights(model).values()
-    kernels = find_kernels(codeq_keras.strip_quantizers(model))
-    for weight, kernel in zip(weights, kernels, strict=True):
-        np.testing.assert_array_equal(
-            weight.dequantize(), keras.ops.convert_to_numpy(kernel.variable)
-        )
-        largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
+    weights = codeq_keras.quantized_weights(model)
+    for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
+        weight = weights.get(kernel.path)
+        if weight is not None:
+            np.testing.assert_array_equal(
+                weight.dequantize(), _values([kernel])[0]
+            )
+            largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
     return largest
+
+
+def _values(kernels: Sequence[Kernel]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels]

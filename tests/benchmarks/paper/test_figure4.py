@@ -1,14 +1,14 @@
 """The script for the paper's Fig. 4: its optimizer and its table."""
 
 import keras
-import paper_curve
 import pytest
+from paper import figure4
 
 
 @pytest.mark.parametrize("steps", [100, 5000])
 def test_logits_would_decay_as_much_as_the_papers(steps):
     variable = keras.Variable(3.0, name="value")
-    optimizer = paper_curve.optimizer(0.0, steps)
+    optimizer = figure4.optimizer(0.0, steps)
     logits = optimizer.optimizers[0]
     optimizer.build([variable])
 
@@ -18,7 +18,7 @@ def test_logits_would_decay_as_much_as_the_papers(steps):
 
 
 def test_weight_decay_is_for_the_kernels_only():
-    optimizer = paper_curve.optimizer(0.0025, 100)
+    optimizer = figure4.optimizer(0.0025, 100)
 
     logits, weights = optimizer.optimizers
 
@@ -38,7 +38,7 @@ def test_table_stands_beside_the_paper():
         }
     ]
 
-    table = paper_curve.as_markdown(rows)
+    table = figure4.as_table(rows)
 
     assert table.splitlines()[-1] == (
         "| 0.0025 | 0 | 0.20 | 0.24 | 1.50 | 1.37 | 80.0 % |"

@@ -1,9 +1,9 @@
 """The paper's trainings as commands, on public data or on data made here.
 
-    python benchmarks/recipes.py resnet20                # as published
-    python benchmarks/recipes.py resnet20 --relative-bops 0.03      # our way
-    python benchmarks/recipes.py resnet50 --weights resnet50.keras
-    python benchmarks/recipes.py resnet20 --dataset shapes --epochs 5
+    python benchmarks paper resnet20                # as published
+    python benchmarks paper resnet20 --relative-bops 0.03      # our way
+    python benchmarks paper resnet50 --weights resnet50.keras
+    python benchmarks paper resnet20 --dataset shapes --epochs 5
 
 Networks and data sets: `resnet20` and `tinyvit` on cifar10, `resnet18` and
 `resnet50` on imagenet2012. Public data is downloaded by `tensorflow-datasets`,
@@ -15,52 +15,72 @@ one number replaces the penalties, and a `.tflite` file is written and verified.
 Differs from the paper in: a tenth of CIFAR-10's training images, and a fiftieth
 of ImageNet's, are left for validation; which TinyViT it is.
 
-Everything goes to a folder of the run in `artifacts`, or to `--output`:
-`settings.json`, `history.csv`, `model.keras`, `summary.json`, `model.tflite`,
-and the float network as `float/model.keras`. A run that was cut off goes on
-from its last whole epoch.
+Everything goes to a folder of the run in `--output`: `settings.json`,
+`history.csv`, `model.keras`, `summary.json`, `model.tflite`, and the float
+network as `float/model.keras`. A run that was cut off goes on from its last
+whole epoch.
 """
 
 import argparse
 import dataclasses
 import json
-import pathlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import accuracy
-import batches
-import data
+import datasets
 import keras
-from paper_recipes import RECIPES, Recipe, optimizer, quantized
+import numpy as np
+from harness import cli, provenance, training
+from harness.training import Batches
 
 import codeq_keras
+from paper.recipes import RECIPES, Recipe, optimizer, quantized
 
-SEED = 0
 _CALIBRATION_BATCHES = 16
 _WORKERS = 8  # Threads that read and crop ImageNet.
+_SMOKE = {"dataset": "shapes", "epochs": 1, "limit": 64, "batch_size": 16}
+
+Splits = dict[str, keras.utils.PyDataset]
 
 
-def main() -> None:
-    """Trains one network and prints what came out."""
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains the network from each seed and prints what came out."""
+    args = parse_args(argv)
     recipe = RECIPES[args.network]
+    changes = {
+        key: getattr(args, key)
+        for key in ("dataset", "epochs", "batch_size")
+        if getattr(args, key) is not None
+    }
+    recipe = dataclasses.replace(recipe, **changes)
+    for seed in args.seeds:
+        print(json.dumps(run(recipe, seed, args), indent=2), flush=True)
+
+
+def run(recipe: Recipe, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains from one seed, exports and returns the summary."""
     settings = {
         "network": args.network,
-        "dataset": args.dataset or recipe.dataset,
+        "dataset": recipe.dataset,
         "relative_bops": args.relative_bops,
-        "epochs": args.epochs or recipe.epochs,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
         "float_epochs": args.float_epochs,
         "weights": args.weights,
-        "seed": SEED,
+        "seed": seed,
         "backend": keras.backend.backend(),
     }
-    recipe = dataclasses.replace(
-        recipe, dataset=settings["dataset"], epochs=settings["epochs"]
-    )
-    folder = args.output or pathlib.Path("artifacts", run_name(settings))
+    folder = args.output / run_name(settings)
+    if args.smoke:
+        shutil.rmtree(folder, ignore_errors=True)
     require_same_run(folder, settings)
-    keras.utils.set_random_seed(SEED)
-    splits = {s: load(recipe, s, args) for s in ("train", "validation", "test")}
+    keras.utils.set_random_seed(seed)
+    splits = {
+        split: load(recipe, split, seed, args)
+        for split in ("train", "validation", "test")
+    }
     net = float_network(recipe, splits, folder / "float", args)
     qmodel = quantized(net, recipe, args.relative_bops)
     train(qmodel, recipe, splits, folder, budget=args.relative_bops)
@@ -70,19 +90,19 @@ def main() -> None:
     qmodel.save(folder / "model.keras")
     if args.relative_bops is not None:
         summary |= exported(qmodel, folder / "model.tflite", splits["train"])
-    text = json.dumps(summary, indent=2)
-    (folder / "summary.json").write_text(text + "\n")
-    print(text)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
 
 
 def run_name(settings: dict[str, Any]) -> str:
-    """Returns the folder of a run: its network, data and mode."""
+    """Returns the folder of a run: its network, data, mode and seed."""
     budget = settings["relative_bops"]
     mode = "published" if budget is None else f"bops_{budget:g}"
-    return f"{settings['network']}_{settings['dataset']}_{mode}"
+    names = (settings["network"], settings["dataset"], mode, settings["seed"])
+    return "_".join(map(str, names))
 
 
-def require_same_run(folder: pathlib.Path, settings: dict[str, Any]) -> None:
+def require_same_run(folder: Path, settings: dict[str, Any]) -> None:
     """Records the settings in a new folder; a run can only be resumed as is."""
     if (folder / "summary.json").exists():
         raise SystemExit(
@@ -100,28 +120,30 @@ def require_same_run(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.parser("paper", __doc__, seeds=(0,))
     parser.add_argument("network", choices=RECIPES)
-    parser.add_argument("--dataset", choices=data.DATASETS)
+    parser.add_argument("--dataset", choices=datasets.DATASETS)
     parser.add_argument("--data-dir", help="folder of the prepared data sets")
     parser.add_argument(
         "--relative-bops", type=float, help="our way, to this budget"
     )
     parser.add_argument("--epochs", type=int, help="instead of the paper's")
+    parser.add_argument("--batch-size", type=int, help="likewise")
+    parser.add_argument("--limit", type=int, help="examples of each split")
     parser.add_argument(
         "--weights", help="file of a trained float network's weights"
     )
     parser.add_argument(
         "--float-epochs", type=int, default=0, help="train in float first"
     )
-    parser.add_argument("--output", type=pathlib.Path, help="folder")
-    args = parser.parse_args()
+    parser.set_defaults(output=Path("artifacts"))
+    args = cli.parse(parser, argv, _SMOKE)
     if args.relative_bops is not None and not 0 < args.relative_bops < 1:
         parser.error(
             "`--relative-bops` must be in (0, 1). "
-            f"Received: {args.relative_bops}"
+            f"Received: {args.relative_bops}."
         )
     starts_trained = args.weights or args.float_epochs
     if RECIPES[args.network].needs_weights and not starts_trained:
@@ -133,43 +155,34 @@ def parse_args() -> argparse.Namespace:
 
 
 def load(
-    recipe: Recipe, split: str, args: argparse.Namespace
+    recipe: Recipe, split: str, seed: int, args: argparse.Namespace
 ) -> keras.utils.PyDataset:
     """Returns the batches of a split; training data shuffled and augmented."""
-    entry = data.DATASETS[recipe.dataset]
-    if entry.network_input is None:
-        return data.load_batches(
+    size = recipe.batch_size
+    if datasets.DATASETS[recipe.dataset].network_input is None:
+        return datasets.load_batches(
             recipe.dataset,
             split,
-            batch_size=recipe.batch_size,
+            batch_size=size,
             data_dir=args.data_dir,
             workers=_WORKERS,
         )
-    x, y = data.load(recipe.dataset, split, data_dir=args.data_dir)
-    size = recipe.batch_size
+    x, y = datasets.load(recipe.dataset, split, data_dir=args.data_dir)
+    x, y = x[: args.limit], y[: args.limit]
     if split != "train":
-        return batches.Batches(x, y, batch_size=size, seed=None)
-    is_image = x.shape[-1] == 3
-    return batches.Batches(
-        x,
-        y,
-        batch_size=size,
-        seed=SEED,
-        augment=batches.crop_and_mirror if is_image else None,
-    )
+        return Batches(x, y, batch_size=size, seed=None)
+    augment = training.crop_and_mirror if x.shape[-1] == 3 else None
+    return Batches(x, y, batch_size=size, seed=seed, augment=augment)
 
 
 def float_network(
-    recipe: Recipe,
-    splits: dict[str, keras.utils.PyDataset],
-    folder: pathlib.Path,
-    args: argparse.Namespace,
+    recipe: Recipe, splits: Splits, folder: Path, args: argparse.Namespace
 ) -> keras.Model:
     """Returns the network to start from, trained in float if asked for."""
     path = folder / "model.keras"
     if path.exists():
         return keras.saving.load_model(path, compile=False)
-    net = recipe.build(data.DATASETS[recipe.dataset].num_classes)
+    net = recipe.build(datasets.DATASETS[recipe.dataset].num_classes)
     if args.weights:
         net.load_weights(args.weights)
     if args.float_epochs:
@@ -184,8 +197,8 @@ def float_network(
 def train(
     model: keras.Model,
     recipe: Recipe,
-    splits: dict[str, keras.utils.PyDataset],
-    folder: pathlib.Path,
+    splits: Splits,
+    folder: Path,
     *,
     budget: float | None = None,
 ) -> None:
@@ -203,23 +216,21 @@ def train(
         keras.callbacks.BackupAndRestore(str(folder / "backup")),
     ]
     num_steps = recipe.epochs * len(splits["train"])
-    model.compile(
+    training.fit(
+        model,
+        splits["train"],
         optimizer(recipe, num_steps, is_published=is_published),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.fit(
-        splits["train"],
-        validation_data=splits["validation"],
         epochs=recipe.epochs,
         callbacks=callbacks,
+        validation=splits["validation"],
     )
 
 
 def summarize(
     qmodel: codeq_keras.QuantizedModel,
     recipe: Recipe,
-    splits: dict[str, keras.utils.PyDataset],
+    splits: Splits,
 ) -> dict[str, Any]:
     """Returns accuracy and costs, and what they depend on."""
     calibration = [
@@ -229,29 +240,27 @@ def summarize(
     codeq_keras.reestimate_batch_norm(qmodel, calibration)
     report = codeq_keras.report(qmodel)
     return {
-        "is_synthetic": data.DATASETS[recipe.dataset].is_synthetic,
+        "is_synthetic": datasets.DATASETS[recipe.dataset].is_synthetic,
         "test_accuracy": evaluate(qmodel, splits["test"]),
         "reached_bops": report.relative_bops,
         "sparsity": report.sparsity,
         "mean_bit_width": report.mean_bit_width,
-        "versions": accuracy.versions(),
+        "versions": provenance.versions(),
     }
 
 
 def evaluate(model: keras.Model, test: keras.utils.PyDataset) -> float:
-    """Returns the fraction of right answers of logits."""
-    num_right = num_all = 0
+    """Returns the fraction of right answers, read batch by batch."""
+    right = []
     for index in range(len(test)):
         x, y = test[index]
-        logits = model.predict_on_batch(x)
-        num_right += int((logits.argmax(-1) == y).sum())
-        num_all += len(y)
-    return num_right / num_all
+        right.append(model.predict_on_batch(x).argmax(-1) == y)
+    return float(np.concatenate(right).mean())
 
 
 def exported(
     qmodel: codeq_keras.QuantizedModel,
-    path: pathlib.Path,
+    path: Path,
     train_batches: keras.utils.PyDataset,
 ) -> dict[str, Any]:
     """Writes the file; returns its size and proof. Needs TensorFlow."""

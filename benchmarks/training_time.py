@@ -1,34 +1,30 @@
 """Training-step time of quantization-aware training, relative to plain Keras 3.
 
+    python benchmarks training_time
+
 Each backend runs in a process of its own. There, all variants of a network
 take training steps in turns, one step each, so that a noisy machine slows them
 alike; a round is a number of such turns, and every ratio is one of the same
-round. Read the ratios, not the times. Random data: nothing but time is
-measured.
+round. Read the ratios, not the times. The first steps include building and
+tracing. Random data: nothing but time is measured.
 
-    python benchmarks/overhead.py > benchmarks/results/overhead.md
-
-Variants: plain Keras 3; CoDeQ on the kernels, and on kernels and 8-bit
-activations; plain tf_keras and TFMOT's 8-bit default on it (TensorFlow); HGQ2
-on convolutions and dense layers, with its default bit widths per weight and
-per activation (extra `hgq2`). What does not run here is listed with the
+Variants: plain Keras 3; CoDeQ on the kernels, to a budget, and on kernels and
+8-bit activations; plain tf_keras and TFMOT's 8-bit default on it (TensorFlow);
+HGQ2 on convolutions and dense layers, with its default bit widths per weight
+and per activation (extra `hgq2`). What does not run here is listed with the
 reason.
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import pathlib
-import platform
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from harness import cli, processes, results
 
 # Name of the backend: Keras's backend and whether to compile with XLA.
 BACKENDS = {
@@ -38,7 +34,6 @@ BACKENDS = {
 }
 NETWORKS = ("resnet20", "resnet8")
 PACKAGES = (
-    "keras",
     "tensorflow",
     "jax",
     "tf_keras",
@@ -53,34 +48,52 @@ SLOW_EVERY = 5
 
 BASELINE = "Keras 3"
 WEIGHTS = "CoDeQ, weights"
+BUDGET = "CoDeQ, weights, to a budget"
 BOTH = "CoDeQ, weights + activations"
 TFMOT_BASELINE = "tf_keras"
 TFMOT = "TFMOT QAT"
 HGQ2 = "HGQ2"
-VARIANTS = (BASELINE, WEIGHTS, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
+VARIANTS = (BASELINE, WEIGHTS, BUDGET, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
 
 
-def main() -> None:
-    """Measures every backend and network in turn and prints the table."""
-    args = parse_args()
-    if args.child:
-        result = measure(args.child, args)
-        args.json.write_text(json.dumps(result))
-        return
-    record: dict[str, Any] = {"machine": machine(args), "runs": []}
-    print(f"# Training-step time\n\n{record['machine']}", flush=True)
-    for network in args.networks:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures every backend and network in turn; writes as results come."""
+    args = parse_args(argv)
+    settings = vars(args)
+    runs: list[dict[str, Any]] = []
+    for network in args.models:
         for backend in args.backends:
-            run = run_child(backend, network, args)
-            record["runs"].append(run)
-            print("\n" + as_markdown(run), flush=True)
-            if args.json:  # What is there outlives an interruption.
-                args.json.write_text(json.dumps(record, indent=2) + "\n")
+            before = os.getloadavg()[0]
+            measured, _ = processes.run_alone(
+                measure,
+                backend,
+                network,
+                settings,
+                environment={"KERAS_BACKEND": BACKENDS[backend][0]},
+            )
+            loads = (before, os.getloadavg()[0])
+            runs.append(
+                {
+                    "network": network,
+                    "backend": backend,
+                    "loads": loads,
+                    **measured,
+                }
+            )
+            print(as_markdown(runs[-1]), flush=True)
+            path = args.output / "training_time.json"
+            path.write_text(json.dumps(runs, indent=2) + "\n")
+            results.write_page(
+                path.with_suffix(".md"),
+                "Training-step time",
+                setting(args),
+                *map(as_markdown, runs),
+            )
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.parser("training_time", __doc__)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--turns", type=int, default=10, help="per round")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -88,52 +101,36 @@ def parse_args() -> argparse.Namespace:
         "--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS)
     )
     parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS)
+        "--models", nargs="+", choices=NETWORKS, default=list(NETWORKS)
     )
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS)
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
-    # How the script calls itself: one backend, the first network.
-    parser.add_argument("--child", choices=BACKENDS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    smoke = {
+        "rounds": 2,
+        "turns": 1,
+        "batch_size": 2,
+        "backends": ["tensorflow"],
+        "models": ["resnet8"],
+        "variants": [BASELINE, WEIGHTS],
+    }
+    return cli.parse(parser, argv, smoke)
 
 
-def run_child(
-    backend: str, network: str, args: argparse.Namespace
+def measure(
+    backend: str, network: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Measures one network in a process with the backend."""
-    keras_backend, _ = BACKENDS[backend]
-    with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder) / "result.json"
-        command = [sys.executable, __file__, "--child", backend]
-        command += ["--networks", network, "--json", str(output)]
-        needed = [BASELINE, *args.variants]
-        if TFMOT in needed:
-            needed.append(TFMOT_BASELINE)
-        command += ["--variants", *needed]
-        for name in ("rounds", "turns", "batch_size"):
-            command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-        environment = {**os.environ, "KERAS_BACKEND": keras_backend}
-        before = os.getloadavg()[0]
-        # Only the tables go to the standard output.
-        subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
-        result = json.loads(output.read_text())
-    loads = (before, os.getloadavg()[0])
-    return {"network": network, "backend": backend, "loads": loads, **result}
-
-
-# --- In the child -----------------------------------------------------------
-
-
-def measure(backend: str, args: argparse.Namespace) -> dict[str, Any]:
     """Returns the milliseconds per step of every round of every variant."""
     rng = np.random.default_rng(SEED)
-    x = rng.normal(size=(args.batch_size, 32, 32, 3)).astype("float32")
-    y = rng.integers(0, 10, args.batch_size)
+    batch_size = settings["batch_size"]
+    x = rng.normal(size=(batch_size, 32, 32, 3)).astype("float32")
+    y = rng.integers(0, 10, batch_size)
+    needed = {BASELINE, *settings["variants"]}
+    if TFMOT in needed:
+        needed.add(TFMOT_BASELINE)
     steppers, not_run, first = {}, {}, {}
-    for name, make in variants(backend, args.networks[0]).items():
-        if name not in args.variants:
+    for name, make in variants(backend, network).items():
+        if name not in needed:
             continue
         print(f"{backend}: building {name}", file=sys.stderr, flush=True)
         start = time.perf_counter()
@@ -148,8 +145,8 @@ def measure(backend: str, args: argparse.Namespace) -> dict[str, Any]:
             first[name] = time.perf_counter() - start
     wall: dict[str, list[float]] = {name: [] for name in steppers}
     cpu: dict[str, list[float]] = {name: [] for name in steppers}
-    for _ in range(args.rounds):
-        timings = one_round(steppers, args.turns)
+    for _ in range(settings["rounds"]):
+        timings = one_round(steppers, settings["turns"])
         for name, (wall_ms, cpu_ms) in timings.items():
             wall[name].append(wall_ms)
             cpu[name].append(cpu_ms)
@@ -210,9 +207,15 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
         config = codeq_keras.CoDeQConfig(**arguments)
         return lambda model: codeq_keras.quantize_model(model, config)
 
+    def to_a_budget(model: Any) -> Any:
+        made = quantized()(model)
+        made.regularizer.set_budget("relative_bops", start=0.12, target=0.05)
+        return made
+
     found = {
         BASELINE: compiled(keras.models.clone_model),
         WEIGHTS: compiled(quantized()),
+        BUDGET: compiled(to_a_budget),
         BOTH: compiled(quantized(activation_bit_width=8)),
     }
     if keras_backend == "tensorflow":
@@ -239,64 +242,55 @@ def legacy(model: Any, jit_compile: bool, *, qat: bool) -> Any:
     return made
 
 
-# --- The table --------------------------------------------------------------
-
-
-def machine(args: argparse.Namespace) -> str:
+def setting(args: argparse.Namespace) -> str:
     """Returns versions, hardware and settings in one paragraph."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
+    from harness import provenance
+
     return (
-        f"{time.strftime('%Y-%m-%d')}; {', '.join(versions)}; Python "
-        f"{platform.python_version()}; {processor()}, {os.cpu_count()} cores, "
-        "threads as the backends choose (one per core), TF_ENABLE_ONEDNN_OPTS="
+        f"{provenance.line(*PACKAGES, seeds=[SEED])}; threads as the backends "
+        "choose (one per core), TF_ENABLE_ONEDNN_OPTS="
         f"{os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}; Adam, batch "
-        f"{args.batch_size}, random 32x32x3 images, seed {SEED}; "
+        f"{args.batch_size}, random 32x32x3 images; "
         f"{args.rounds} rounds of {args.turns} turns."
     )
 
 
-def processor() -> str:
-    """Returns the processor's name, or the architecture."""
-    path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [
-        line.split(":")[1].strip() for line in lines if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
-
-
 def as_markdown(run: dict[str, Any]) -> str:
-    """Returns the table of one backend and network."""
+    """Returns the section of one backend and network."""
     before, after = run["loads"]
-    lines = [
-        f"## {run['network']}, {run['backend']}",
-        "",
-        f"Load average {before:.1f} before, {after:.1f} after.",
-        "",
-        "| variant | ms/step, median (p10-p90) | to Keras 3, median (p10-p90) "
-        "| to Keras 3, processor time | to its own float | first steps |",
-        "|---|---|---|---|---|---|",
-    ]
+    columns = (
+        "variant",
+        "ms/step, median (p10-p90)",
+        "to Keras 3, median (p10-p90)",
+        "to Keras 3, processor time",
+        "to its own float",
+        "first steps",
+    )
     wall, cpu = run["wall_ms"], run["cpu_ms"]
+    rows = []
     for name, values in wall.items():
         own = TFMOT_BASELINE if name in (TFMOT, TFMOT_BASELINE) else BASELINE
         to_own = "not measured"
         if own in wall:
             to_own = f"{np.median(ratios(wall, name, own)):.3f}"
-        lines.append(
-            f"| {name} | {spread(values, 1)} "
-            f"| {spread(ratios(wall, name, BASELINE), 3)} "
-            f"| {np.median(ratios(cpu, name, BASELINE)):.3f} "
-            f"| {to_own} "
-            f"| {run['first_steps_s'][name]:.0f} s |"
+        rows.append(
+            (
+                name,
+                spread(values, 1),
+                spread(ratios(wall, name, BASELINE), 3),
+                f"{np.median(ratios(cpu, name, BASELINE)):.3f}",
+                to_own,
+                f"{run['first_steps_s'][name]:.0f} s",
+            )
         )
-    lines += [f"| {n} | not run: {why} |" for n, why in run["not_run"].items()]
-    return "\n".join(lines)
+    rows += [(name, f"not run: {why}") for name, why in run["not_run"].items()]
+    return "\n\n".join(
+        [
+            f"## {run['network']}, {run['backend']}",
+            f"Load average {before:.1f} before, {after:.1f} after.",
+            results.table(columns, rows),
+        ]
+    )
 
 
 def ratios(
@@ -308,8 +302,7 @@ def ratios(
 
 def spread(values: Any, digits: int) -> str:
     """Returns the median with the 10th and 90th percentile."""
-    p10, median, p90 = np.percentile(values, [10, 50, 90])
-    return f"{median:.{digits}f} ({p10:.{digits}f}-{p90:.{digits}f})"
+    return results.median_and_range(values, digits, (10, 90))
 
 
 if __name__ == "__main__":

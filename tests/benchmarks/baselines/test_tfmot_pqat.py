@@ -1,4 +1,4 @@
-"""The TFMOT baseline of `benchmarks/accuracy.py`."""
+"""The TFMOT baseline of the accuracy benchmark."""
 
 import keras
 import numpy as np

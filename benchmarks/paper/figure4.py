@@ -8,26 +8,28 @@ that the penalty alone would shrink them by the same total factor,
 `exp(-407 * lambda)`: the slope that Fig. 4a begins with, held for 100 epochs.
 Read the shape of the curves, not the digits.
 
-    python benchmarks/paper_curve.py [--dataset cifar10 --network resnet20]
+    python benchmarks figure4 [--dataset cifar10 --model resnet20]
 
-Writes `paper_curve.md`, `.json` and `.png` into `benchmarks/results`.
+Writes `figure4.md`, `.json` and `.png` into `--output`.
 """
 
 import argparse
 import json
-import os
-import pathlib
-import platform
-import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import matplotlib
 import networks
 import numpy as np
-from data import DATASETS, load
+from datasets import DATASETS, load
+from harness import cli, provenance, results, training
+from harness.training import Batches
+from harness.workload import CLASSIFICATION, Arrays
 
 import codeq_keras
+from paper.recipes import MOMENTUM
 
 # lambda_dz, final mean sparsity and final mean logit of Fig. 4a, read off it.
 FIG_4A = (
@@ -45,9 +47,7 @@ FIG_4B_PENALTY = 0.0025
 DECAY_PER_EPOCH = 4.07
 PAPER_EPOCHS = 100
 
-MOMENTUM = 0.9
 LEARNING_RATE = 0.1  # Of the weights.
-BATCH_SIZE = 64
 NUM_LOGS = 25
 NUM_TEST_IMAGES = 2000
 SEED = 0
@@ -60,59 +60,52 @@ NETWORKS = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Trains all settings and writes the results as they come."""
-    args = parse_args()
-    train = load(args.dataset, "train")
-    test = load(args.dataset, "test")
+    args = parse_args(argv)
+    train, test = (
+        tuple(array[: args.limit] for array in load(args.dataset, split))
+        for split in ("train", "test")
+    )
     settings = [
         {"penalty": penalty, "weight_decay": 0.0, "paper": [zeros, logit]}
         for penalty, zeros, logit in FIG_4A
     ] + [
         {
             "penalty": FIG_4B_PENALTY,
-            "weight_decay": weight_decay,
+            "weight_decay": decay,
             "paper": [zeros, logit],
         }
-        for weight_decay, zeros, logit in FIG_4B
+        for decay, zeros, logit in FIG_4B
     ]
     rows = []
-    for setting in settings:
-        start = time.perf_counter()
+    for setting in settings[: 1 if args.smoke else None]:
         rows.append({**setting, **train_once(setting, train, test, args)})
-        print(as_markdown([rows[-1]]).splitlines()[-1], end="  ")
-        print(f"({time.perf_counter() - start:.0f} s)", flush=True)
+        print(as_table([rows[-1]]).splitlines()[-1], flush=True)
         write_results(rows, args)  # What is there outlives an interruption.
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.parser("figure4", __doc__)
     choices = [k for k, entry in DATASETS.items() if entry.num_classes == 10]
     parser.add_argument("--dataset", choices=choices, default="shapes")
-    parser.add_argument(
-        "--network", choices=list(NETWORKS), default="resnet8-small"
-    )
+    parser.add_argument("--model", choices=NETWORKS, default="resnet8-small")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results",
-        help="folder for the results",
-    )
-    return parser.parse_args()
+    parser.add_argument("--limit", type=int, help="examples of each split")
+    return cli.parse(parser, argv, {"steps": 25, "limit": 640})
 
 
 def train_once(
     setting: dict[str, Any],
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: Arrays,
+    test: Arrays,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Returns the curves, the final means and the test accuracy."""
     keras.utils.set_random_seed(SEED)
     qmodel = codeq_keras.quantize_model(
-        NETWORKS[args.network](),
+        NETWORKS[args.model](),
         codeq_keras.CoDeQConfig(bit_width=4, level_grid="paper"),
         regularizer=codeq_keras.CompressionRegularizer(
             # PyTorch's weight decay adds `lambda * theta` to the gradient;
@@ -120,24 +113,21 @@ def train_once(
             dead_zone_penalty=setting["penalty"] / 2
         ),
     )
-    qmodel.compile(
-        optimizer(setting["weight_decay"], args.steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
     curves = Curves()
-    qmodel.fit(
-        RandomBatches(*train, steps=args.steps // NUM_LOGS),
+    training.fit(
+        qmodel,
+        # Each row of the curves is the same number of random batches.
+        Batches(*train, seed=SEED, length=args.steps // NUM_LOGS),
+        optimizer(setting["weight_decay"], args.steps),
+        CLASSIFICATION.loss,
         epochs=NUM_LOGS,
-        verbose=0,
         callbacks=[curves],
     )
-    x, y = (array[:NUM_TEST_IMAGES] for array in test)
-    # Called once, so tracing would take longer.
-    predicted = keras.ops.convert_to_numpy(qmodel(x)).argmax(-1)
+    first = tuple(array[:NUM_TEST_IMAGES] for array in test)
     return {
         "sparsity": curves.sparsity,
         "logit": curves.logit,
-        "test_accuracy": float(np.mean(predicted == y)),
+        "test_accuracy": CLASSIFICATION.evaluate(qmodel, first),
     }
 
 
@@ -181,40 +171,32 @@ class Curves(keras.callbacks.Callback):
         self.logit.append(float(np.mean([float(v) for v in logits])))
 
 
-class RandomBatches(keras.utils.PyDataset):
-    """Batches drawn at random, the same ones for every setting."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray, *, steps: int) -> None:
-        super().__init__()
-        self.x, self.y, self.steps = x, y, steps
-        self.rng = np.random.default_rng(SEED)
-
-    def __len__(self) -> int:
-        """Returns the number of batches per epoch."""
-        return self.steps
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the next images and labels, whatever the index."""
-        chosen = self.rng.integers(0, len(self.x), BATCH_SIZE)
-        return self.x[chosen], self.y[chosen]
-
-
-def as_markdown(rows: list[dict[str, Any]]) -> str:
+def as_table(rows: list[dict[str, Any]]) -> str:
     """Returns the table of final values beside the paper's."""
-    lines = [
-        "| lambda_dz | weight decay | zeros, mean | zeros, paper "
-        "| logit, mean | logit, paper | test accuracy |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        zeros, logit = row["paper"]
-        lines.append(
-            f"| {row['penalty']:g} | {row['weight_decay']:g} "
-            f"| {row['sparsity'][-1]:.2f} | {zeros:.2f} "
-            f"| {row['logit'][-1]:.2f} | {logit:.2f} "
-            f"| {100 * row['test_accuracy']:.1f} % |"
-        )
-    return "\n".join(lines)
+    columns = (
+        "lambda_dz",
+        "weight decay",
+        "zeros, mean",
+        "zeros, paper",
+        "logit, mean",
+        "logit, paper",
+        "test accuracy",
+    )
+    return results.table(
+        columns,
+        [
+            (
+                f"{row['penalty']:g}",
+                f"{row['weight_decay']:g}",
+                f"{row['sparsity'][-1]:.2f}",
+                f"{row['paper'][0]:.2f}",
+                f"{row['logit'][-1]:.2f}",
+                f"{row['paper'][1]:.2f}",
+                f"{100 * row['test_accuracy']:.1f} %",
+            )
+            for row in rows
+        ],
+    )
 
 
 def header(args: argparse.Namespace) -> str:
@@ -223,34 +205,32 @@ def header(args: argparse.Namespace) -> str:
     if DATASETS[data].is_synthetic:
         data += " (synthetic)"
     return (
-        f"{time.strftime('%Y-%m-%d')}; keras {keras.__version__}, backend "
-        f"{keras.backend.backend()}, Python {platform.python_version()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores; seed {SEED}; "
-        f"{args.network} on {data}, tested on {NUM_TEST_IMAGES} images, from "
-        f"scratch, {args.steps} steps of {BATCH_SIZE} images, SGD "
-        f"{LEARNING_RATE:g} with momentum {MOMENTUM:g} and a cosine for the "
-        "weights, a constant rate for the logits. "
-        f"The paper: ResNet-20 on CIFAR-10, {PAPER_EPOCHS} epochs."
+        f"{provenance.line(seeds=[SEED])}; {args.model} on {data}, tested "
+        f"on {NUM_TEST_IMAGES} images, from scratch, {args.steps} steps of "
+        f"{training.BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
+        f"{MOMENTUM:g} and a cosine for the weights, a constant rate for the "
+        f"logits. The paper: ResNet-20 on CIFAR-10, {PAPER_EPOCHS} epochs."
     )
 
 
 def write_results(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Writes the table, the numbers and the plot."""
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / "paper_curve"
-    text = f"# The paper's Fig. 4 on our data\n\n{header(args)}\n\n"
-    text += (
+    path = args.output / "figure4"
+    results.write_page(
+        path.with_suffix(".md"),
+        "The paper's Fig. 4 on our data",
+        header(args),
         "Means over the kernels, as in the figure; the paper's values are "
-        f"read off it. `python benchmarks/{pathlib.Path(__file__).name}`\n\n"
-        f"{as_markdown(rows)}\n\n![curves]({path.name}.png)\n"
+        "read off it. `python benchmarks figure4`",
+        as_table(rows),
+        f"![curves]({path.name}.png)",
     )
-    path.with_suffix(".md").write_text(text)
     record = {"header": header(args), "rows": rows}
     path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     plot(rows, path.with_suffix(".png"), args.steps)
 
 
-def plot(rows: list[dict[str, Any]], path: pathlib.Path, steps: int) -> None:
+def plot(rows: list[dict[str, Any]], path: Path, steps: int) -> None:
     """Draws sparsity and logit over the steps; the paper's ends as crosses."""
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -1,4 +1,4 @@
-"""The baselines of `benchmarks/accuracy.py` do what their papers say."""
+"""The baselines of the accuracy benchmark do what their papers say."""
 
 import keras
 import numpy as np

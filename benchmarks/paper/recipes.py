@@ -18,7 +18,7 @@ class Recipe:
 
     Attributes:
         build: From the number of classes to the network, its output logits.
-        dataset: Key of `data.DATASETS`.
+        dataset: Key of `datasets.DATASETS`.
         epochs: Length of the training; the learning rate follows a cosine.
         batch_size: Examples per step.
         learning_rate: Of the weights: SGD with momentum, or AdamW.
@@ -47,7 +47,7 @@ class Recipe:
 
 
 def _resnet50(classes: int) -> keras.Model:
-    """Takes RGB in [-1, 1], as `data` has it, and the weights of Keras.
+    """Takes RGB in [-1, 1], as `datasets` has it, and the weights of Keras.
 
     These are for BGR in [0, 255] less a mean.
     """

@@ -3,15 +3,12 @@
 import csv
 import dataclasses
 import json
-import sys
 
-import batches
 import keras
 import numpy as np
-import paper_recipes
 import pytest
-import recipes
-import workloads
+from accuracy.workloads import load_shapes
+from paper import recipes, run
 
 import codeq_keras
 
@@ -29,9 +26,9 @@ def images(monkeypatch):
     """A recipe of a tiny network, and few images for it."""
 
     def load(name, split, data_dir=None):
-        return workloads.load_shapes(split, 64)
+        return load_shapes(split, 64)
 
-    monkeypatch.setattr(recipes.data, "load", load)
+    monkeypatch.setattr(run.datasets, "load", load)
     tiny = dataclasses.replace(
         recipes.RECIPES["resnet20"],
         build=tiny_network,
@@ -42,11 +39,14 @@ def images(monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "tiny", tiny)
 
 
-def run(monkeypatch, folder, *arguments: str) -> dict:
-    command = ["recipes.py", "tiny", "--output", str(folder), *arguments]
-    monkeypatch.setattr(sys, "argv", command)
-    recipes.main()
-    return json.loads((folder / "summary.json").read_text())
+def train(folder, *arguments: str) -> dict:
+    run.main(["tiny", "--output", str(folder), *arguments])
+    return json.loads((run_folder(folder) / "summary.json").read_text())
+
+
+def run_folder(folder):
+    [found] = folder.iterdir()
+    return found
 
 
 @pytest.mark.parametrize("is_adam", [False, True], ids=["sgd", "adamw"])
@@ -56,56 +56,59 @@ def test_published_recipe_trains_and_is_recorded(
     recipe = dataclasses.replace(recipes.RECIPES["tiny"], is_adam=is_adam)
     monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
 
-    summary = run(monkeypatch, tmp_path)
+    summary = train(tmp_path)
 
     assert summary["is_synthetic"]
     assert 2 <= summary["mean_bit_width"] <= 8
     assert "file" not in summary  # The paper's grid has no integers.
     rows = list(
-        csv.DictReader((tmp_path / "history.csv").read_text().splitlines())
+        csv.DictReader(
+            (run_folder(tmp_path) / "history.csv").read_text().splitlines()
+        )
     )
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert float(rows[-1]["sparsity"]) > 0
-    model = keras.saving.load_model(tmp_path / "model.keras")
+    model = keras.saving.load_model(run_folder(tmp_path) / "model.keras")
     assert model.quantizers[0].config.level_grid == "paper"
 
 
 @pytest.mark.filterwarnings("ignore:CompressionBudget.*missed")
 def test_recipe_with_a_budget_starts_from_float_and_ends_in_a_file(
-    images, monkeypatch, tmp_path
+    images, tmp_path
 ):
-    summary = run(
-        monkeypatch, tmp_path, "--relative-bops", "0.1", "--float-epochs", "1"
-    )
+    summary = train(tmp_path, "--relative-bops", "0.1", "--float-epochs", "1")
 
     assert summary["integers_equal"]
-    assert summary["file_bytes"] == (tmp_path / "model.tflite").stat().st_size
-    assert (tmp_path / "float" / "history.csv").exists()
+    assert (
+        summary["file_bytes"]
+        == (run_folder(tmp_path) / "model.tflite").stat().st_size
+    )
+    assert (run_folder(tmp_path) / "float" / "history.csv").exists()
 
 
 def test_run_that_was_cut_off_goes_on_and_no_other_takes_its_place(
     images, monkeypatch, tmp_path
 ):
     arguments = ("--relative-bops", "0.1", "--float-epochs", "1")
-    train = recipes.train
+    fit = run.train
 
     def cut_off(model, *args, **kwargs):
         if isinstance(model, codeq_keras.QuantizedModel):
             raise KeyboardInterrupt
-        train(model, *args, **kwargs)
+        fit(model, *args, **kwargs)
 
-    monkeypatch.setattr(recipes, "train", cut_off)
+    monkeypatch.setattr(run, "train", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        run(monkeypatch, tmp_path, *arguments)
+        train(tmp_path, *arguments)
     with pytest.raises(SystemExit, match="same settings"):
-        run(monkeypatch, tmp_path)
+        train(tmp_path, *arguments, "--epochs", "3")
     trained = []
     monkeypatch.setattr(
-        recipes, "train", lambda model, *args, **kwargs: trained.append(model)
+        run, "train", lambda model, *args, **kwargs: trained.append(model)
     )
-    run(monkeypatch, tmp_path, *arguments)
+    train(tmp_path, *arguments)
     with pytest.raises(SystemExit, match="finished run"):
-        run(monkeypatch, tmp_path, *arguments)
+        train(tmp_path, *arguments)
 
     # The float network was not trained again.
     [model] = trained
@@ -113,9 +116,9 @@ def test_run_that_was_cut_off_goes_on_and_no_other_takes_its_place(
 
 
 def test_logits_shrink_by_the_papers_loss_term_at_their_own_rate():
-    recipe = paper_recipes.RECIPES["resnet20"]
-    model = paper_recipes.quantized(tiny_network(10), recipe, None)
-    optimizer = paper_recipes.optimizer(recipe, 10_000, is_published=True)
+    recipe = recipes.RECIPES["resnet20"]
+    model = recipes.quantized(tiny_network(10), recipe, None)
+    optimizer = recipes.optimizer(recipe, 10_000, is_published=True)
     # Without a task, only the loss term moves the logits.
     model.compile(optimizer, lambda y_true, y_pred: 0.0 * y_pred)
     x, y = np.zeros((50, 32, 32, 3), "float32"), np.zeros((50, 10), "float32")
@@ -125,37 +128,13 @@ def test_logits_shrink_by_the_papers_loss_term_at_their_own_rate():
     # Its gradient is 2 * lambda * theta. Momentum takes 10 steps to build up,
     # a fifth of the run.
     rate = 2 * recipe.dead_zone_penalty * recipe.logit_rate
-    expected = 3.0 * rate / (1 - paper_recipes.MOMENTUM) * 50
+    expected = 3.0 * rate / (1 - recipes.MOMENTUM) * 50
     moved = 3.0 - float(model.quantizers[0].dead_zone_logit.value)
     assert moved == pytest.approx(expected, rel=0.25)
 
 
-def test_images_are_moved_and_mirrored_but_not_changed():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(32, 8, 8, 3)).astype("float32")
-
-    moved = batches.crop_and_mirror(x, rng)
-
-    for before, after in zip(x, moved, strict=True):
-        values = after[after != 0]
-        assert np.isin(values, before).all()
-        assert len(values) >= 4 * 4 * 3  # Four of eight pixels remain.
-
-
-def test_batches_without_a_seed_are_all_examples_in_order():
-    x = np.arange(5)
-
-    found = batches.Batches(x, x, batch_size=2, seed=None)
-
-    assert [list(found[i][0]) for i in range(len(found))] == [
-        [0, 1],
-        [2, 3],
-        [4],
-    ]
-
-
 def test_resnet50_takes_rgb_and_the_weights_of_keras():
-    model = paper_recipes.RECIPES["resnet50"].build(10)
+    model = recipes.RECIPES["resnet50"].build(10)
     theirs = keras.applications.ResNet50(
         weights=None, classes=10, classifier_activation=None
     )
@@ -170,17 +149,13 @@ def test_resnet50_takes_rgb_and_the_weights_of_keras():
     np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_budget_out_of_range_is_refused_before_training(images, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "tiny", "--relative-bops", "0"])
-
+def test_budget_out_of_range_is_refused_before_training(images):
     with pytest.raises(SystemExit):
-        recipes.main()
+        run.main(["tiny", "--relative-bops", "0"])
 
 
-def test_network_that_starts_trained_asks_for_weights(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["recipes.py", "resnet50"])
-
+def test_network_that_starts_trained_asks_for_weights(capsys):
     with pytest.raises(SystemExit):
-        recipes.main()
+        run.main(["resnet50"])
 
     assert "--weights FILE" in capsys.readouterr().err
