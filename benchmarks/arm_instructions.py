@@ -11,7 +11,6 @@ accuracy --models mobilenet_v1_96 --methods ours_1x1 --save` leaves.
 Instructions are not cycles. About 8 minutes of two cores.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +79,9 @@ class Row(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures all networks and writes a table."""
-    args = parse_args(argv)
+    args = cli.parse(
+        "arm_instructions", __doc__, argv, smoke={}, trained=[Path]
+    )
     if arm.missing() is not None:
         raise SystemExit(arm.missing())
     baselines: dict[str, Row] = {}
@@ -110,13 +111,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "relative to the range of the outputs.",
         results.table(COLUMNS, rows),
     )
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = cli.parser("arm_instructions", __doc__)
-    parser.add_argument("--trained", nargs="+", type=Path, metavar="FILE")
-    return cli.parse(parser, argv, {})
 
 
 def random_networks() -> Iterator[Network]:

@@ -56,18 +56,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("export_time", __doc__)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["MobileNetV2", "ResNet50"],
-        help="of `keras.applications`",
+    return cli.parse(
+        "export_time",
+        __doc__,
+        argv,
+        smoke={"models": ["MobileNet"], "size": 32, "samples": 4, "rounds": 1},
+        models=["MobileNetV2", "ResNet50"],  # Of `keras.applications`.
+        size=96,
+        samples=100,
+        rounds=3,
     )
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    smoke = {"models": ["MobileNet"], "size": 32, "samples": 4, "rounds": 1}
-    return cli.parse(parser, argv, smoke)
 
 
 def measure(

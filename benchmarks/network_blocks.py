@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import keras
 from keras import layers
+
+_BARE = {"use_bias": False, "kernel_initializer": "he_normal"}
 
 
 def residual_stages(x: Any, stages: tuple[int, ...], blocks: int) -> Any:
@@ -45,14 +48,7 @@ def inverted_residual(
 def strided_conv(x: Any, filters: int, *, name: str) -> Any:
     """A 3x3 convolution of stride 2, padded on all four sides."""
     x = layers.ZeroPadding2D(1)(x)
-    return layers.Conv2D(
-        filters,
-        3,
-        strides=2,
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
+    return layers.Conv2D(filters, 3, strides=2, name=name, **_BARE)(x)
 
 
 def depthwise(x: Any, strides: int, *, name: str) -> Any:
@@ -72,34 +68,22 @@ def depthwise(x: Any, strides: int, *, name: str) -> Any:
 
 def pointwise(x: Any, filters: int, *, name: str) -> Any:
     """A 1x1 convolution, normalised, linear."""
-    return norm(
-        layers.Conv2D(
-            filters,
-            1,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=name,
-        )(x)
-    )
+    return norm(layers.Conv2D(filters, 1, name=name, **_BARE)(x))
 
 
 def conv(
-    x: Any,
-    filters: int,
-    size: int | tuple[int, int],
-    *,
-    name: str,
-    strides: int = 1,
+    x: Any, filters: int, size: Any, *, name: str, strides: int = 1
 ) -> Any:
     """A convolution with bias that keeps the size, divided by the stride."""
-    return layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
+    options = {"padding": "same", "kernel_initializer": "he_normal"}
+    return layers.Conv2D(filters, size, strides, name=name, **options)(x)
+
+
+def classifier(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
+    """The network that ends in the mean of the features and logits."""
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name=name)
 
 
 def norm(x: Any) -> Any:

@@ -61,15 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("parity", __doc__, seeds=(0,))
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        choices=[k for k, w in WORKLOADS.items() if w.goal is CLASSIFICATION],
-        default=["resnet8", "ds_cnn"],
+    return cli.parse(
+        "parity",
+        __doc__,
+        argv,
+        smoke={"models": ["ds_cnn"], "epochs": 1},
+        models=["resnet8", "ds_cnn"],
+        epochs=12,
+        seeds=[0],
     )
-    parser.add_argument("--epochs", type=int, default=12)
-    return cli.parse(parser, argv, {"models": ["ds_cnn"], "epochs": 1})
 
 
 def measure(run: Run, grid: str, start: Start, folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ BACKENDS = {
     "tensorflow-xla": ("tensorflow", True),
     "jax": ("jax", True),
 }
-NETWORKS = ("resnet20", "resnet8")
 PACKAGES = (
     "tensorflow",
     "jax",
@@ -59,7 +58,6 @@ VARIANTS = (BASELINE, WEIGHTS, BUDGET, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures every backend and network in turn; writes as results come."""
     args = parse_args(argv)
-    settings = vars(args)
     runs: list[dict[str, Any]] = []
     for network in args.models:
         for backend in args.backends:
@@ -68,18 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 measure,
                 backend,
                 network,
-                settings,
+                args,
                 environment={"KERAS_BACKEND": BACKENDS[backend][0]},
             )
-            loads = (before, os.getloadavg()[0])
-            runs.append(
-                {
-                    "network": network,
-                    "backend": backend,
-                    "loads": loads,
-                    **measured,
-                }
-            )
+            measured["loads"] = before, os.getloadavg()[0]
+            runs.append({"network": network, "backend": backend, **measured})
             print(as_markdown(runs[-1]), flush=True)
             path = args.output / "training_time.json"
             path.write_text(json.dumps(runs, indent=2) + "\n")
@@ -93,39 +84,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("training_time", __doc__)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--turns", type=int, default=10, help="per round")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS)
+    return cli.parse(
+        "training_time",
+        __doc__,
+        argv,
+        smoke={
+            "rounds": 2,
+            "turns": 1,
+            "batch_size": 2,
+            "backends": ["tensorflow"],
+            "models": ["resnet8"],
+            "variants": [BASELINE, WEIGHTS],
+        },
+        choices={"backends": BACKENDS, "variants": VARIANTS},
+        models=["resnet20", "resnet8"],
+        backends=list(BACKENDS),
+        variants=list(VARIANTS),
+        rounds=25,
+        turns=10,
+        batch_size=64,
     )
-    parser.add_argument(
-        "--models", nargs="+", choices=NETWORKS, default=list(NETWORKS)
-    )
-    parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS)
-    )
-    smoke = {
-        "rounds": 2,
-        "turns": 1,
-        "batch_size": 2,
-        "backends": ["tensorflow"],
-        "models": ["resnet8"],
-        "variants": [BASELINE, WEIGHTS],
-    }
-    return cli.parse(parser, argv, smoke)
 
 
 def measure(
-    backend: str, network: str, settings: Mapping[str, Any]
+    backend: str, network: str, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Returns the milliseconds per step of every round of every variant."""
     rng = np.random.default_rng(SEED)
-    batch_size = settings["batch_size"]
-    x = rng.normal(size=(batch_size, 32, 32, 3)).astype("float32")
-    y = rng.integers(0, 10, batch_size)
-    needed = {BASELINE, *settings["variants"]}
+    x = rng.normal(size=(args.batch_size, 32, 32, 3)).astype("float32")
+    y = rng.integers(0, 10, args.batch_size)
+    needed = {BASELINE, *args.variants}
     if TFMOT in needed:
         needed.add(TFMOT_BASELINE)
     steppers, not_run, first = {}, {}, {}
@@ -143,16 +131,10 @@ def measure(
         else:
             steppers[name] = lambda model=model: model.train_on_batch(x, y)
             first[name] = time.perf_counter() - start
-    wall: dict[str, list[float]] = {name: [] for name in steppers}
-    cpu: dict[str, list[float]] = {name: [] for name in steppers}
-    for _ in range(settings["rounds"]):
-        timings = one_round(steppers, settings["turns"])
-        for name, (wall_ms, cpu_ms) in timings.items():
-            wall[name].append(wall_ms)
-            cpu[name].append(cpu_ms)
+    rounds = [one_round(steppers, args.turns) for _ in range(args.rounds)]
     return {
-        "wall_ms": wall,
-        "cpu_ms": cpu,
+        "wall_ms": {name: [r[name][0] for r in rounds] for name in steppers},
+        "cpu_ms": {name: [r[name][1] for r in rounds] for name in steppers},
         "first_steps_s": first,
         "not_run": not_run,
     }
@@ -182,6 +164,7 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
     import keras
     import networks
     from baselines import hgq2
+    from harness.workload import CLASSIFICATION
 
     import codeq_keras
 
@@ -191,14 +174,8 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
 
     def compiled(build: Callable[[Any], Any]) -> Callable[[], Any]:
         def make() -> Any:
-            made = build(model)
-            made.compile(
-                "adam",
-                loss=keras.losses.SparseCategoricalCrossentropy(
-                    from_logits=True
-                ),
-                jit_compile=jit_compile,
-            )
+            made, loss = build(model), CLASSIFICATION.loss
+            made.compile("adam", loss, jit_compile=jit_compile)
             return made
 
         return make

@@ -14,24 +14,15 @@ from harness.workload import CLASSIFICATION
 import codeq_keras
 from codeq_keras.architecture.kernels import Kernel, find_kernels
 
-# Bits of a float, also of activations that are not quantized.
 _FLOAT_BITS = 32
-
-# Bits of activations where they are quantized.
 _ACTIVATION_BITS = 8
-
 # Of the training data, for BatchNorm re-estimation and calibration.
-_CALIBRATION_BATCHES = 16
-_CALIBRATION_BATCH_SIZE = 250
-
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 16, 250
 # The masks are final after this fraction of the training.
 _PRUNING_FRACTION = 0.5
-
 # Exponents that layer-wise pruning chooses from, each after a training of that
 # many epochs, on the validation split.
-_EXPONENTS = (0.0, 0.25, 0.5, 1.0)
-_TRIAL_EPOCHS = 2
-
+_EXPONENTS, _TRIAL_EPOCHS = (0.0, 0.25, 0.5, 1.0), 2
 # Strength of the paper's penalty, scaled for a training of a few epochs.
 _PAPER_PENALTY = 0.1
 
@@ -45,7 +36,7 @@ class Outcome:
         kernels: Its kernels.
         deployed: Values of the kernels as deployed, zeros included.
         bit_widths: Bits of each kernel.
-        activation_bit_width: Bits of the activations.
+        activation_bit_width: Bits of the activations, quantized or not.
         settings: What the method chose by itself.
         own_costs: What replaces entries of `costs`, where a kernel does not
             have one bit width.
@@ -71,17 +62,12 @@ class Outcome:
         kept = np.array([np.count_nonzero(value) for value in self.deployed])
         bits = np.array(self.bit_widths)
         macs = np.array([kernel.num_macs or 0 for kernel in self.kernels])
-        dense = sizes * bits
-        bitmap = sizes + kept * bits
-        stored = np.ceil(np.minimum(dense, bitmap) / 8)
+        stored = np.ceil(np.minimum(sizes * bits, sizes + kept * bits) / 8)
+        bops = (macs * kept / sizes * bits).sum() * self.activation_bit_width
         return {
             "sparsity": float(1 - kept.sum() / sizes.sum()),
             "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
-            "relative_bops": float(
-                (macs * kept / sizes * bits).sum()
-                * self.activation_bit_width
-                / (macs.sum() * _FLOAT_BITS**2)
-            ),
+            "relative_bops": float(bops / (macs.sum() * _FLOAT_BITS**2)),
             "kernel_bytes": int(stored.sum()),
             "layer_sparsity": {
                 kernel.path: round(1 - float(k / n), 4)
@@ -91,15 +77,8 @@ class Outcome:
         }
 
 
-def fine_tune(net: keras.Model, training: Training, budget: None) -> Outcome:
-    """Trains the float network on."""
-    model = MaskedModel(copy(net), bit_width=None)
-    training.fit(model)
-    return _masked_outcome(model, training)
-
-
-def min_max_qat(bit_width: int) -> Callable[..., Outcome]:
-    """Returns quantization-aware training without pruning."""
+def min_max_qat(bit_width: int | None) -> Callable[..., Outcome]:
+    """Training with min-max quantization, or in float, without pruning."""
 
     def compress(net: keras.Model, training: Training, budget: None) -> Outcome:
         model = MaskedModel(copy(net), bit_width=bit_width)
@@ -113,10 +92,8 @@ def prune_qat_uniform(
     net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes every kernel alike on TFMOT's schedule, with 4-bit QAT."""
-    model = MaskedModel(copy(net), bit_width=4)
-    density = budget * _FLOAT_BITS / 4
-    densities = pruning.uniform_densities(model.kernels, density)
-    return _prune_and_train(model, training, densities)
+    densities = pruning.uniform_densities(find_kernels(net), 8 * budget)
+    return _prune_and_train(net, training, densities)
 
 
 def prune_qat_layer_wise(
@@ -127,8 +104,7 @@ def prune_qat_layer_wise(
     The candidates differ in how they weigh the multiply-accumulates; each is
     trained for two epochs and judged.
     """
-    density = budget * _FLOAT_BITS / 4
-    kernels = find_kernels(net)
+    kernels, density = find_kernels(net), 8 * budget
     candidates: dict[Any, list[float]] = {
         "uniform": pruning.uniform_densities(kernels, density)
     }
@@ -139,13 +115,23 @@ def prune_qat_layer_wise(
     trial = dataclasses.replace(training, epochs=_TRIAL_EPOCHS)
     scores = {}
     for name, densities in candidates.items():
-        model = MaskedModel(copy(net), bit_width=4)
-        outcome = _prune_and_train(model, trial, densities)
+        outcome = _prune_and_train(net, trial, densities)
         scores[name] = training.evaluate(outcome.model, "validation")
     best = max(scores, key=scores.__getitem__)
-    model = MaskedModel(copy(net), bit_width=4)
+    outcome = _prune_and_train(net, training, candidates[best])
     settings = {"exponent": best, "trials": scores}
-    return _prune_and_train(model, training, candidates[best], settings)
+    return dataclasses.replace(outcome, settings=settings)
+
+
+def _prune_and_train(
+    net: keras.Model, training: Training, densities: Sequence[float]
+) -> Outcome:
+    """Trains at 4 bits: an eighth of the float's bit operations at most."""
+    model = MaskedModel(copy(net), bit_width=4)
+    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
+    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
+    training.fit(model, [schedule])
+    return _masked_outcome(model, training)
 
 
 def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
@@ -154,11 +140,9 @@ def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
 
     if training.workload.goal is not CLASSIFICATION:
         raise ValueError(
-            "`tfmot_pqat` trains with a crossentropy. Received: a workload "
-            f"with the loss {training.workload.goal.loss.name!r}. Leave the "
-            "method out."
+            "`tfmot_pqat` trains with a crossentropy. Leave the method out. "
+            f"Received: loss={training.workload.goal.loss.name!r}."
         )
-
     model, deployed = pqat.train(
         net,
         training.batches,
@@ -179,12 +163,11 @@ def hgq2(net: keras.Model, training: Training, budget: float) -> Outcome:
     """
     from baselines import hgq2
 
-    samples = calibration(training)
     model, deployed, bits = hgq2.train(
         net,
         training,
         relative_bops=budget * _ACTIVATION_BITS / _FLOAT_BITS,
-        samples=samples,
+        samples=calibration(training),
     )
     per_weight = np.concatenate([b.ravel() for b in bits])
     own_costs = {
@@ -202,12 +185,11 @@ def optimal_brain_compression(
     net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes and quantizes after training, layer by layer."""
-    model = copy(net)
-    samples = np.concatenate(calibration(training)[:4])
+    model, samples = copy(net), calibration(training)
     optimal_brain.compress(
-        model, samples, bit_width=4, density=budget * _FLOAT_BITS / 4
+        model, np.concatenate(samples[:4]), bit_width=4, density=8 * budget
     )
-    codeq_keras.reestimate_batch_norm(model, calibration(training))
+    codeq_keras.reestimate_batch_norm(model, samples)
     kernels = find_kernels(model)
     return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
 
@@ -237,19 +219,15 @@ def codeq(
     Args:
         distill: Whether the float network teaches.
         zeros: Fraction of zeros to reach instead of a budget in BOPs.
-        pattern: Regular expression of the kernels that are quantized; the
-            others stay in float.
+        pattern: Regular expression of the kernels to quantize; others stay.
         **changes: Arguments of `CoDeQConfig`.
     """
 
     def compress(
         net: keras.Model, training: Training, budget: float | None
     ) -> Outcome:
-        settings = {
-            "bit_width": bit_width_for(budget),
-            "level_grid": "uniform",
-            **changes,
-        }
+        bits = bit_width_for(budget)
+        settings = {"bit_width": bits, "level_grid": "uniform", **changes}
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
@@ -278,12 +256,9 @@ def bit_width_for(budget: float | None) -> int:
 class Method:
     """A method and what a run of it needs.
 
-    Attributes:
-        label: Its name in the table.
-        compress: From the float network, the training and the budget to an
-            `Outcome`.
-        has_budget: Whether it aims at relative BOPs.
-        trains: Whether it trains, as opposed to working after training.
+    `compress` makes an `Outcome` of the float network, the training and the
+    budget. A method without a budget does not aim at relative BOPs; one that
+    does not train works after training.
     """
 
     label: str
@@ -292,11 +267,14 @@ class Method:
     trains: bool = True
 
 
+_OURS = "CoDeQ for Keras"
+_in_8_bits = {"distill": True, "activation_bit_width": _ACTIVATION_BITS}
+
 METHODS = {
-    "float": Method("Float fine-tuning", fine_tune, has_budget=False),
-    "qat8": Method("Min-max QAT 8 bit", min_max_qat(8), has_budget=False),
-    "qat4": Method("Min-max QAT 4 bit", min_max_qat(4), has_budget=False),
-    "qat3": Method("Min-max QAT 3 bit", min_max_qat(3), has_budget=False),
+    "float": Method("Float fine-tuning", min_max_qat(None), False),
+    "qat8": Method("Min-max QAT 8 bit", min_max_qat(8), False),
+    "qat4": Method("Min-max QAT 4 bit", min_max_qat(4), False),
+    "qat3": Method("Min-max QAT 3 bit", min_max_qat(3), False),
     "prune_uniform": Method("Prune (uniform) + QAT 4 bit", prune_qat_uniform),
     "prune_layer_wise": Method(
         "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
@@ -308,86 +286,48 @@ METHODS = {
         optimal_brain_compression,
         trains=False,
     ),
-    "paper": Method("CoDeQ as published", codeq_paper, has_budget=False),
-    "ours": Method("CoDeQ for Keras", codeq()),
-    "ours_distilled": Method("CoDeQ for Keras, distilled", codeq(distill=True)),
+    "paper": Method("CoDeQ as published", codeq_paper, False),
+    "ours": Method(_OURS, codeq()),
+    "ours_distilled": Method(f"{_OURS}, distilled", codeq(distill=True)),
     "ours_8bit": Method(
-        "CoDeQ for Keras, distilled, 8-bit activations",
-        codeq(distill=True, activation_bit_width=_ACTIVATION_BITS),
+        f"{_OURS}, distilled, 8-bit activations", codeq(**_in_8_bits)
     ),
-    # For the files of `parity`, `file_size` and `arm_instructions`.
+    # For `parity`, `file_size` and `arm_instructions`.
     "ours_dead_zone": Method(
-        "CoDeQ for Keras, as above, dead-zone grid",
-        codeq(
-            distill=True,
-            activation_bit_width=_ACTIVATION_BITS,
-            level_grid="dead_zone",
-        ),
+        f"{_OURS}, distilled, 8-bit activations, dead-zone grid",
+        codeq(**_in_8_bits, level_grid="dead_zone"),
     ),
-    "ours_zeros": Method(
-        "CoDeQ for Keras, 4 bit, 80 % zeros", codeq(zeros=0.8), has_budget=False
-    ),
+    "ours_zeros": Method(f"{_OURS}, 80 % zeros", codeq(zeros=0.8), False),
     "ours_1x1": Method(
-        "CoDeQ for Keras, 4 bit, 90 % zeros in 1x1 convolutions",
+        f"{_OURS}, 90 % zeros in 1x1 kernels",
         codeq(zeros=0.9, pattern="pointwise"),
-        has_budget=False,
+        False,
     ),
 }
 
 
 def calibration(training: Training) -> list[np.ndarray]:
     """Returns batches of training inputs."""
-    x = training.split.train[0]
-    count = _CALIBRATION_BATCHES * _CALIBRATION_BATCH_SIZE
-    return [
-        x[start : start + _CALIBRATION_BATCH_SIZE]
-        for start in range(0, min(count, len(x)), _CALIBRATION_BATCH_SIZE)
-    ]
+    size = _CALIBRATION_BATCH_SIZE
+    x = training.split.train[0][: _CALIBRATION_BATCHES * size]
+    return [x[start : start + size] for start in range(0, len(x), size)]
 
 
 def copy(model: keras.Model) -> keras.Model:
     """Returns a copy of a functional model with its weights."""
-    twin = keras.models.clone_model(model)
-    twin.set_weights(model.get_weights())
-    return twin
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    return copied
 
 
-def _prune_and_train(
-    model: MaskedModel,
-    training: Training,
-    densities: Sequence[float],
-    settings: dict[str, Any] | None = None,
-) -> Outcome:
-    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
-    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
-    training.fit(model, [schedule])
-    return _masked_outcome(model, training, settings)
-
-
-def _masked_outcome(
-    model: MaskedModel,
-    training: Training,
-    settings: dict[str, Any] | None = None,
-) -> Outcome:
-    bits = model.bit_width or _FLOAT_BITS
-    return Outcome(
-        _plain(model, training),
-        model.kernels,
-        model.deployed(),
-        [bits] * len(model.kernels),
-        settings=settings or {},
-    )
-
-
-def _plain(model: MaskedModel, training: Training) -> keras.Model:
+def _masked_outcome(model: MaskedModel, training: Training) -> Outcome:
     """The network with the deployed kernels and statistics of these."""
-    plain = copy(model.latent_model)
-    for kernel, value in zip(
-        find_kernels(plain), model.deployed(), strict=True
-    ):
+    plain, deployed = copy(model.latent_model), model.deployed()
+    for kernel, value in zip(find_kernels(plain), deployed, strict=True):
         kernel.variable.assign(value)
     codeq_keras.reestimate_batch_norm(plain, calibration(training))
-    return plain
+    bits = [model.bit_width or _FLOAT_BITS] * len(deployed)
+    return Outcome(plain, model.kernels, deployed, bits)
 
 
 def _codeq_outcome(
@@ -406,8 +346,7 @@ def _codeq_outcome(
         for quantizer in model.quantizers
     ]
     return Outcome(
-        # Trained ranges are in no plain network.
-        model if activation_bits else plain,
+        model if activation_bits else plain,  # Only `model` has its ranges.
         kernels,
         _values(kernels),
         bits,
@@ -418,19 +357,14 @@ def _codeq_outcome(
 
 
 def _largest_code(model: Any) -> int:
-    """The largest magnitude among the integers: int4 holds up to 7.
-
-    Raises:
-        AssertionError: If the kernels that ran are not `codes * scale`.
-    """
+    """The largest magnitude of a code; checks that `codes * scale` ran."""
     largest = 0
     weights = codeq_keras.quantized_weights(model)
     for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
         weight = weights.get(kernel.path)
         if weight is not None:
-            np.testing.assert_array_equal(
-                weight.dequantize(), _values([kernel])[0]
-            )
+            [value] = _values([kernel])
+            np.testing.assert_array_equal(weight.dequantize(), value)
             largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
     return largest
 

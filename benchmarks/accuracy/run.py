@@ -91,21 +91,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("accuracy", __doc__, seeds=(0, 1, 2))
-    parser.add_argument(
-        "--models", nargs="+", choices=WORKLOADS, default=["resnet8"]
-    )
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        choices=METHODS,
-        default=[name for name in METHODS if name not in ON_REQUEST],
-    )
-    parser.add_argument("--budgets", nargs="+", type=float, default=[0.05])
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--save", action="store_true", help="keep the models")
     return cli.parse(
-        parser, argv, {"seeds": [0], "epochs": 1, "methods": ["float", "ours"]}
+        "accuracy",
+        __doc__,
+        argv,
+        smoke={"seeds": [0], "epochs": 1, "methods": ["float", "ours"]},
+        choices={"models": WORKLOADS, "methods": METHODS},
+        models=["resnet8"],
+        methods=[name for name in METHODS if name not in ON_REQUEST],
+        budgets=[0.05],
+        epochs=12,
+        seeds=[0, 1, 2],
+        save=False,
     )
 
 

@@ -1,25 +1,12 @@
 """The networks and data that methods are compared on."""
 
-import functools
+from functools import partial
 from typing import Any
 
 import networks
 import numpy as np
-from datasets import keywords, machine_sounds, shapes
+from datasets import load, machine_sounds
 from harness.workload import ANOMALY_DETECTION, Arrays, Workload
-
-
-def load_shapes(split: str, count: int, *, image_size: int = 32) -> Arrays:
-    """Draws images, in [-1, 1]."""
-    examples = shapes.generate(split, count, image_size=image_size)
-    x, y = zip(*examples, strict=True)
-    return np.stack(x).astype("float32") / 127.5 - 1.0, np.array(y)
-
-
-def load_keywords(split: str, count: int) -> Arrays:
-    """Makes cepstral coefficients."""
-    x, y = zip(*keywords.generate(split, count), strict=True)
-    return np.stack(x), np.array(y)
 
 
 def load_machine_sounds(split: str, count: int) -> Arrays:
@@ -38,21 +25,23 @@ def _shapes(
     )
     if settings.get("augment"):
         note += ", mirrored and transposed"
-    return Workload(build, load_shapes, note, num_train=num_train, **settings)
+    return Workload(
+        build, partial(load, "shapes"), note, num_train=num_train, **settings
+    )
 
 
 def _mobilenet_96(name: str, build: Any) -> Workload:
     """For instructions on ARM; slow to train."""
     return Workload(
-        functools.partial(build, alpha=0.5, classes=10),
-        functools.partial(load_shapes, image_size=96),
+        partial(build, alpha=0.5, classes=10),
+        partial(load, "shapes96"),
         f"{name}-0.5; synthetic images of shapes, 96x96x3, 6,000 for training",
         num_train=6_000,
         learning_rate=3e-3,
     )
 
 
-_resnet8 = functools.partial(
+_resnet8 = partial(
     _shapes,
     "MLPerf Tiny's ResNet-8 with a stem of stride 2 (3.2 M MACs)",
     lambda: networks.resnet8(stem_strides=2),
@@ -82,7 +71,7 @@ WORKLOADS = {
     ),
     "ds_cnn": Workload(
         networks.ds_cnn,
-        load_keywords,
+        partial(load, "keywords"),
         "MLPerf Tiny's DS-CNN; synthetic keywords, 49x10",
     ),
     "fc_autoencoder": Workload(

@@ -30,10 +30,6 @@ def convert(model: keras.Model, *, integer_bits: int = 2) -> keras.Model:
 
     The quantizers are those of its README: of the weights, a fixed-point
     format each that saturates; of the activations, one each that wraps.
-
-    Args:
-        model: Functional model. Other layers are as they were, in float.
-        integer_bits: Of the weights, at first, of 8 bits and a sign.
     """
     from hgq.config import LayerConfigScope, QuantizerConfigScope
     from hgq.layers import QConv2D, QDense
@@ -68,19 +64,8 @@ def train(
 
     Its own controller, `BetaPID`, sets the penalty. After training, BatchNorm
     statistics are taken anew and the ranges of the activations are traced.
-
-    Args:
-        net: Float model whose kernels are in Conv2D and Dense. Not changed.
-        training: `accuracy.Training`.
-        relative_bops: Float, see `effective_bops`.
-        samples: Batches of inputs.
-
-    Returns:
-        The model, its kernels as deployed and the bits of every weight, the
-        sign included, both in the order of the layers.
-
-    Raises:
-        ValueError: If a kernel is in another layer.
+    Returns the model, its kernels as deployed and the bits of every weight,
+    the sign included, in the order of the layers.
     """
     from hgq.utils import trace_minmax
     from hgq.utils.sugar import BetaPID

@@ -75,11 +75,6 @@ class MaskedModel(keras.Model):
 def min_max_quantize(weights: Any, axes: list[int], bit_width: int) -> Any:
     """Rounds to `2 ** bit_width - 1` levels, symmetric around zero.
 
-    Args:
-        weights: Float tensor.
-        axes: Axes that share a scale.
-        bit_width: Integer >= 2.
-
     Example:
 
     >>> weights = ops.array([[-1.0, 0.2], [0.4, 0.1]])

@@ -57,18 +57,7 @@ def compress(
     bit_width: int,
     density: float,
 ) -> None:
-    """Replaces the kernels of a functional model by compressed ones.
-
-    Args:
-        model: Model of Conv2D, DepthwiseConv2D and Dense layers. Changed in
-            place.
-        samples: Calibration inputs.
-        bit_width: Bits per weight, one scale per output channel.
-        density: Fraction of the multiply-accumulates to keep, in (0, 1].
-
-    Raises:
-        NotImplementedError: If another kind of layer has a kernel.
-    """
+    """Replaces the kernels in place; `density` is of multiply-accumulates."""
     kernels = find_kernels(model)
     inputs = _layer_inputs(model, kernels, samples)
     problems = [
@@ -86,16 +75,7 @@ def compress(
 def pruning_order(
     rows: np.ndarray, hessian: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prunes every row to the end and returns in which order, at what cost.
-
-    Args:
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
-
-    Returns:
-        Indices, first pruned first, and the error each removal added, both
-        of the shape of `rows`.
-    """
+    """Prunes every row to the end; returns the order and the added errors."""
     count, size = rows.shape
     weights = rows.astype("float64")
     inverse = np.broadcast_to(
@@ -142,17 +122,7 @@ def refit(
 def quantize_in_order(
     rows: np.ndarray, hessian: np.ndarray, mask: np.ndarray, bit_width: int
 ) -> np.ndarray:
-    """Rounds the kept weights, the cheapest first, the others make up for it.
-
-    Args:
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
-        mask: Which weights are kept.
-        bit_width: Bits per weight.
-
-    Returns:
-        Weights on a symmetric grid per row.
-    """
+    """Rounds the kept weights, cheapest first; the others make up for it."""
     max_code = 2 ** (bit_width - 1) - 1
     result = np.zeros_like(rows)
     for index, kept in enumerate(mask):

@@ -28,13 +28,8 @@ def layer_wise_densities(
     """Returns the densities that one threshold over the whole model leaves.
 
     The threshold acts on `|w|`, divided by the root mean square of its kernel
-    and by the multiply-accumulates per weight to the power `exponent`.
-
-    Args:
-        kernels: Kernels with trained weights.
-        density: Fraction of the multiply-accumulates to keep, in (0, 1].
-        exponent: 0 is global pruning of normalised weights; larger values
-            prune the kernels whose weights are used more often harder.
+    and by the multiply-accumulates per weight to the power `exponent`. The
+    `density` is of the multiply-accumulates.
     """
     scores, costs, owners = [], [], []
     for index, kernel in enumerate(kernels):

@@ -48,17 +48,6 @@ def train(
     The schedules are TFMOT's: polynomial from 40 % of zeros, over the whole
     first half; each half has a cosine of its own, with Adam, because tf_keras's
     AdamW would decay what is pruned in the wrapper.
-
-    Args:
-        net: Functional Keras model. Not changed.
-        batches: Returns the training data.
-        density: Fraction of weights to keep in each prunable kernel. TFMOT
-            does not prune depthwise kernels.
-        epochs: Of both halves together, at least 2.
-        learning_rate: Where both cosines begin.
-
-    Returns:
-        The trained model, and the kernels of `net` as it deploys them.
     """
     model = to_tf_keras(net)
     first = math.ceil(epochs / 2)
@@ -76,7 +65,7 @@ def train(
     pruned = tfmot.sparsity.keras.prune_low_magnitude(
         model, pruning_schedule=schedule
     )
-    _fit(
+    fit(
         pruned,
         batches(),
         first,
@@ -94,7 +83,7 @@ def train(
         tfmot.quantization.keras.quantize_annotate_model(stripped),
         tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme(),
     )
-    _fit(quantized, batches(), epochs - first, learning_rate, [])
+    fit(quantized, batches(), epochs - first, learning_rate, [])
     return quantized, [
         _rounded(
             mask * _kernel(quantized.get_layer(f"quant_{kernel.layer.name}")),
@@ -104,13 +93,14 @@ def train(
     ]
 
 
-def _fit(
+def fit(
     model: tf_keras.Model,
     batches: keras.utils.PyDataset,
     epochs: int,
     learning_rate: float,
     callbacks: list[Any],
 ) -> None:
+    """Trains to classify, with Adam on a cosine."""
     rate = tf_keras.optimizers.schedules.CosineDecay(
         learning_rate, epochs * len(batches)
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,9 +11,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-# Registers the builders.
+# `machine_sounds` only registers its builder.
 from datasets import keywords, machine_sounds, shapes  # noqa: F401
 from datasets.mfcc import mfcc
+
+_OWN_SPLITS = {s: s for s in ("train", "validation", "test")}
 
 
 def _image_input(example: dict[str, Any]) -> np.ndarray:
@@ -32,27 +34,41 @@ class DatasetEntry:
         num_classes: Number of classes.
         network_input: From one example to the network's input; None where the
             images have several sizes, which is for `load_batches`.
-        is_synthetic: Whether a program of ours makes it.
+        generate: Yields the first examples of a split of a synthetic data set,
+            which a program of ours makes; None for others.
     """
 
     builder: str
     splits: dict[str, str]
     num_classes: int
     network_input: Callable[[dict[str, Any]], np.ndarray] | None
-    is_synthetic: bool = False
+    generate: Callable[[str, int], Iterator[dict[str, Any]]] | None = None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether a program of ours makes it."""
+        return self.generate is not None
 
 
-_OWN_SPLITS = {s: s for s in ("train", "validation", "test")}
+def _shapes(image_size: int) -> DatasetEntry:
+    def generate(split: str, count: int) -> Iterator[dict[str, Any]]:
+        for x, y in shapes.generate(split, count, image_size=image_size):
+            yield {"image": x, "label": y}
+
+    name = f"shapes/{image_size}"
+    return DatasetEntry(name, _OWN_SPLITS, 10, _image_input, generate)
+
+
+def _keywords(split: str, count: int) -> Iterator[dict[str, Any]]:
+    for x, y in keywords.generate(split, count):
+        yield {"mfcc": x, "label": y}
+
 
 DATASETS = {
-    "shapes": DatasetEntry(
-        "shapes/32", _OWN_SPLITS, 10, _image_input, is_synthetic=True
-    ),
-    "shapes96": DatasetEntry(
-        "shapes/96", _OWN_SPLITS, 10, _image_input, is_synthetic=True
-    ),
+    "shapes": _shapes(32),
+    "shapes96": _shapes(96),
     "keywords": DatasetEntry(
-        "keywords", _OWN_SPLITS, 12, lambda e: e["mfcc"], is_synthetic=True
+        "keywords", _OWN_SPLITS, 12, lambda e: e["mfcc"], _keywords
     ),
     "cifar10": DatasetEntry(
         "cifar10",
@@ -82,13 +98,19 @@ DATASETS = {
 
 
 def load(
-    name: str, split: str, *, data_dir: str | os.PathLike | None = None
+    name: str,
+    split: str,
+    count: int | None = None,
+    *,
+    data_dir: str | os.PathLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a whole split as arrays; prepares the data set if need be.
+    """Returns a split as arrays; prepares the data set if need be.
 
     Args:
         name: A key of `DATASETS` but `"imagenet2012"`.
         split: `"train"`, `"validation"` or `"test"`.
+        count: Number of examples, from the start; those of synthetic data
+            sets are then made on the spot. None for all.
         data_dir: Folder of the prepared data sets; by default
             `~/tensorflow_datasets`.
 
@@ -106,8 +128,11 @@ def load(
             "`load` returns data sets that fit in memory. Received: "
             f"name={name!r}. Use `load_batches({name!r}, ...)`."
         )
-    source = _source(entry, split, data_dir)
-    examples = [source[i] for i in range(len(source))]
+    if count is not None and entry.generate is not None:
+        examples = list(entry.generate(split, count))
+    else:
+        source = _source(entry, split, data_dir)
+        examples = [source[i] for i in range(len(source))[:count]]
     x = np.stack([entry.network_input(example) for example in examples])
     y = np.array([example["label"] for example in examples], "int64")
     return x, y

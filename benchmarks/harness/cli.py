@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +10,41 @@ RESULTS = Path(__file__).parents[1] / "results"
 SMOKE_RESULTS = Path("artifacts/smoke")
 
 
-def parser(
-    name: str, doc: str | None, *, seeds: Sequence[int] | None = None
-) -> argparse.ArgumentParser:
-    """Returns a parser of the options that all have; seeds if they vary."""
-    found = argparse.ArgumentParser(
-        prog=f"python benchmarks {name}",
-        description=(doc or "").partition("\n")[0],
-    )
-    found.add_argument(
-        "--output", type=Path, default=RESULTS, help="folder of the results"
-    )
-    found.add_argument(
-        "--smoke",
-        action="store_true",
-        help=f"seconds, to see that it runs; writes to {SMOKE_RESULTS}",
-    )
-    if seeds is not None:
-        found.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
-    return found
-
-
 def parse(
-    parser: argparse.ArgumentParser,
+    name: str,
+    doc: str | None,
     argv: Sequence[str] | None,
-    smoke: dict[str, Any],
+    *,
+    smoke: Mapping[str, Any],
+    choices: Mapping[str, Collection[str]] | None = None,
+    **defaults: Any,
 ) -> argparse.Namespace:
-    """Reads the options; `smoke` has the defaults under `--smoke`."""
+    """Reads `--output`, `--smoke` and an option for each default.
+
+    A list takes several values, False is a switch, and a type (or a list of
+    one) has no default. `smoke` has the defaults under `--smoke`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python benchmarks {name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options = {"output": RESULTS, "smoke": False, **defaults}
     argv = sys.argv[1:] if argv is None else argv
+    for option, default in options.items():
+        flag = f"--{option.replace('_', '-')}"
+        if default is False:
+            parser.add_argument(flag, action="store_true")
+            continue
+        first = default[0] if isinstance(default, list) else default
+        has_default = not isinstance(first, type)
+        parser.add_argument(
+            flag,
+            type=type(first) if has_default else first,
+            nargs="+" if isinstance(default, list) else None,
+            choices=(choices or {}).get(option),
+            default=default if has_default else None,
+        )
     if "--smoke" in argv:
         parser.set_defaults(output=SMOKE_RESULTS, **smoke)
     args = parser.parse_args(argv)

@@ -63,10 +63,8 @@ NETWORKS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains all settings and writes the results as they come."""
     args = parse_args(argv)
-    train, test = (
-        tuple(array[: args.limit] for array in load(args.dataset, split))
-        for split in ("train", "test")
-    )
+    train = load(args.dataset, "train", args.limit)
+    test = load(args.dataset, "test", args.limit)
     settings = [
         {"penalty": penalty, "weight_decay": 0.0, "paper": [zeros, logit]}
         for penalty, zeros, logit in FIG_4A
@@ -87,13 +85,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("figure4", __doc__)
-    choices = [k for k, entry in DATASETS.items() if entry.num_classes == 10]
-    parser.add_argument("--dataset", choices=choices, default="shapes")
-    parser.add_argument("--model", choices=NETWORKS, default="resnet8-small")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--limit", type=int, help="examples of each split")
-    return cli.parse(parser, argv, {"steps": 25, "limit": 640})
+    ten = [name for name, entry in DATASETS.items() if entry.num_classes == 10]
+    return cli.parse(
+        "figure4",
+        __doc__,
+        argv,
+        smoke={"steps": 25, "limit": 640},
+        choices={"dataset": ten, "model": NETWORKS},
+        dataset="shapes",
+        model="resnet8-small",
+        steps=1000,
+        limit=int,
+    )
 
 
 def train_once(
@@ -123,7 +126,7 @@ def train_once(
         epochs=NUM_LOGS,
         callbacks=[curves],
     )
-    first = tuple(array[:NUM_TEST_IMAGES] for array in test)
+    first = (test[0][:NUM_TEST_IMAGES], test[1][:NUM_TEST_IMAGES])
     return {
         "sparsity": curves.sparsity,
         "logit": curves.logit,
@@ -165,10 +168,8 @@ class Curves(keras.callbacks.Callback):
         """Records the means."""
         kernels = codeq_keras.report(self.model).layers
         self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
-        logits = [
-            abs(float(q.dead_zone_logit.value)) for q in self.model.quantizers
-        ]
-        self.logit.append(float(np.mean([float(v) for v in logits])))
+        logits = [q.dead_zone_logit.value for q in self.model.quantizers]
+        self.logit.append(float(np.mean([abs(float(v)) for v in logits])))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

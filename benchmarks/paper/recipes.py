@@ -10,6 +10,8 @@ import numpy as np
 import codeq_keras
 
 MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+FLOAT_RATE = 0.1  # Of a training in float that comes first.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +24,10 @@ class Recipe:
         epochs: Length of the training; the learning rate follows a cosine.
         batch_size: Examples per step.
         learning_rate: Of the weights: SGD with momentum, or AdamW.
-        dead_zone_penalty: The paper's lambda_dz: a loss term under SGD, a
-            decay of the logits under AdamW, which would divide the term away.
-        bit_width_penalty: The paper's lambda_bit, likewise.
+        penalties: The paper's lambda_dz and lambda_bit: loss terms under SGD,
+            decays of the logits under AdamW, which would divide a term away.
         logit_rate: Learning rate of the logits.
         is_adam: Whether AdamW moves the weights and the logits.
-        weight_decay: Of the weights.
-        float_rate: Learning rate of a training in float that comes first.
         needs_weights: Whether the paper starts from a trained network.
     """
 
@@ -37,12 +36,9 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
-    dead_zone_penalty: float
-    bit_width_penalty: float
+    penalties: tuple[float, float]
     logit_rate: float = 1e-3
     is_adam: bool = False
-    weight_decay: float = 1e-4
-    float_rate: float = 0.1
     needs_weights: bool = False
 
 
@@ -67,6 +63,13 @@ def _resnet50(classes: int) -> keras.Model:
 # Epochs, batch sizes, penalties and the rates of the logits are those of the
 # paper's section 6.1. It refers to "the original work" for the rest: rate and
 # decay of SGD are those of the ResNet papers, a tenth of them for fine-tuning.
+_IMAGENET = {
+    "dataset": "imagenet2012",
+    "epochs": 120,
+    "learning_rate": 0.01,
+    "logit_rate": 1e-4,
+    "needs_weights": True,
+}
 RECIPES = {
     "resnet20": Recipe(
         lambda classes: networks.resnet20(classes=classes),
@@ -74,30 +77,16 @@ RECIPES = {
         epochs=300,
         batch_size=512,
         learning_rate=0.1,
-        dead_zone_penalty=0.01,
-        bit_width_penalty=0.01,
+        penalties=(0.01, 0.01),
     ),
     "resnet18": Recipe(
         lambda classes: networks.resnet18(classes=classes),
-        "imagenet2012",
-        epochs=120,
         batch_size=512,
-        learning_rate=0.01,
-        logit_rate=1e-4,
-        dead_zone_penalty=0.02,
-        bit_width_penalty=0.1,
-        needs_weights=True,
+        penalties=(0.02, 0.1),
+        **_IMAGENET,
     ),
     "resnet50": Recipe(
-        _resnet50,
-        "imagenet2012",
-        epochs=120,
-        batch_size=256,
-        learning_rate=0.01,
-        logit_rate=1e-4,
-        dead_zone_penalty=0.02,
-        bit_width_penalty=0.05,
-        needs_weights=True,
+        _resnet50, batch_size=256, penalties=(0.02, 0.05), **_IMAGENET
     ),
     # The paper does not say which TinyViT; this one is `networks.vit`.
     "tinyvit": Recipe(
@@ -107,8 +96,7 @@ RECIPES = {
         batch_size=128,
         learning_rate=3e-4,
         is_adam=True,
-        dead_zone_penalty=0.5,
-        bit_width_penalty=0.75,
+        penalties=(0.5, 0.75),
     ),
     # Not in the paper.
     "ds_cnn": Recipe(
@@ -118,8 +106,7 @@ RECIPES = {
         batch_size=100,
         learning_rate=1e-3,
         is_adam=True,
-        dead_zone_penalty=0.5,
-        bit_width_penalty=0.75,
+        penalties=(0.5, 0.75),
     ),
 }
 
@@ -130,18 +117,15 @@ def quantized(
     """Returns the network to train: for a budget, or as published."""
     if budget is not None:
         return codeq_keras.quantize_model(net)
-    penalties = {}
-    if not recipe.is_adam:
-        penalties = {
-            "dead_zone_penalty": recipe.dead_zone_penalty,
-            "bit_width_penalty": recipe.bit_width_penalty,
-        }
+    dead_zone, bits = (0.0, 0.0) if recipe.is_adam else recipe.penalties
     return codeq_keras.quantize_model(
         net,
         codeq_keras.CoDeQConfig(
             bit_width="learned", min_bit_width=2, level_grid="paper"
         ),
-        regularizer=codeq_keras.CompressionRegularizer(**penalties),
+        regularizer=codeq_keras.CompressionRegularizer(
+            dead_zone_penalty=dead_zone, bit_width_penalty=bits
+        ),
     )
 
 
@@ -161,21 +145,14 @@ def optimizer(
         decay = decay / (1 - MOMENTUM)
         return keras.optimizers.SGD(rate, MOMENTUM, weight_decay=decay)
 
-    weights = on_cosine(recipe.learning_rate, recipe.weight_decay)
+    weights = on_cosine(recipe.learning_rate, WEIGHT_DECAY)
     if not is_published:
         return weights
+    names = (".*dead_zone_logit.*", ".*bit_width_logit.*")
     logits = {
-        ".*dead_zone_logit.*": recipe.dead_zone_penalty,
-        ".*bit_width_logit.*": recipe.bit_width_penalty,
+        name: on_cosine(recipe.logit_rate, penalty if recipe.is_adam else 0.0)
+        for name, penalty in zip(names, recipe.penalties, strict=True)
     }
     return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(
-            weights,
-            {
-                path: on_cosine(
-                    recipe.logit_rate, penalty if recipe.is_adam else 0.0
-                )
-                for path, penalty in logits.items()
-            },
-        )
+        keras.optimizers.OptimizerMap(weights, logits)
     )

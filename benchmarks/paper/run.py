@@ -1,9 +1,9 @@
 """The paper's trainings as commands, on public data or on data made here.
 
-    python benchmarks paper resnet20                # as published
-    python benchmarks paper resnet20 --relative-bops 0.03      # our way
-    python benchmarks paper resnet50 --weights resnet50.keras
-    python benchmarks paper resnet20 --dataset shapes --epochs 5
+    python benchmarks paper --models resnet20    # as published
+    python benchmarks paper --models resnet20 --relative-bops 0.03    # our way
+    python benchmarks paper --models resnet50 --weights resnet50.keras
+    python benchmarks paper --models resnet20 --dataset shapes --epochs 5
 
 Networks and data sets: `resnet20` and `tinyvit` on cifar10, `resnet18` and
 `resnet50` on imagenet2012. Public data is downloaded by `tensorflow-datasets`,
@@ -15,10 +15,10 @@ one number replaces the penalties, and a `.tflite` file is written and verified.
 Differs from the paper in: a tenth of CIFAR-10's training images, and a fiftieth
 of ImageNet's, are left for validation; which TinyViT it is.
 
-Everything goes to a folder of the run in `--output`: `settings.json`,
-`history.csv`, `model.keras`, `summary.json`, `model.tflite`, and the float
-network as `float/model.keras`. A run that was cut off goes on from its last
-whole epoch.
+Everything goes to a folder of the run in `--output`, by default `artifacts`:
+`settings.json`, `history.csv`, `model.keras`, `summary.json`, `model.tflite`,
+and the float network as `float/model.keras`. A run that was cut off goes on
+from its last whole epoch.
 """
 
 import argparse
@@ -36,8 +36,10 @@ from harness import cli, provenance, training
 from harness.training import Batches
 
 import codeq_keras
-from paper.recipes import RECIPES, Recipe, optimizer, quantized
+from paper.recipes import FLOAT_RATE, RECIPES, Recipe, optimizer, quantized
 
+# Numbers of a recipe that an option changes.
+CHANGES = ("dataset", "epochs", "batch_size")
 _CALIBRATION_BATCHES = 16
 _WORKERS = 8  # Threads that read and crop ImageNet.
 _SMOKE = {"dataset": "shapes", "epochs": 1, "limit": 64, "batch_size": 16}
@@ -48,34 +50,26 @@ Splits = dict[str, keras.utils.PyDataset]
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains the network from each seed and prints what came out."""
     args = parse_args(argv)
-    recipe = RECIPES[args.network]
-    changes = {
-        key: getattr(args, key)
-        for key in ("dataset", "epochs", "batch_size")
-        if getattr(args, key) is not None
-    }
-    recipe = dataclasses.replace(recipe, **changes)
-    for seed in args.seeds:
-        print(json.dumps(run(recipe, seed, args), indent=2), flush=True)
+    for name in args.models:
+        for seed in args.seeds:
+            print(json.dumps(run(name, seed, args), indent=2), flush=True)
 
 
-def run(recipe: Recipe, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Trains from one seed, exports and returns the summary."""
+    changes = {key: getattr(args, key) for key in CHANGES}
+    given = {key: value for key, value in changes.items() if value is not None}
+    recipe = dataclasses.replace(RECIPES[name], **given)
     settings = {
-        "network": args.network,
-        "dataset": recipe.dataset,
+        "network": name,
+        **{key: getattr(recipe, key) for key in CHANGES},
         "relative_bops": args.relative_bops,
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
         "float_epochs": args.float_epochs,
         "weights": args.weights,
         "seed": seed,
         "backend": keras.backend.backend(),
     }
-    folder = args.output / run_name(settings)
-    if args.smoke:
-        shutil.rmtree(folder, ignore_errors=True)
-    require_same_run(folder, settings)
+    folder = run_folder(settings, args)
     keras.utils.set_random_seed(seed)
     splits = {
         split: load(recipe, split, seed, args)
@@ -89,68 +83,68 @@ def run(recipe: Recipe, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         summary["float_test_accuracy"] = evaluate(net, splits["test"])
     qmodel.save(folder / "model.keras")
     if args.relative_bops is not None:
-        summary |= exported(qmodel, folder / "model.tflite", splits["train"])
+        samples = splits["train"][0][0][:100]
+        summary |= exported(qmodel, folder / "model.tflite", samples)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def run_name(settings: dict[str, Any]) -> str:
-    """Returns the folder of a run: its network, data, mode and seed."""
+def run_folder(settings: dict[str, Any], args: argparse.Namespace) -> Path:
+    """Returns the folder of a run, which can only be resumed as it is."""
     budget = settings["relative_bops"]
     mode = "published" if budget is None else f"bops_{budget:g}"
     names = (settings["network"], settings["dataset"], mode, settings["seed"])
-    return "_".join(map(str, names))
-
-
-def require_same_run(folder: Path, settings: dict[str, Any]) -> None:
-    """Records the settings in a new folder; a run can only be resumed as is."""
+    folder = args.output / "_".join(map(str, names))
+    if args.smoke:
+        shutil.rmtree(folder, ignore_errors=True)
     if (folder / "summary.json").exists():
         raise SystemExit(
             f"{folder} holds a finished run. Give another `--output`."
         )
     path = folder / "settings.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before != settings:
-            raise SystemExit(
-                f"{folder} must hold a run of the same settings. Expected: "
-                f"{settings}. Received: {before}. Give another `--output`."
-            )
+    before = json.loads(path.read_text()) if path.exists() else settings
+    if before != settings:
+        raise SystemExit(
+            f"{folder} must hold a run of the same settings: {settings}. "
+            f"Give another `--output`. Received: {before}."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings, indent=2) + "\n")
+    return folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
-    parser = cli.parser("paper", __doc__, seeds=(0,))
-    parser.add_argument("network", choices=RECIPES)
-    parser.add_argument("--dataset", choices=datasets.DATASETS)
-    parser.add_argument("--data-dir", help="folder of the prepared data sets")
-    parser.add_argument(
-        "--relative-bops", type=float, help="our way, to this budget"
+    args = cli.parse(
+        "paper",
+        __doc__,
+        argv,
+        smoke=_SMOKE,
+        choices={"models": RECIPES, "dataset": datasets.DATASETS},
+        output=Path("artifacts"),
+        models=["resnet20"],
+        dataset=str,
+        data_dir=str,
+        relative_bops=float,
+        epochs=int,
+        batch_size=int,
+        limit=int,
+        weights=str,
+        float_epochs=0,
+        seeds=[0],
     )
-    parser.add_argument("--epochs", type=int, help="instead of the paper's")
-    parser.add_argument("--batch-size", type=int, help="likewise")
-    parser.add_argument("--limit", type=int, help="examples of each split")
-    parser.add_argument(
-        "--weights", help="file of a trained float network's weights"
-    )
-    parser.add_argument(
-        "--float-epochs", type=int, default=0, help="train in float first"
-    )
-    parser.set_defaults(output=Path("artifacts"))
-    args = cli.parse(parser, argv, _SMOKE)
-    if args.relative_bops is not None and not 0 < args.relative_bops < 1:
-        parser.error(
-            "`--relative-bops` must be in (0, 1). "
-            f"Received: {args.relative_bops}."
+    budget = args.relative_bops
+    if budget is not None and not 0 < budget < 1:
+        raise SystemExit(
+            f"`--relative-bops` must be in (0, 1). Received: {budget}."
         )
     starts_trained = args.weights or args.float_epochs
-    if RECIPES[args.network].needs_weights and not starts_trained:
-        parser.error(
-            f"{args.network} starts from a trained network. Expected "
-            "`--weights FILE`, or `--float-epochs N` to train one here."
-        )
+    for name in args.models:
+        if RECIPES[name].needs_weights and not starts_trained:
+            raise SystemExit(
+                f"{name} starts from a trained network. Expected `--weights "
+                "FILE`, or `--float-epochs N` to train one here."
+            )
     return args
 
 
@@ -167,8 +161,9 @@ def load(
             data_dir=args.data_dir,
             workers=_WORKERS,
         )
-    x, y = datasets.load(recipe.dataset, split, data_dir=args.data_dir)
-    x, y = x[: args.limit], y[: args.limit]
+    x, y = datasets.load(
+        recipe.dataset, split, args.limit, data_dir=args.data_dir
+    )
     if split != "train":
         return Batches(x, y, batch_size=size, seed=None)
     augment = training.crop_and_mirror if x.shape[-1] == 3 else None
@@ -187,7 +182,7 @@ def float_network(
         net.load_weights(args.weights)
     if args.float_epochs:
         in_float = dataclasses.replace(
-            recipe, epochs=args.float_epochs, learning_rate=recipe.float_rate
+            recipe, epochs=args.float_epochs, learning_rate=FLOAT_RATE
         )
         train(net, in_float, splits, folder)
         net.save(path)
@@ -228,9 +223,7 @@ def train(
 
 
 def summarize(
-    qmodel: codeq_keras.QuantizedModel,
-    recipe: Recipe,
-    splits: Splits,
+    qmodel: codeq_keras.QuantizedModel, recipe: Recipe, splits: Splits
 ) -> dict[str, Any]:
     """Returns accuracy and costs, and what they depend on."""
     calibration = [
@@ -259,18 +252,15 @@ def evaluate(model: keras.Model, test: keras.utils.PyDataset) -> float:
 
 
 def exported(
-    qmodel: codeq_keras.QuantizedModel,
-    path: Path,
-    train_batches: keras.utils.PyDataset,
+    qmodel: codeq_keras.QuantizedModel, path: Path, samples: np.ndarray
 ) -> dict[str, Any]:
     """Writes the file; returns its size and proof. Needs TensorFlow."""
     import tflite_export
 
-    samples = train_batches[0][0][:100]
     result = tflite_export.export(qmodel, path, representative_dataset=samples)
     return {
         "file": str(path),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": result.size_bytes,
         "integers_equal": result.verification.codes_equal,
         "top1_agreement": result.verification.top1_agreement,
     }

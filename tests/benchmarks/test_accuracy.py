@@ -122,8 +122,8 @@ class NoTensorFlow:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, NoTensorFlow())
 import accuracy.run
-from accuracy.workloads import load_keywords
-load_keywords("train", 1)
+from datasets import load
+load("keywords", "train", 1)
 """
     folder = cli.RESULTS.parent
     result = subprocess.run(

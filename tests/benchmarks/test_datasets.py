@@ -69,6 +69,17 @@ def test_load_returns_the_images_that_were_drawn(prepared):
     np.testing.assert_array_equal(y, labels)
 
 
+@pytest.mark.parametrize("name", ["shapes", "keywords"])
+def test_a_count_takes_the_first_examples_without_preparing(prepared, name):
+    whole, labels = load(name, "train", data_dir=prepared)
+
+    x, y = load(name, "train", 4, data_dir="/nothing/here")
+
+    np.testing.assert_array_equal(x, whole[:4])
+    np.testing.assert_array_equal(y, labels[:4])
+    assert (x.dtype, y.dtype) == (whole.dtype, labels.dtype)
+
+
 def test_load_returns_the_utterances_that_were_made(prepared):
     made, labels = _arrays(keywords.generate("test", 3))
 
