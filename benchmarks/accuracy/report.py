@@ -113,23 +113,18 @@ def plot(
     groups: Sequence[Sequence[Line]], path: Path, workload: Workload
 ) -> None:
     """Draws the score against relative BOPs and against bytes."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    figure = Figure(figsize=(11, 4.5))
+    axes = figure.subplots(1, 2, sharey=True)
     by_method: dict[str, list[Sequence[Line]]] = collections.defaultdict(list)
     for group in groups:
         by_method[group[0]["method"]].append(group)
-    for axis, key, label in zip(
-        axes,
-        ("relative_bops", "kernel_bytes"),
-        ("relative BOPs, %", "kernels, bytes"),
-        strict=True,
+    for axis, key, label, factor in (
+        (axes[0], "relative_bops", "relative BOPs, %", 100),
+        (axes[1], "kernel_bytes", "kernels, bytes", 1),
     ):
         for index, (method, members) in enumerate(by_method.items()):
-            factor = 100 if key == "relative_bops" else 1
             scores = [100 * values(g, "test_score") for g in members]
             axis.errorbar(
                 [factor * values(g, key).mean() for g in members],
@@ -148,7 +143,6 @@ def plot(
     figure.suptitle(workload.note, fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _provenance(lines: Sequence[Line]) -> str:

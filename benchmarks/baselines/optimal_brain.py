@@ -39,10 +39,8 @@ _NUM_POSITIONS = 20_000
 class Problem:
     """One layer as rows of independent least-squares problems.
 
-    Attributes:
-        kernel: The kernel.
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
+    The rows have the shape `(num_rows, row_size)`, the Hessian the shape
+    `(1 or num_rows, row_size, row_size)`.
     """
 
     kernel: Kernel
@@ -51,11 +49,7 @@ class Problem:
 
 
 def compress(
-    model: keras.Model,
-    samples: np.ndarray,
-    *,
-    bit_width: int,
-    density: float,
+    model: keras.Model, samples: np.ndarray, *, bit_width: int, density: float
 ) -> None:
     """Replaces the kernels in place; `density` is of multiply-accumulates."""
     kernels = find_kernels(model)
@@ -78,13 +72,10 @@ def pruning_order(
     """Prunes every row to the end; returns the order and the added errors."""
     count, size = rows.shape
     weights = rows.astype("float64")
-    inverse = np.broadcast_to(
-        np.linalg.inv(hessian), (count, size, size)
-    ).astype("float32")
-    every = np.arange(count)
-    left = np.ones(rows.shape, bool)
-    order = np.empty(rows.shape, int)
-    errors = np.empty(rows.shape)
+    inverse = np.linalg.inv(hessian).astype("float32")
+    inverse = np.broadcast_to(inverse, (count, size, size)).copy()
+    every, left = np.arange(count), np.ones(rows.shape, bool)
+    order, errors = np.empty(rows.shape, int), np.empty(rows.shape)
     for step in range(size):
         diagonal = np.einsum("rii->ri", inverse)
         cost = np.where(left, weights**2, np.inf)
@@ -156,10 +147,8 @@ def quantize_in_order(
 def _best_scale(weights: np.ndarray, max_code: int) -> float:
     """The scale of least squared error, between 0.5 and 1 of the range."""
     scales = np.abs(weights).max() / max_code * np.linspace(0.5, 1, 26)
-    errors = [
-        np.sum((weights - _round(weights, scale, max_code)) ** 2)
-        for scale in scales
-    ]
+    rounded = [_round(weights, scale, max_code) for scale in scales]
+    errors = [np.sum((weights - values) ** 2) for values in rounded]
     return float(scales[int(np.argmin(errors))])
 
 
@@ -185,10 +174,8 @@ def _choose_masks(
         np.put_along_axis(score, order, rising, axis=1)
         scores.append(score)
         macs.append(np.full(score.size, per_weight))
-    flat, cost = (
-        np.concatenate([s.ravel() for s in scores]),
-        np.concatenate(macs),
-    )
+    flat = np.concatenate([score.ravel() for score in scores])
+    cost = np.concatenate(macs)
     ranked = np.argsort(-flat)
     kept = int((np.cumsum(cost[ranked]) <= density * cost.sum()).sum())
     threshold = flat[ranked[max(kept - 1, 0)]]
@@ -233,14 +220,11 @@ def _problem(kernel: Kernel, inputs: np.ndarray) -> Problem:
 def _patches(layer: keras.layers.Layer, inputs: np.ndarray) -> np.ndarray:
     """Input patches `(positions, height * width, channels)`, a random few."""
     channels = inputs.shape[-1]
-    patches = keras.ops.convert_to_numpy(
-        keras.ops.image.extract_patches(
-            inputs,
-            tuple(layer.kernel_size),
-            strides=layer.strides[0],
-            padding=layer.padding,
-        )
+    size, strides = tuple(layer.kernel_size), layer.strides[0]
+    patches = keras.ops.image.extract_patches(
+        inputs, size, strides=strides, padding=layer.padding
     )
+    patches = keras.ops.convert_to_numpy(patches)
     patches = patches.reshape(-1, np.prod(layer.kernel_size), channels)
     if len(patches) > _NUM_POSITIONS:
         rng = np.random.default_rng(0)

@@ -52,14 +52,9 @@ def put_on_grid(
 ) -> dict[str, QuantizedWeight]:
     """Gives every kernel random codes and every other weight random values.
 
-    A quarter of the gammas is negative. Returns the trained weights by path.
-
-    Args:
-        model: The network, changed in place.
-        rng: Where everything random comes from.
-        axis: Paths of kernels with a scale for each channel.
-        codes: The codes of kernels by path; the others are drawn.
-        skip: Parts of paths of kernels that stay float.
+    Returns the trained weights by path. A quarter of the gammas is negative.
+    `axis` has the paths of kernels with a scale for each channel, `codes` the
+    codes of some kernels by path, `skip` parts of paths of float kernels.
     """
     trained = {}
     for variable in model.weights:
@@ -102,20 +97,10 @@ def export_random(
     model: keras.Model,
     trained: Mapping[str, Any],
     path: Path,
-    *,
-    representative_dataset: Any,
-    target: str = "litert",
-    weight_storage: str = "auto",
+    **options: Any,
 ) -> ExportResult:
     """Exports a network that has its integers without quantizers."""
-    return export_stripped(
-        model,
-        trained,
-        path,
-        representative_dataset=representative_dataset,
-        target=target,
-        weight_storage=weight_storage,
-    )
+    return export_stripped(model, trained, path, **options)
 
 
 def to_bytes(export: Any, *arguments: Any, **options: Any) -> tuple[bytes, Any]:

@@ -24,14 +24,9 @@ Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 class Batches(keras.utils.PyDataset):
     """Shuffled batches of one size, or all examples in order.
 
-    Args:
-        x: Inputs.
-        y: Labels.
-        batch_size: Examples per batch.
-        seed: Seed of the order and the augmentation; what is left of an epoch
-            is dropped. None for all examples in order, the last batch smaller.
-        augment: From a batch of inputs, which it may change, to another.
-        length: Length of an epoch; None for all that there are.
+    The seed decides the order and the augmentation; what is left of an epoch
+    is dropped. Without a seed the last batch is smaller. `augment` may change
+    the inputs that it gets. An epoch has `length` batches, None for all.
     """
 
     def __init__(
@@ -45,9 +40,8 @@ class Batches(keras.utils.PyDataset):
         length: int | None = None,
     ) -> None:
         super().__init__()
-        self.x, self.y, self.augment = x, y, augment
+        self.x, self.y, self.augment, self.length = x, y, augment, length
         self.batch_size, self.is_shuffled = batch_size, seed is not None
-        self.length = length
         self.rng = np.random.default_rng(seed)
         self.order = np.arange(len(x))
         self.on_epoch_end()
@@ -90,15 +84,11 @@ def mirror_and_transpose(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def crop_and_mirror(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Moves images by up to 4 pixels and mirrors half, as usual on CIFAR-10."""
     height, width = x.shape[1:3]
-    padding = (_PADDING, _PADDING)
-    padded = np.pad(x, ((0, 0), padding, padding, (0, 0)))
+    margin = (_PADDING, _PADDING)
+    padded = np.pad(x, ((0, 0), margin, margin, (0, 0)))
     corners = rng.integers(0, 2 * _PADDING + 1, (len(x), 2))
-    x = np.stack(
-        [
-            image[top : top + height, left : left + width]
-            for image, (top, left) in zip(padded, corners, strict=True)
-        ]
-    )
+    for index, (top, left) in enumerate(corners):
+        x[index] = padded[index, top : top + height, left : left + width]
     mirrored = rng.random(len(x)) < 0.5
     x[mirrored] = x[mirrored, :, ::-1]
     return x
@@ -130,12 +120,7 @@ def fit(
 class Training:
     """The training that all methods share: AdamW on a cosine.
 
-    Attributes:
-        workload: What is trained.
-        split: Its data.
-        epochs: Passes over the training split.
-        seed: Decides the order of the data.
-        rate_part: Part of the workload's learning rate that it begins with.
+    The cosine begins with a part of the workload's learning rate.
     """
 
     workload: Workload
@@ -161,17 +146,11 @@ class Training:
 
     def fit(self, model: keras.Model, callbacks: Iterable[Any] = ()) -> None:
         """Compiles and trains a model."""
-        rate = keras.optimizers.schedules.CosineDecay(
-            self.learning_rate, self.num_steps
-        )
-        fit(
-            model,
-            self.batches(),
-            keras.optimizers.AdamW(rate),
-            self.workload.goal.loss,
-            epochs=self.epochs,
-            callbacks=callbacks,
-        )
+        cosine = keras.optimizers.schedules.CosineDecay
+        rate = cosine(self.learning_rate, self.num_steps)
+        optimizer, loss = keras.optimizers.AdamW(rate), self.workload.goal.loss
+        data, epochs = self.batches(), self.epochs
+        fit(model, data, optimizer, loss, epochs=epochs, callbacks=callbacks)
 
     def evaluate(self, model: keras.Model, split: str) -> float:
         """Returns the score on a split, "validation" or "test"."""

@@ -14,15 +14,10 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """The purpose of a training.
+    """The purpose of a training: its loss, and a score in [0, 1] to judge it.
 
-    Attributes:
-        loss: Keras loss of targets and outputs.
-        score: From inputs, outputs and labels to a number in [0, 1], the
-            higher the better.
-        score_name: What the number is.
-        distance: Between the outputs of a teacher and of a model; None for
-            that of `Distillation`.
+    `score` takes inputs, outputs and labels. `distance` is between the outputs
+    of a teacher and of a model; None for that of `Distillation`.
     """
 
     loss: keras.losses.Loss
@@ -66,17 +61,10 @@ def reconstruction_auc(
     return float(wins / (anomalies * others))
 
 
-CLASSIFICATION = Goal(
-    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    accuracy,
-    "accuracy",
-)
-ANOMALY_DETECTION = Goal(
-    keras.losses.MeanSquaredError(),
-    reconstruction_auc,
-    "AUC",
-    distance=keras.losses.MeanSquaredError(),
-)
+_squares = keras.losses.MeanSquaredError()
+_crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+CLASSIFICATION = Goal(_crossentropy, accuracy, "accuracy")
+ANOMALY_DETECTION = Goal(_squares, reconstruction_auc, "AUC", _squares)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +104,7 @@ class Splits:
     def load(cls, workload: Workload, limit: int | None = None) -> "Splits":
         """Loads a workload's data, at most `limit` examples of each split."""
         counts = {"train": workload.num_train, **NUM_EXAMPLES}
+        load = workload.load
         return cls(
-            **{
-                split: workload.load(split, min(count, limit or count))
-                for split, count in counts.items()
-            }
+            **{s: load(s, min(n, limit or n)) for s, n in counts.items()}
         )

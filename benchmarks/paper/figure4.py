@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import matplotlib
 import networks
 import numpy as np
 from datasets import DATASETS, load
@@ -31,17 +30,18 @@ from harness.workload import CLASSIFICATION, Arrays
 import codeq_keras
 from paper.recipes import MOMENTUM
 
-# lambda_dz, final mean sparsity and final mean logit of Fig. 4a, read off it.
-FIG_4A = (
-    (0.0, 0.01, 3.0),
-    (0.0025, 0.24, 1.37),
-    (0.005, 0.36, 1.11),
-    (0.0075, 0.42, 1.02),
-    (0.01, 0.47, 0.95),
-)
-# The same for the weight decay of Fig. 4b, at its one lambda_dz.
-FIG_4B = ((0.0025, 0.28, 1.33), (0.005, 0.45, 1.29))
+# lambda_dz, weight decay, final mean sparsity and final mean logit, read off
+# Fig. 4a and, where there is weight decay, off Fig. 4b, which has one lambda_dz.
 FIG_4B_PENALTY = 0.0025
+FIGURE = (
+    (0.0, 0.0, 0.01, 3.0),
+    (0.0025, 0.0, 0.24, 1.37),
+    (0.005, 0.0, 0.36, 1.11),
+    (0.0075, 0.0, 0.42, 1.02),
+    (0.01, 0.0, 0.47, 0.95),
+    (FIG_4B_PENALTY, 0.0025, 0.28, 1.33),
+    (FIG_4B_PENALTY, 0.005, 0.45, 1.29),
+)
 
 # Fig. 4a: d ln(logit) / d epoch at the start, per unit of lambda_dz; epochs.
 DECAY_PER_EPOCH = 4.07
@@ -52,6 +52,10 @@ NUM_LOGS = 25
 NUM_TEST_IMAGES = 2000
 SEED = 0
 
+COLUMNS = (
+    *("lambda_dz", "weight decay", "zeros, mean", "zeros, paper"),
+    *("logit, mean", "logit, paper", "test accuracy"),
+)
 NETWORKS = {
     # A stem of stride 4: a sixteenth of MLPerf Tiny's arithmetic.
     "resnet8-small": lambda: networks.resnet8(stem_strides=4),
@@ -65,20 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     train = load(args.dataset, "train", args.limit)
     test = load(args.dataset, "test", args.limit)
-    settings = [
-        {"penalty": penalty, "weight_decay": 0.0, "paper": [zeros, logit]}
-        for penalty, zeros, logit in FIG_4A
-    ] + [
-        {
-            "penalty": FIG_4B_PENALTY,
-            "weight_decay": decay,
-            "paper": [zeros, logit],
-        }
-        for decay, zeros, logit in FIG_4B
-    ]
-    rows = []
-    for setting in settings[: 1 if args.smoke else None]:
-        rows.append({**setting, **train_once(setting, train, test, args)})
+    rows: list[dict[str, Any]] = []
+    for penalty, decay, *paper in FIGURE[: 1 if args.smoke else None]:
+        found = train_once(penalty, decay, train, test, args)
+        setting = {"penalty": penalty, "weight_decay": decay, "paper": paper}
+        rows.append(setting | found)
         print(as_table([rows[-1]]).splitlines()[-1], flush=True)
         write_results(rows, args)  # What is there outlives an interruption.
 
@@ -100,7 +95,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def train_once(
-    setting: dict[str, Any],
+    penalty: float,
+    weight_decay: float,
     train: Arrays,
     test: Arrays,
     args: argparse.Namespace,
@@ -113,7 +109,7 @@ def train_once(
         regularizer=codeq_keras.CompressionRegularizer(
             # PyTorch's weight decay adds `lambda * theta` to the gradient;
             # the penalty `p * theta ** 2` adds twice that.
-            dead_zone_penalty=setting["penalty"] / 2
+            dead_zone_penalty=penalty / 2
         ),
     )
     curves = Curves()
@@ -121,7 +117,7 @@ def train_once(
         qmodel,
         # Each row of the curves is the same number of random batches.
         Batches(*train, seed=SEED, length=args.steps // NUM_LOGS),
-        optimizer(setting["weight_decay"], args.steps),
+        optimizer(weight_decay, args.steps),
         CLASSIFICATION.loss,
         epochs=NUM_LOGS,
         callbacks=[curves],
@@ -174,30 +170,19 @@ class Curves(keras.callbacks.Callback):
 
 def as_table(rows: list[dict[str, Any]]) -> str:
     """Returns the table of final values beside the paper's."""
-    columns = (
-        "lambda_dz",
-        "weight decay",
-        "zeros, mean",
-        "zeros, paper",
-        "logit, mean",
-        "logit, paper",
-        "test accuracy",
-    )
-    return results.table(
-        columns,
-        [
-            (
+    table = []
+    for row in rows:
+        zeros, logit = row["paper"]
+        ends = (row["sparsity"][-1], zeros, row["logit"][-1], logit)
+        table.append(
+            [
                 f"{row['penalty']:g}",
                 f"{row['weight_decay']:g}",
-                f"{row['sparsity'][-1]:.2f}",
-                f"{row['paper'][0]:.2f}",
-                f"{row['logit'][-1]:.2f}",
-                f"{row['paper'][1]:.2f}",
+                *(f"{end:.2f}" for end in ends),
                 f"{100 * row['test_accuracy']:.1f} %",
-            )
-            for row in rows
-        ],
-    )
+            ]
+        )
+    return results.table(COLUMNS, table)
 
 
 def header(args: argparse.Namespace) -> str:
@@ -233,26 +218,23 @@ def write_results(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
 
 def plot(rows: list[dict[str, Any]], path: Path, steps: int) -> None:
     """Draws sparsity and logit over the steps; the paper's ends as crosses."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharex=True)
+    figure = Figure(figsize=(9, 6))
+    axes = figure.subplots(2, 2, sharex=True)
     fig_4a = [row for row in rows if not row["weight_decay"]]
     fig_4b = [row for row in rows if row["penalty"] == FIG_4B_PENALTY]
-    for column, (chosen, name) in enumerate(
-        ((fig_4a, "penalty"), (fig_4b, "weight_decay"))
+    for column, chosen, name, title in (
+        (0, fig_4a, "penalty", "lambda_dz"),
+        (1, fig_4b, "weight_decay", "weight decay"),
     ):
         for row in chosen:
-            for axis, key, end in zip(
-                axes[:, column],
-                ("sparsity", "logit"),
-                row["paper"],
-                strict=True,
-            ):
+            for line, key in enumerate(("sparsity", "logit")):
+                axis, label = axes[line, column], f"{row[name]:g}"
                 done = np.linspace(0, steps, len(row[key]))
-                [line] = axis.plot(done, row[key], label=f"{row[name]:g}")
-                axis.plot(steps, end, "x", color=line.get_color())
-        title = "lambda_dz" if name == "penalty" else "weight decay"
+                [curve] = axis.plot(done, row[key], label=label)
+                end = row["paper"][line]
+                axis.plot(steps, end, "x", color=curve.get_color())
         if chosen:
             axes[0, column].legend(title=title)
         axes[1, column].set_xlabel("step (x: the paper's final value)")
