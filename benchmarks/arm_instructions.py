@@ -11,7 +11,9 @@ accuracy --models mobilenet_v1_96 --methods ours_1x1 --save` leaves.
 Instructions are not cycles. About 8 minutes of two cores.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +34,6 @@ ALPHA = 0.5
 NUM_CLASSES = 10
 NUM_SAMPLES = 16
 SEED = 0
-# The form that all others are compared with.
-BASELINE = "int8"
 # Network, block, zeros: every network without blocks first.
 RANDOM = (
     *(
@@ -43,15 +43,8 @@ RANDOM = (
     ),
     *(("mobilenet_v1", block, z) for block in (2, 4) for z in (0.8, 0.9)),
 )
-COLUMNS = (
-    "network",
-    "form",
-    "zeros in 1x1",
-    *(cell for cpu in arm.CPUS for cell in (cpu, "ratio")),
-    "bytes",
-    "ratio",
-    "difference",
-)
+_MEASURES = [cell for name in (*arm.CPUS, "bytes") for cell in (name, "ratio")]
+COLUMNS = ("network", "form", "zeros in 1x1", *_MEASURES, "difference")
 
 
 class Network(NamedTuple):
@@ -66,46 +59,25 @@ class Network(NamedTuple):
     export: Callable[..., Any]
 
 
-class Row(NamedTuple):
-    """One file. `difference` is that of the outputs, of their range."""
-
-    network: str
-    form: str
-    zeros: float
-    size_bytes: int
-    instructions: Mapping[str, int]
-    difference: float | None
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Measures all networks and writes a table."""
-    args = cli.parse(
-        "arm_instructions", __doc__, argv, smoke={}, trained=[Path]
-    )
+    name = "arm_instructions"
+    args = cli.parse(name, __doc__, argv, smoke={}, trained=[Path])
     if arm.missing() is not None:
         raise SystemExit(arm.missing())
-    baselines: dict[str, Row] = {}
+    paths = args.trained
+    found = trained_networks(paths) if paths else random_networks()
+    baselines: dict[str, list[int]] = {}
     rows: list[Sequence[str]] = []
-    found = (
-        trained_networks(args.trained) if args.trained else random_networks()
-    )
-    for network in found:
-        samples = random_samples(model_inputs(network.plain), NUM_SAMPLES)
-        # Dense kernels execute the same for all weights of an architecture.
-        key = network.plain.name
-        for row in measure(network, samples, dense=key not in baselines):
-            if row.form == BASELINE:
-                baselines[key] = row
-            rows.append(cells(row, baselines[key]))
+    for network in itertools.islice(found, 1 if args.smoke else None):
+        for row in measure(network, baselines):
+            rows.append(row)
             print(results.table(COLUMNS, rows[-1:]), flush=True)
-        if args.smoke:
-            break
     results.write_page(
-        args.output / "arm_instructions.md",
+        args.output / f"{name}.md",
         "Instructions on ARM CPUs",
-        f"{provenance.line('tensorflow', 'ai-edge-litert', seeds=[SEED])}; "
-        f"QEMU user mode, one thread; {args.trained or 'random weights'}. "
-        "`python benchmarks arm_instructions`",
+        f"{provenance.line('tensorflow', 'ai-edge-litert')}; QEMU user mode, "
+        f"one thread; {paths or 'random weights'}. `python benchmarks {name}`",
         "Million instructions of one inference; ratios to dense int8. "
         "`difference` is the largest of the outputs to Keras on both CPUs, "
         "relative to the range of the outputs.",
@@ -127,17 +99,11 @@ def random_networks() -> Iterator[Network]:
             if "kernel" in variable.name and is_pointwise(variable.shape)
         }
         weights = files.put_on_grid(model, rng, codes=codes)
-        settle_batch_norms(model)
+        # So that no activation dies or explodes.
+        images = random_samples(model_inputs(model), 2 * NUM_SAMPLES)
+        codeq_keras.reestimate_batch_norm(model, images)
 
-        def export(
-            path: Path,
-            *,
-            model: keras.Model = model,
-            weights: Mapping[str, Any] = weights,
-            **options: Any,
-        ) -> Any:
-            return files.export_random(model, weights, path, **options)
-
+        export = partial(files.export_random, model, weights)
         title = f"{name}, random, blocks of {block}, {zeros:.0%}"
         yield Network(title, model, weights, export)
 
@@ -147,11 +113,7 @@ def trained_networks(paths: Sequence[Path]) -> Iterator[Network]:
     for path in paths:
         qmodel = keras.saving.load_model(path, compile=False)
 
-        def export(
-            path: Path, *, qmodel: keras.Model = qmodel, **options: Any
-        ) -> Any:
-            return tflite_export.export(qmodel, path, **options)
-
+        export = partial(tflite_export.export, qmodel)
         yield Network(
             path.stem,
             codeq_keras.strip_quantizers(qmodel),
@@ -165,64 +127,41 @@ def is_pointwise(shape: Sequence[int]) -> bool:
     return len(shape) == 2 or tuple(shape[:2]) == (1, 1)
 
 
-def settle_batch_norms(model: keras.Model) -> None:
-    """Measures the moving averages, so that no activation dies or explodes."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    [images] = random_samples(model_inputs(model), 2 * NUM_SAMPLES)
-    model(images, training=True)
-
-
 def measure(
-    network: Network, samples: list[np.ndarray], *, dense: bool
-) -> Iterator[Row]:
-    """Yields a row for each form of the file; the dense ones if asked for."""
+    network: Network, baselines: dict[str, list[int]]
+) -> Iterator[list[str]]:
+    """Yields a row for each form of the file.
+
+    Dense forms only of an architecture that has no baseline: their kernels
+    execute the same for all weights.
+    """
+    inputs = model_inputs(network.plain)
+    samples = random_samples(inputs, NUM_SAMPLES)
+    write = partial(
+        files.to_bytes, network.export, representative_dataset=samples
+    )
     forms: dict[str, bytes] = {}
-    dataset = {"representative_dataset": samples}
-    if dense:
-        # The baseline first, for the ratios of the others.
-        forms[BASELINE], _ = files.to_bytes(
-            network.export, weight_storage=BASELINE, **dataset
-        )
-        packed = Flatbuffer(forms[BASELINE])
+    if network.plain.name not in baselines:
+        forms["int8"], _ = write(weight_storage="int8")
+        packed = Flatbuffer(forms["int8"])
         # Not by `export`, which refuses it where 28 random layers blow up the
         # rounding of int4 kernels; their instructions are the same.
         store_weights(packed, "int4")
         forms["int4"] = packed.to_bytes()
-        forms["float32"] = convert_float(
-            network.plain, model_inputs(network.plain), samples
-        )
-    forms["litert-sparse"], result = files.to_bytes(
-        network.export, target="litert-sparse", **dataset
-    )
-    codes = [
-        weight.codes.ravel()
-        for weight in network.weights.values()
-        if is_pointwise(weight.codes.shape)
-    ]
+        forms["float32"] = convert_float(network.plain, inputs, samples)
+    forms["litert-sparse"], result = write(target="litert-sparse")
+    all_codes = [weight.codes for weight in network.weights.values()]
+    codes = [c.ravel() for c in all_codes if is_pointwise(c.shape)]
+    zeros = f"{np.mean(np.concatenate(codes) == 0):.1%}"
     for form, data in forms.items():
+        counts = files.count_on_arm(data, network.plain, samples).values()
+        found = [*counts, len(data)]
+        # The int8 form comes first.
+        baseline = baselines.setdefault(network.plain.name, found)
+        cells = [f"{count / 1e6:.3f}" for count in counts] + [f"{len(data):,}"]
+        ratios = [f"{n / b:.2f}" for n, b in zip(found, baseline, strict=True)]
+        pairs = itertools.chain(*zip(cells, ratios, strict=True))
         is_sparse = form == "litert-sparse"
-        yield Row(
-            network.name,
-            form,
-            float(np.mean(np.concatenate(codes) == 0)),
-            len(data),
-            files.count_on_arm(data, network.plain, samples),
-            max(result.device.differences.values()) if is_sparse else None,
-        )
-
-
-def cells(row: Row, baseline: Row) -> list[str]:
-    """Returns a row of the table."""
-    found = [row.network, row.form, f"{row.zeros:.1%}"]
-    for cpu, count in row.instructions.items():
-        ratio = count / baseline.instructions[cpu]
-        found += [f"{count / 1e6:.3f}", f"{ratio:.2f}"]
-    ratio = row.size_bytes / baseline.size_bytes
-    found += [f"{row.size_bytes:,}", f"{ratio:.2f}"]
-    return [*found, "" if row.difference is None else f"{row.difference:.1e}"]
-
-
-if __name__ == "__main__":
-    main()
+        largest = max(result.device.differences.values()) if is_sparse else None
+        difference = "" if largest is None else f"{largest:.1e}"
+        yield [network.name, form, zeros, *pairs, difference]

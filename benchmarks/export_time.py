@@ -21,20 +21,25 @@ from typing import Any
 from harness import cli, processes, results
 
 WAYS = ("plain converter, full-integer int8", "`quantize_model` + `export`")
-COLUMNS = (
-    "network",
-    "way",
-    "time, s, median (range)",
-    "peak memory (PSS), MiB, median (range)",
-)
+MEASURES = ("time, s", "peak memory (PSS), MiB")
+COLUMNS = ("network", "way", *(f"{name}, median (range)" for name in MEASURES))
 SEED = 0
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Measures in turns and writes medians and ratios."""
     from harness import provenance
 
-    args = parse_args(argv)
+    args = cli.parse(
+        "export_time",
+        __doc__,
+        argv,
+        smoke={"models": ["MobileNet"], "size": 32, "samples": 4, "rounds": 1},
+        models=["MobileNetV2", "ResNet50"],  # Of `keras.applications`.
+        size=96,
+        samples=100,
+        rounds=3,
+    )
     rows: list[Sequence[str]] = []
     for network in args.models:
         rounds = [
@@ -52,20 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             results.table(COLUMNS, rows),
         )
     print(results.table(COLUMNS, rows))
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    return cli.parse(
-        "export_time",
-        __doc__,
-        argv,
-        smoke={"models": ["MobileNet"], "size": 32, "samples": 4, "rounds": 1},
-        models=["MobileNetV2", "ResNet50"],  # Of `keras.applications`.
-        size=96,
-        samples=100,
-        rounds=3,
-    )
 
 
 def measure(
@@ -126,18 +117,10 @@ def rows_of(
         (o[0] / p[0], o[1] / p[1]) for p, o in zip(plain, ours, strict=True)
     ]
     rows = []
-    for way, values, digits in (
-        (WAYS[0], plain, (1, 0)),
-        (WAYS[1], ours, (1, 0)),
-        ("ratio", ratios, (2, 2)),
+    for way, values, digits in zip(
+        (*WAYS, "ratio"), (plain, ours, ratios), (1, 1, 2), strict=True
     ):
-        cells = [
-            results.median_and_range(column, digits[index])
-            for index, column in enumerate(zip(*values, strict=True))
-        ]
+        columns = zip(*values, strict=True)
+        cells = [results.median_and_range(c, digits) for c in columns]
         rows.append((network, way, *cells))
     return rows
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ fine-tuned for the same number of steps with each scheme. Needs the extra
 import argparse
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +45,25 @@ NUM_TEST = 500
 BASELINE = "converter_int8"
 PACKAGES = ("tensorflow", "ai-edge-litert", "tflite-micro", "ethos-u-vela")
 TFMOT_COLUMNS = (
-    "scheme",
-    "accuracy",
-    "agrees with Keras",
-    "zeros",
-    "int8, bytes",
-    "auto, bytes",
-    "int8 after gzip, bytes",
-    "Vela, bits a weight",
+    *("scheme", "accuracy", "agrees with Keras", "zeros", "int8, bytes"),
+    *("auto, bytes", "int8 after gzip, bytes", "Vela, bits a weight"),
 )
 TFMOT_ZEROS = (0.6, 0.8)
 TFMOT_RATE = 2e-3
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains, exports, measures and writes a table for each model."""
-    args = parse_args(argv)
+    args = cli.parse(
+        "file_size",
+        __doc__,
+        argv,
+        smoke={"models": ["ds_cnn"], "epochs": 1, "targets": ["tflm"]},
+        models=["ds_cnn", "resnet8"],
+        epochs=20,
+        targets=["litert", "tflm", "ethos-u"],
+        tfmot=False,
+    )
     parts: list[str] = []
     for name in args.models:
         start = Start.load(name, args)
@@ -78,20 +82,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    return cli.parse(
-        "file_size",
-        __doc__,
-        argv,
-        smoke={"models": ["ds_cnn"], "epochs": 1, "targets": ["tflm"]},
-        models=["ds_cnn", "resnet8"],
-        epochs=20,
-        targets=["litert", "tflm", "ethos-u"],
-        tfmot=False,
-    )
-
-
 def storages(name: str, start: Start, args: argparse.Namespace) -> str:
     """Returns the tables of all files of a network."""
     run = Run(name, METHOD, None, args.epochs, seed=0)
@@ -106,13 +96,10 @@ def storages(name: str, start: Start, args: argparse.Namespace) -> str:
         )
         for target, storage in EXPORTS:
             path = Path(folder, f"{target}_{storage}.tflite")
+            options = {"target": target, "weight_storage": storage}
             try:
                 tflite_export.export(
-                    model,
-                    path,
-                    target=target,
-                    weight_storage=storage,
-                    representative_dataset=images,
+                    model, path, representative_dataset=images, **options
                 )
             except ValueError as error:
                 not_exported.append(f"- no {target} {storage}: {error}")
@@ -181,19 +168,16 @@ def beside_tfmot(start: Start, epochs: int) -> str:
     for zeros in TFMOT_ZEROS:
         budget = tfmot.CompressionBudget(sparsity=zeros)
         model = trained([budget], scheme=scheme)
-        dense, chosen = (
-            files.to_bytes(
-                tflite_export.export,
-                model,
-                weight_storage=storage,
-                representative_dataset=start.split.train[0][:NUM_CALIBRATION],
-            )[0]
-            for storage in ("int8", "auto")
+        write = partial(
+            files.to_bytes,
+            tflite_export.export,
+            model,
+            representative_dataset=start.split.train[0][:NUM_CALIBRATION],
         )
+        names = ("int8", "auto")
+        sizes = [write(weight_storage=name)[0] for name in names]
         reached = tfmot.report(model).sparsity
-        rows.append(
-            tfmot_row("CoDeQ, 4 bits", model, start, reached, dense, chosen)
-        )
+        rows.append(tfmot_row("CoDeQ, 4 bits", model, start, reached, *sizes))
     return results.table(TFMOT_COLUMNS, rows)
 
 
@@ -235,7 +219,3 @@ def tfmot_row(
         *(f"{size:,}" for size in sizes),
         f"{bits:.2f}",
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -34,10 +34,8 @@ def inverted_residual(
     """Expansion, depthwise convolution and linear projection."""
     y, channels_in = x, x.shape[-1]
     if expansion != 1:
-        y = pointwise(
-            y, expansion * channels_in, name=f"expand_pointwise_{block}"
-        )
-        y = layers.ReLU(6.0)(y)
+        name = f"expand_pointwise_{block}"
+        y = layers.ReLU(6.0)(pointwise(y, expansion * channels_in, name=name))
     y = depthwise(y, strides, name=f"depthwise_{block}")
     y = pointwise(y, channels, name=f"project_pointwise_{block}")
     if strides == 1 and channels == channels_in:
@@ -55,15 +53,10 @@ def depthwise(x: Any, strides: int, *, name: str) -> Any:
     """A 3x3 depthwise convolution, normalised, with ReLU6."""
     if strides != 1:
         x = layers.ZeroPadding2D(1)(x)
-    x = layers.DepthwiseConv2D(
-        3,
-        strides=strides,
-        padding="same" if strides == 1 else "valid",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=name,
-    )(x)
-    return relu6(x)
+    padding = "same" if strides == 1 else "valid"
+    options = {"use_bias": False, "depthwise_initializer": "he_normal"}
+    layer = layers.DepthwiseConv2D(3, strides, padding, name=name, **options)
+    return relu6(layer(x))
 
 
 def pointwise(x: Any, filters: int, *, name: str) -> Any:

@@ -5,6 +5,24 @@ the number of logits; `alpha` a factor on the channels of every layer; a
 `stem_strides` of 2 makes all feature maps a quarter of the size, for quick
 experiments. The layers with a 1x1 kernel in the MobileNets have "pointwise" in
 their names.
+
+References:
+
+- [MLPerf Tiny, 2021](https://arxiv.org/abs/2106.07597): `resnet8`, `ds_cnn`,
+  `fc_autoencoder`, `mobilenet_v1`. Differs from it in: logits instead of
+  probabilities, no weight decay.
+- [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385), section 4.2
+  and table 1: `resnet20`, as in [CoDeQ, 2025](https://arxiv.org/abs/2512.12981),
+  and `resnet18`. Differs from it in: shortcuts that change the shape are 1x1
+  convolutions (option B) without BatchNorm; biases.
+- [MobileNets, 2017](https://arxiv.org/abs/1704.04861), table 1. Differs from it
+  in: ReLU6, as in the published weights.
+- [MobileNetV2, 2018](https://arxiv.org/abs/1801.04381), table 2.
+- [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929) and
+  [Early Convolutions Help Transformers See Better, 2021](
+  https://arxiv.org/abs/2106.14881): `vit`. Differs from them in: no position
+  embedding, since the convolutions' zero padding tells positions; the mean of
+  the tokens is classified; width, depth.
 """
 
 import keras
@@ -27,24 +45,13 @@ Shape = tuple[int, int, int]
 CIFAR = (32, 32, 3)
 
 # Output channels, blocks and stride of each stage of MobileNetV1.
-_V1_STAGES = (
-    (64, 1, 1),
-    (128, 2, 2),
-    (256, 2, 2),
-    (512, 6, 2),
-    (1024, 2, 2),
-)
+_V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 
 # Expansion, output channels, blocks and stride of each stage of MobileNetV2.
 _V2_STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+    (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
 
 
 def resnet8(
@@ -53,11 +60,6 @@ def resnet8(
     """Returns the image classification network of MLPerf Tiny.
 
     78,666 parameters and 12.5 million multiply-accumulates at 32x32x3.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
     x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
@@ -71,15 +73,7 @@ def resnet8(
 def resnet20(
     *, input_shape: Shape = CIFAR, classes: int = 10, stem_strides: int = 1
 ) -> keras.Model:
-    """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses.
-
-    Reference:
-
-    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
-      section 4.2. Differs from it in: the two shortcuts that change the
-      shape are 1x1 convolutions (its option B), not padding.
-    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
-    """
+    """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses."""
     inputs = keras.Input(input_shape)
     x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
     x = layers.ReLU()(norm(x))
@@ -90,13 +84,7 @@ def resnet20(
 def resnet18(
     *, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> keras.Model:
-    """Returns the ResNet-18 for ImageNet; 11.7 million parameters.
-
-    Reference:
-
-    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
-      table 1. Differs from it in: biases; no BatchNorm in the shortcuts.
-    """
+    """Returns the ResNet-18 for ImageNet; 11.7 million parameters."""
     inputs = keras.Input(input_shape)
     x = layers.ReLU()(norm(conv(inputs, 64, 7, strides=2, name="stem")))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
@@ -110,11 +98,6 @@ def ds_cnn(
     """Returns the keyword spotting network of MLPerf Tiny.
 
     24,908 parameters and 2.7 million multiply-accumulates at 49x10x1.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
     x = conv(inputs, filters, (10, 4), strides=2, name="stem")
@@ -133,11 +116,6 @@ def fc_autoencoder(*, features: int = 640) -> keras.Model:
     """Returns the anomaly detection network of MLPerf Tiny.
 
     Its output is a reconstruction of its input; 269,992 parameters.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: nothing.
     """
     inputs = keras.Input((features,))
     x = inputs
@@ -157,12 +135,6 @@ def mobilenet_v1(
     one pixel on each side, as other frameworks do, where Keras's "same" pads
     an even input at the bottom and on the right only. XNNPACK's sparse
     kernels accept the former.
-
-    Reference:
-
-    - [MobileNets, 2017](https://arxiv.org/abs/1704.04861), Table 1. Differs
-      from it in: ReLU6, as in the published weights.
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
     """
     inputs = keras.Input(input_shape)
     x = relu6(strided_conv(inputs, int(32 * alpha), name="stem"))
@@ -179,13 +151,7 @@ def mobilenet_v1(
 def mobilenet_v2(
     *, alpha: float = 0.5, input_shape: Shape = (96, 96, 3), classes: int = 10
 ) -> keras.Model:
-    """Returns a MobileNetV2 with symmetric padding, see `mobilenet_v1`.
-
-    Reference:
-
-    - [MobileNetV2, 2018](https://arxiv.org/abs/1801.04381), Table 2. Differs
-      from it in: nothing.
-    """
+    """Returns a MobileNetV2 with symmetric padding, see `mobilenet_v1`."""
     inputs = keras.Input(input_shape)
     x = relu6(strided_conv(inputs, divisible(32 * alpha), name="stem"))
     block = 0
@@ -211,14 +177,6 @@ def vit(
 
     Its stem of n convolutions of stride 2 makes patches of 2**n pixels; the
     heads of the attention have 16 features each.
-
-    References:
-
-    - [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929).
-    - [Early Convolutions Help Transformers See Better, 2021](
-      https://arxiv.org/abs/2106.14881): convolutions make the tokens.
-      Differs from it in: no position embedding, since their zero padding
-      tells positions; the mean of the tokens is classified; width, depth.
     """
     inputs = keras.Input(input_shape)
     width = 16 * heads

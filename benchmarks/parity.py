@@ -8,7 +8,7 @@ file on the test split. The table of architectures does the same with random
 weights.
 """
 
-import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,29 +25,30 @@ from tflite_export.runtime import interpreter
 METHODS = {"dead_zone": "ours_dead_zone", "uniform": "ours_8bit"}
 BUDGET = 0.05
 COLUMNS = (
-    "model",
-    "level grid",
-    "seed",
-    "test accuracy in Keras, %",
-    "of the file, %",
-    "same top class, %",
-    "outputs within one step, %",
-    "largest difference, steps",
-    "integers equal",
+    *("model", "level grid", "seed", "test accuracy in Keras, %"),
+    *("of the file, %", "same top class, %", "outputs within one step, %"),
+    *("largest difference, steps", "integers equal"),
 )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains, exports and writes a table."""
-    args = parse_args(argv)
+    args = cli.parse(
+        "parity",
+        __doc__,
+        argv,
+        smoke={"models": ["ds_cnn"], "epochs": 1},
+        models=["resnet8", "ds_cnn"],
+        epochs=12,
+        seeds=[0],
+    )
     rows = []
     for name in args.models:
         start = Start.load(name, args)
-        for seed in args.seeds:
-            for grid, method in METHODS.items():
-                run = Run(name, method, BUDGET, args.epochs, seed)
-                rows.append(measure(run, grid, start, args.output))
-                print(results.table(COLUMNS, rows), flush=True)
+        for seed, grid in itertools.product(args.seeds, METHODS):
+            run = Run(name, METHODS[grid], BUDGET, args.epochs, seed)
+            rows.append(measure(run, grid, start, args.output))
+            print(results.table(COLUMNS, rows), flush=True)
     results.write_page(
         args.output / "parity.md",
         "Trained networks: the file against Keras",
@@ -56,19 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "synthetic data. `python benchmarks parity`",
         results.table(COLUMNS, rows),
         "\n".join(f"- {name}: {WORKLOADS[name].note}" for name in args.models),
-    )
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    return cli.parse(
-        "parity",
-        __doc__,
-        argv,
-        smoke={"models": ["ds_cnn"], "epochs": 1},
-        models=["resnet8", "ds_cnn"],
-        epochs=12,
-        seeds=[0],
     )
 
 
@@ -96,7 +84,3 @@ def measure(run: Run, grid: str, start: Start, folder: Path) -> list[str]:
         f"{report.max_output_lsb:.0f}",
         f"{equal} of {report.num_tensors}",
     ]
-
-
-if __name__ == "__main__":
-    main()

@@ -32,13 +32,8 @@ BACKENDS = {
     "tensorflow-xla": ("tensorflow", True),
     "jax": ("jax", True),
 }
-PACKAGES = (
-    "tensorflow",
-    "jax",
-    "tf_keras",
-    "tensorflow-model-optimization",
-    "hgq2",
-)
+TFMOT_PACKAGES = ("tf_keras", "tensorflow-model-optimization")
+PACKAGES = ("tensorflow", "jax", *TFMOT_PACKAGES, "hgq2")
 SEED = 0
 # The first step traces; the next ones fill caches.
 WARM_UP_STEPS = 3
@@ -52,22 +47,39 @@ BOTH = "CoDeQ, weights + activations"
 TFMOT_BASELINE = "tf_keras"
 TFMOT = "TFMOT QAT"
 HGQ2 = "HGQ2"
+COLUMNS = (
+    *("variant", "ms/step, median (p10-p90)", "to Keras 3, median (p10-p90)"),
+    *("to Keras 3, processor time", "to its own float", "first steps"),
+)
 VARIANTS = (BASELINE, WEIGHTS, BUDGET, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+SMOKE = {"rounds": 2, "turns": 1, "batch_size": 2, "models": ["resnet8"]}
+SMOKE |= {"backends": ["tensorflow"], "variants": [BASELINE, WEIGHTS]}
+
+
+def main(argv: Sequence[str]) -> None:
     """Measures every backend and network in turn; writes as results come."""
-    args = parse_args(argv)
+    args = cli.parse(
+        "training_time",
+        __doc__,
+        argv,
+        smoke=SMOKE,
+        choices={"backends": BACKENDS, "variants": VARIANTS},
+        models=["resnet20", "resnet8"],
+        backends=list(BACKENDS),
+        variants=list(VARIANTS),
+        rounds=25,
+        turns=10,
+        batch_size=64,
+    )
     runs: list[dict[str, Any]] = []
     for network in args.models:
         for backend in args.backends:
             before = os.getloadavg()[0]
+            environment = {"KERAS_BACKEND": BACKENDS[backend][0]}
             measured, _ = processes.run_alone(
-                measure,
-                backend,
-                network,
-                args,
-                environment={"KERAS_BACKEND": BACKENDS[backend][0]},
+                measure, backend, network, args, environment=environment
             )
             measured["loads"] = before, os.getloadavg()[0]
             runs.append({"network": network, "backend": backend, **measured})
@@ -80,30 +92,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 setting(args),
                 *map(as_markdown, runs),
             )
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    return cli.parse(
-        "training_time",
-        __doc__,
-        argv,
-        smoke={
-            "rounds": 2,
-            "turns": 1,
-            "batch_size": 2,
-            "backends": ["tensorflow"],
-            "models": ["resnet8"],
-            "variants": [BASELINE, WEIGHTS],
-        },
-        choices={"backends": BACKENDS, "variants": VARIANTS},
-        models=["resnet20", "resnet8"],
-        backends=list(BACKENDS),
-        variants=list(VARIANTS),
-        rounds=25,
-        turns=10,
-        batch_size=64,
-    )
 
 
 def measure(
@@ -153,10 +141,8 @@ def one_round(
             step()
             wall = time.perf_counter() - wall
             spent[name].append((1e3 * wall, 1e3 * (time.process_time() - cpu)))
-    return {
-        name: tuple(np.mean(values, axis=0).tolist())
-        for name, values in spent.items()
-    }
+    means = {name: np.mean(values, axis=0) for name, values in spent.items()}
+    return {name: tuple(mean.tolist()) for name, mean in means.items()}
 
 
 def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
@@ -194,11 +180,12 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
         WEIGHTS: compiled(quantized()),
         BUDGET: compiled(to_a_budget),
         BOTH: compiled(quantized(activation_bit_width=8)),
+        TFMOT_BASELINE: lambda: legacy(model, jit_compile, qat=False),
+        TFMOT: lambda: legacy(model, jit_compile, qat=True),
+        HGQ2: compiled(hgq2.convert),
     }
-    if keras_backend == "tensorflow":
-        found[TFMOT_BASELINE] = lambda: legacy(model, jit_compile, qat=False)
-        found[TFMOT] = lambda: legacy(model, jit_compile, qat=True)
-    found[HGQ2] = compiled(hgq2.convert)
+    if keras_backend != "tensorflow":
+        del found[TFMOT_BASELINE], found[TFMOT]
     return found
 
 
@@ -211,11 +198,8 @@ def legacy(model: Any, jit_compile: bool, *, qat: bool) -> Any:
 
     translated = to_tf_keras(model)
     made = quantize_model(translated) if qat else translated
-    made.compile(
-        "adam",
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit_compile,
-    )
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    made.compile("adam", loss, jit_compile=jit_compile)
     return made
 
 
@@ -235,14 +219,6 @@ def setting(args: argparse.Namespace) -> str:
 def as_markdown(run: dict[str, Any]) -> str:
     """Returns the section of one backend and network."""
     before, after = run["loads"]
-    columns = (
-        "variant",
-        "ms/step, median (p10-p90)",
-        "to Keras 3, median (p10-p90)",
-        "to Keras 3, processor time",
-        "to its own float",
-        "first steps",
-    )
     wall, cpu = run["wall_ms"], run["cpu_ms"]
     rows = []
     for name, values in wall.items():
@@ -261,13 +237,9 @@ def as_markdown(run: dict[str, Any]) -> str:
             )
         )
     rows += [(name, f"not run: {why}") for name, why in run["not_run"].items()]
-    return "\n\n".join(
-        [
-            f"## {run['network']}, {run['backend']}",
-            f"Load average {before:.1f} before, {after:.1f} after.",
-            results.table(columns, rows),
-        ]
-    )
+    title = f"## {run['network']}, {run['backend']}"
+    loads = f"Load average {before:.1f} before, {after:.1f} after."
+    return "\n\n".join([title, loads, results.table(COLUMNS, rows)])
 
 
 def ratios(
@@ -280,7 +252,3 @@ def ratios(
 def spread(values: Any, digits: int) -> str:
     """Returns the median with the 10th and 90th percentile."""
     return results.median_and_range(values, digits, (10, 90))
-
-
-if __name__ == "__main__":
-    main()

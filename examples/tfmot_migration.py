@@ -37,9 +37,8 @@ def main(*, epochs: int) -> None:
     model.fit(images, labels, epochs=epochs, verbose=0)
 
     annotated = quantize_annotate_model(model)
-    qat_model = quantize_apply(
-        annotated, scheme=CoDeQScheme()
-    )  # was: no scheme
+    scheme = CoDeQScheme()  # new
+    qat_model = quantize_apply(annotated, scheme=scheme)  # was: no scheme
     qat_model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
     budget = CompressionBudget(sparsity=0.8)  # new
     qat_model.fit(

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from baselines import optimal_brain, pruning
+from baselines import optimal_brain as brain
+from baselines import pruning
 from baselines.masked_model import MaskedModel
 from harness.training import Training
 from harness.workload import CLASSIFICATION
@@ -31,16 +32,10 @@ _PAPER_PENALTY = 0.1
 class Outcome:
     """A compressed network.
 
-    Attributes:
-        model: Keras model that computes what is deployed.
-        kernels: Its kernels.
-        deployed: Values of the kernels as deployed, zeros included.
-        bit_widths: Bits of each kernel.
-        activation_bit_width: Bits of the activations, quantized or not.
-        settings: What the method chose by itself.
-        own_costs: What replaces entries of `costs`, where a kernel does not
-            have one bit width.
-        trained: The quantized model that can be exported, if there is one.
+    `model` computes what is deployed, and `deployed` has the values of its
+    kernels. `settings` are what the method chose by itself; `own_costs` replace
+    entries of `costs` where a kernel has several bit widths. `trained` is the
+    quantized model that can be exported, if there is one.
     """
 
     model: keras.Model
@@ -92,7 +87,7 @@ def prune_qat_uniform(
     net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes every kernel alike on TFMOT's schedule, with 4-bit QAT."""
-    densities = pruning.uniform_densities(find_kernels(net), 8 * budget)
+    densities = [8 * budget] * len(find_kernels(net))
     return _prune_and_train(net, training, densities)
 
 
@@ -105,13 +100,11 @@ def prune_qat_layer_wise(
     trained for two epochs and judged.
     """
     kernels, density = find_kernels(net), 8 * budget
+    split = pruning.layer_wise_densities
     candidates: dict[Any, list[float]] = {
-        "uniform": pruning.uniform_densities(kernels, density)
+        "uniform": [density] * len(kernels),
+        **{e: split(kernels, density, exponent=e) for e in _EXPONENTS},
     }
-    for exponent in _EXPONENTS:
-        candidates[exponent] = pruning.layer_wise_densities(
-            kernels, density, exponent=exponent
-        )
     trial = dataclasses.replace(training, epochs=_TRIAL_EPOCHS)
     scores = {}
     for name, densities in candidates.items():
@@ -175,18 +168,16 @@ def hgq2(net: keras.Model, training: Training, budget: float) -> Outcome:
         "relative_bops": hgq2.effective_bops(model) / hgq2.float_bops(net),
         "kernel_bytes": int(np.ceil(per_weight.sum() / 8)),
     }
-    kernels = find_kernels(net)
-    return Outcome(
-        model, kernels, deployed, [0] * len(kernels), own_costs=own_costs
-    )
+    kernels, widths = find_kernels(net), [0] * len(deployed)
+    return Outcome(model, kernels, deployed, widths, own_costs=own_costs)
 
 
-def optimal_brain_compression(
+def optimal_brain(
     net: keras.Model, training: Training, budget: float
 ) -> Outcome:
     """Prunes and quantizes after training, layer by layer."""
     model, samples = copy(net), calibration(training)
-    optimal_brain.compress(
+    brain.compress(
         model, np.concatenate(samples[:4]), bit_width=4, density=8 * budget
     )
     codeq_keras.reestimate_batch_norm(model, samples)
@@ -216,11 +207,9 @@ def codeq(
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
-    Args:
-        distill: Whether the float network teaches.
-        zeros: Fraction of zeros to reach instead of a budget in BOPs.
-        pattern: Regular expression of the kernels to quantize; others stay.
-        **changes: Arguments of `CoDeQConfig`.
+    The float network may teach. `zeros` is a fraction to reach instead of a
+    budget in BOPs; only kernels of the `pattern` are quantized; `changes` are
+    arguments of `CoDeQConfig`.
     """
 
     def compress(
@@ -282,9 +271,7 @@ METHODS = {
     "tfmot_pqat": Method("TFMOT PQAT, 8 bit", tfmot_pqat),
     "hgq2": Method("HGQ2, weights + activations", hgq2),
     "obc": Method(
-        "OBC-style, after training, 4 bit",
-        optimal_brain_compression,
-        trains=False,
+        "OBC-style, after training, 4 bit", optimal_brain, trains=False
     ),
     "paper": Method("CoDeQ as published", codeq_paper, False),
     "ours": Method(_OURS, codeq()),
@@ -299,9 +286,7 @@ METHODS = {
     ),
     "ours_zeros": Method(f"{_OURS}, 80 % zeros", codeq(zeros=0.8), False),
     "ours_1x1": Method(
-        f"{_OURS}, 90 % zeros in 1x1 kernels",
-        codeq(zeros=0.9, pattern="pointwise"),
-        False,
+        f"{_OURS}, 90 % zeros in 1x1s", codeq(zeros=0.9, pattern="point"), False
     ),
 }
 

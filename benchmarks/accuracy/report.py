@@ -40,15 +40,13 @@ def grouped(lines: Sequence[Line]) -> list[list[Line]]:
     for line in lines:
         key = (line["epochs"], line["budget"], line["method"])
         groups[key].append(line)
-    order = list(METHODS)
-    return sorted(
-        groups.values(),
-        key=lambda g: (
-            order.index(g[0]["method"]),
-            g[0]["epochs"],
-            -(g[0]["budget"] or 0),
-        ),
-    )
+
+    def place(group: list[Line]) -> tuple[Any, ...]:
+        first, order = group[0], list(METHODS)
+        budget = first["budget"] or 0
+        return order.index(first["method"]), first["epochs"], -budget
+
+    return sorted(groups.values(), key=place)
 
 
 def page(
@@ -57,14 +55,8 @@ def page(
     """Returns title and text, with what the numbers depend on."""
     score = workload.goal.score_name
     columns = (
-        "method",
-        "epochs",
-        "BOPs, %",
-        f"test {score}, %",
-        "against float, pt",
-        "zeros, %",
-        "kernels, bytes",
-        "seeds",
+        *("method", "epochs", "BOPs, %", f"test {score}, %"),
+        *("against float, pt", "zeros, %", "kernels, bytes", "seeds"),
     )
     return [
         f"{score[0].upper()}{score[1:]} against cost: {workload.note}",
@@ -151,11 +143,9 @@ def _provenance(lines: Sequence[Line]) -> str:
         ", ".join(f"{k} {v}" for k, v in line["versions"].items())
         for line in lines
     }
-    return "\n".join(
-        f"- {name}: {'; '.join(sorted(found))}"
-        for name, found in (
-            ("Dates", {line["date"] for line in lines}),
-            ("Versions", versions),
-            ("Hardware", {line["hardware"] for line in lines}),
-        )
-    )
+    facts = {
+        "Dates": {line["date"] for line in lines},
+        "Versions": versions,
+        "Hardware": {line["hardware"] for line in lines},
+    }
+    return "\n".join(f"- {k}: {'; '.join(sorted(v))}" for k, v in facts.items())

@@ -75,23 +75,9 @@ class Start:
         return cls(split, net)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Runs what is missing and writes the reports."""
-    args = parse_args(argv)
-    for name in args.models:
-        path = args.output / f"accuracy_{name}.jsonl"
-        done = {run_of(line) for line in results.read(path)}
-        missing = [run for run in runs(name, args) if run not in done]
-        start = Start.load(name, args) if missing else None
-        for run in missing:
-            saved = model_path(run, args.output) if args.save else None
-            results.append(path, execute(run, start, saved))
-        report.write(path, WORKLOADS[name])
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
-    return cli.parse(
+    args = cli.parse(
         "accuracy",
         __doc__,
         argv,
@@ -104,6 +90,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         seeds=[0, 1, 2],
         save=False,
     )
+    for name in args.models:
+        path = args.output / f"accuracy_{name}.jsonl"
+        done = {run_of(line) for line in results.read(path)}
+        missing = [run for run in runs(name, args) if run not in done]
+        start = Start.load(name, args) if missing else None
+        for run in missing:
+            saved = model_path(run, args.output) if args.save else None
+            results.append(path, execute(run, start, saved))
+        report.write(path, WORKLOADS[name])
 
 
 def runs(model: str, args: argparse.Namespace) -> list[Run]:
@@ -113,14 +108,10 @@ def runs(model: str, args: argparse.Namespace) -> list[Run]:
         args.seeds, args.budgets, args.methods
     ):
         entry = METHODS[method]
-        run = Run(
-            model=model,
-            method=method,
-            budget=budget if entry.has_budget else None,
-            epochs=args.epochs if entry.trains else 0,
-            seed=seed,
-        )
-        found[run] = None  # A method without a budget runs once for all.
+        epochs = args.epochs if entry.trains else 0
+        # A method without a budget runs once for all.
+        goal = budget if entry.has_budget else None
+        found[Run(model, method, goal, epochs, seed)] = None
     return list(found)
 
 
@@ -166,7 +157,3 @@ def trained_model(run: Run, start: Start, folder: Path) -> keras.Model:
     if not path.exists():
         execute(run, start, path)
     return keras.saving.load_model(path, compile=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -42,16 +42,11 @@ def convert(model: keras.Model, *, integer_bits: int = 2) -> keras.Model:
         config = layer.get_config()
         return quantized(**{k: config[k] for k in _ARGUMENTS if k in config})
 
+    weights = {"default_q_type": "kbi", "overflow_mode": "SAT_SYM"}
+    inputs = {"default_q_type": "kif", "overflow_mode": "WRAP"}
     with (
-        QuantizerConfigScope(
-            place="all",
-            default_q_type="kbi",
-            overflow_mode="SAT_SYM",
-            i0=integer_bits,
-        ),
-        QuantizerConfigScope(
-            place="datalane", default_q_type="kif", overflow_mode="WRAP"
-        ),
+        QuantizerConfigScope(place="all", i0=integer_bits, **weights),
+        QuantizerConfigScope(place="datalane", **inputs),
         LayerConfigScope(enable_ebops=True, beta0=1e-5),
     ):
         return keras.models.clone_model(model, clone_function=clone)
@@ -82,11 +77,9 @@ def train(
     codeq_keras.reestimate_batch_norm(model, samples)
     trace_minmax(model, np.concatenate(samples))
     quantized = _quantized_layers(model)
-    kernels = [ops.convert_to_numpy(layer.qkernel) for layer in quantized]
-    bits = [
-        ops.convert_to_numpy(layer.kq.bits_(layer.kernel.shape))
-        for layer in quantized
-    ]
+    array = ops.convert_to_numpy
+    kernels = [array(layer.qkernel) for layer in quantized]
+    bits = [array(layer.kq.bits_(layer.kernel.shape)) for layer in quantized]
     # HGQ2 counts no sign.
     return model, kernels, [width + (width > 0) for width in bits]
 

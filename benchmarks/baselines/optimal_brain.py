@@ -28,11 +28,8 @@ import numpy as np
 
 from codeq_keras.architecture.kernels import Kernel, find_kernels
 
-# Added to the diagonal of H, relative to its mean.
-_DAMPING = 0.01
-
-# Input positions per layer that enter H.
-_NUM_POSITIONS = 20_000
+_DAMPING = 0.01  # Added to the diagonal of H, relative to its mean.
+_NUM_POSITIONS = 20_000  # Inputs per layer that enter H.
 
 
 @dataclasses.dataclass
@@ -54,9 +51,7 @@ def compress(
     """Replaces the kernels in place; `density` is of multiply-accumulates."""
     kernels = find_kernels(model)
     inputs = _layer_inputs(model, kernels, samples)
-    problems = [
-        _problem(kernel, x) for kernel, x in zip(kernels, inputs, strict=True)
-    ]
+    problems = list(map(_problem, kernels, inputs))
     orders = [pruning_order(p.rows, p.hessian) for p in problems]
     masks = _choose_masks(problems, orders, density)
     for problem, mask in zip(problems, masks, strict=True):
@@ -197,7 +192,7 @@ def _problem(kernel: Kernel, inputs: np.ndarray) -> Problem:
         patches = _patches(layer, inputs)
     else:
         raise NotImplementedError(
-            "Expected kernels of Conv2D, DepthwiseConv2D and Dense layers. "
+            "Only kernels of Conv2D, DepthwiseConv2D and Dense are compressed. "
             f"Received: {type(layer).__name__} at {kernel.path}."
         )
     weights = keras.ops.convert_to_numpy(kernel.variable).astype("float64")

@@ -1,7 +1,6 @@
 """The command line that all benchmarks share."""
 
 import argparse
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ SMOKE_RESULTS = Path("artifacts/smoke")
 def parse(
     name: str,
     doc: str | None,
-    argv: Sequence[str] | None,
+    argv: Sequence[str],
     *,
     smoke: Mapping[str, Any],
     choices: Mapping[str, Collection[str]] | None = None,
@@ -30,7 +29,6 @@ def parse(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options = {"output": RESULTS, "smoke": False, **defaults}
-    argv = sys.argv[1:] if argv is None else argv
     for option, default in options.items():
         flag = f"--{option.replace('_', '-')}"
         if default is False:

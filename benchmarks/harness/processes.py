@@ -1,5 +1,6 @@
 """Measurements in processes of their own, which share no state."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -55,14 +56,8 @@ def _watch(process: Any, peak: list[int]) -> None:
     root = psutil.Process(process.pid)
     while process.is_alive():
         total = 0
-        try:
-            members = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            break
-        for member in members:
-            try:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for member in (root, *root.children(recursive=True)):
                 total += member.memory_full_info().pss
-            except psutil.NoSuchProcess:
-                continue
         peak[0] = max(peak[0], total)
         time.sleep(POLL_S)

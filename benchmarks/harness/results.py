@@ -24,11 +24,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
-    """Returns the mean, with the standard deviation of two values or more.
-
-    >>> mean_and_deviation([1.0, 2.0])
-    '1.50 ± 0.71'
-    """
+    """Returns the mean, with the standard deviation of two values or more."""
     mean = f"{np.mean(values):.{digits}f}"
     if len(values) == 1:
         return mean
@@ -38,11 +34,7 @@ def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
 def median_and_range(
     values: Sequence[float], digits: int, outer: tuple[float, float] = (0, 100)
 ) -> str:
-    """Returns the median with two percentiles, the extremes by default.
-
-    >>> median_and_range([1.0, 2.0, 4.0], 1)
-    '2.0 (1.0-4.0)'
-    """
+    """Returns the median with two percentiles, the extremes by default."""
     low, median, high = np.percentile(values, [outer[0], 50, outer[1]])
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 

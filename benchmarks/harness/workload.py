@@ -33,12 +33,7 @@ class Goal:
 
 
 def accuracy(x: np.ndarray, outputs: np.ndarray, y: np.ndarray) -> float:
-    """Returns the fraction of right answers; the inputs are not used.
-
-    >>> logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1]])
-    >>> round(accuracy(logits, logits, np.array([0, 1, 1])), 3)
-    0.667
-    """
+    """Returns the fraction of right answers; the inputs are not used."""
     return float((outputs.argmax(-1) == y).mean())
 
 
@@ -49,11 +44,6 @@ def reconstruction_auc(
 
     The area under the ROC curve: the probability that an anomaly has a larger
     mean squared error than a normal example.
-
-    >>> x = np.zeros((4, 1))
-    >>> outputs = np.array([[0.1], [0.3], [0.2], [0.4]])
-    >>> reconstruction_auc(x, outputs, np.array([0, 0, 1, 1]))
-    0.75
     """
     ranks = np.square(outputs - x).mean(-1).argsort().argsort() + 1
     anomalies, others = (y == 1).sum(), (y == 0).sum()
@@ -104,7 +94,5 @@ class Splits:
     def load(cls, workload: Workload, limit: int | None = None) -> "Splits":
         """Loads a workload's data, at most `limit` examples of each split."""
         counts = {"train": workload.num_train, **NUM_EXAMPLES}
-        load = workload.load
-        return cls(
-            **{s: load(s, min(n, limit or n)) for s, n in counts.items()}
-        )
+        parts = {s: min(n, limit or n) for s, n in counts.items()}
+        return cls(**{s: workload.load(s, n) for s, n in parts.items()})

@@ -31,7 +31,7 @@ import codeq_keras
 from paper.recipes import MOMENTUM
 
 # lambda_dz, weight decay, final mean sparsity and final mean logit, read off
-# Fig. 4a and, where there is weight decay, off Fig. 4b, which has one lambda_dz.
+# Fig. 4a; where there is weight decay off Fig. 4b, which has one lambda_dz.
 FIG_4B_PENALTY = 0.0025
 FIGURE = (
     (0.0, 0.0, 0.01, 3.0),
@@ -64,24 +64,10 @@ NETWORKS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains all settings and writes the results as they come."""
-    args = parse_args(argv)
-    train = load(args.dataset, "train", args.limit)
-    test = load(args.dataset, "test", args.limit)
-    rows: list[dict[str, Any]] = []
-    for penalty, decay, *paper in FIGURE[: 1 if args.smoke else None]:
-        found = train_once(penalty, decay, train, test, args)
-        setting = {"penalty": penalty, "weight_decay": decay, "paper": paper}
-        rows.append(setting | found)
-        print(as_table([rows[-1]]).splitlines()[-1], flush=True)
-        write_results(rows, args)  # What is there outlives an interruption.
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
     ten = [name for name, entry in DATASETS.items() if entry.num_classes == 10]
-    return cli.parse(
+    args = cli.parse(
         "figure4",
         __doc__,
         argv,
@@ -92,13 +78,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         steps=1000,
         limit=int,
     )
+    names = ("train", "test")
+    splits = {name: load(args.dataset, name, args.limit) for name in names}
+    rows: list[dict[str, Any]] = []
+    for penalty, decay, *paper in FIGURE[: 1 if args.smoke else None]:
+        found = train_once(penalty, decay, splits, args)
+        setting = {"penalty": penalty, "weight_decay": decay, "paper": paper}
+        rows.append(setting | found)
+        print(as_table([rows[-1]]).splitlines()[-1], flush=True)
+        write_results(rows, args)  # What is there outlives an interruption.
 
 
 def train_once(
     penalty: float,
     weight_decay: float,
-    train: Arrays,
-    test: Arrays,
+    splits: dict[str, Arrays],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Returns the curves, the final means and the test accuracy."""
@@ -116,18 +110,16 @@ def train_once(
     training.fit(
         qmodel,
         # Each row of the curves is the same number of random batches.
-        Batches(*train, seed=SEED, length=args.steps // NUM_LOGS),
+        Batches(*splits["train"], seed=SEED, length=args.steps // NUM_LOGS),
         optimizer(weight_decay, args.steps),
         CLASSIFICATION.loss,
         epochs=NUM_LOGS,
         callbacks=[curves],
     )
-    first = (test[0][:NUM_TEST_IMAGES], test[1][:NUM_TEST_IMAGES])
-    return {
-        "sparsity": curves.sparsity,
-        "logit": curves.logit,
-        "test_accuracy": CLASSIFICATION.evaluate(qmodel, first),
-    }
+    x, y = (array[:NUM_TEST_IMAGES] for array in splits["test"])
+    accuracy = CLASSIFICATION.evaluate(qmodel, (x, y))
+    found = {"sparsity": curves.sparsity, "logit": curves.logit}
+    return found | {"test_accuracy": accuracy}
 
 
 def optimizer(weight_decay: float, steps: int) -> keras.Optimizer:
@@ -141,9 +133,8 @@ def optimizer(weight_decay: float, steps: int) -> keras.Optimizer:
         weight_decay=weight_decay / (1 - MOMENTUM),
     )
     logits = keras.optimizers.SGD(logit_rate, momentum=MOMENTUM)
-    return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
-    )
+    paths = keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
+    return keras.optimizers.MultiOptimizer(paths)
 
 
 class Curves(keras.callbacks.Callback):
@@ -154,13 +145,11 @@ class Curves(keras.callbacks.Callback):
         self.sparsity: list[float] = []
         self.logit: list[float] = []
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         """Records the start."""
         self.on_epoch_end(-1)
 
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Records the means."""
         kernels = codeq_keras.report(self.model).layers
         self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
@@ -242,7 +231,3 @@ def plot(rows: list[dict[str, Any]], path: Path, steps: int) -> None:
     axes[1, 0].set_ylabel("mean dead-zone logit")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
-
-
-if __name__ == "__main__":
-    main()

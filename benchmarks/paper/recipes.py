@@ -16,19 +16,12 @@ FLOAT_RATE = 0.1  # Of a training in float that comes first.
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the paper trains one network.
+    """How the paper trains one network, which it builds for some classes.
 
-    Attributes:
-        build: From the number of classes to the network, its output logits.
-        dataset: Key of `datasets.DATASETS`.
-        epochs: Length of the training; the learning rate follows a cosine.
-        batch_size: Examples per step.
-        learning_rate: Of the weights: SGD with momentum, or AdamW.
-        penalties: The paper's lambda_dz and lambda_bit: loss terms under SGD,
-            decays of the logits under AdamW, which would divide a term away.
-        logit_rate: Learning rate of the logits.
-        is_adam: Whether AdamW moves the weights and the logits.
-        needs_weights: Whether the paper starts from a trained network.
+    SGD with momentum, or AdamW, on a cosine; the logits have a rate of their
+    own. The `penalties` are the paper's lambda_dz and lambda_bit: loss terms
+    under SGD, decays of the logits under AdamW, which would divide a term away.
+    `needs_weights` says that the paper starts from a trained network.
     """
 
     build: Callable[[int], keras.Model]
@@ -51,11 +44,9 @@ def _resnet50(classes: int) -> keras.Model:
     mean = np.array([103.939, 116.779, 123.68])
     x = keras.ops.flip(image, axis=-1)
     x = keras.layers.Rescaling(127.5, offset=list(127.5 - mean))(x)
+    options = {"weights": None, "classifier_activation": None}
     net = keras.applications.ResNet50(
-        weights=None,
-        input_tensor=x,
-        classes=classes,
-        classifier_activation=None,
+        input_tensor=x, classes=classes, **options
     )
     return keras.Model(image, net.output, name="resnet50")
 

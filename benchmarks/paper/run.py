@@ -34,6 +34,7 @@ import keras
 import numpy as np
 from harness import cli, provenance, training
 from harness.training import Batches
+from harness.workload import CLASSIFICATION
 
 import codeq_keras
 from paper.recipes import FLOAT_RATE, RECIPES, Recipe, optimizer, quantized
@@ -47,7 +48,7 @@ _SMOKE = {"dataset": "shapes", "epochs": 1, "limit": 64, "batch_size": 16}
 Splits = dict[str, keras.utils.PyDataset]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains the network from each seed and prints what came out."""
     args = parse_args(argv)
     for name in args.models:
@@ -98,9 +99,7 @@ def run_folder(settings: dict[str, Any], args: argparse.Namespace) -> Path:
     if args.smoke:
         shutil.rmtree(folder, ignore_errors=True)
     if (folder / "summary.json").exists():
-        raise SystemExit(
-            f"{folder} holds a finished run. Give another `--output`."
-        )
+        raise SystemExit(f"{folder} holds a finished run; choose `--output`.")
     path = folder / "settings.json"
     before = json.loads(path.read_text()) if path.exists() else settings
     if before != settings:
@@ -113,7 +112,7 @@ def run_folder(settings: dict[str, Any], args: argparse.Namespace) -> Path:
     return folder
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the command line."""
     args = cli.parse(
         "paper",
@@ -153,17 +152,12 @@ def load(
 ) -> keras.utils.PyDataset:
     """Returns the batches of a split; training data shuffled and augmented."""
     size = recipe.batch_size
+    source = {"name": recipe.dataset, "split": split, "data_dir": args.data_dir}
     if datasets.DATASETS[recipe.dataset].network_input is None:
         return datasets.load_batches(
-            recipe.dataset,
-            split,
-            batch_size=size,
-            data_dir=args.data_dir,
-            workers=_WORKERS,
+            **source, batch_size=size, workers=_WORKERS
         )
-    x, y = datasets.load(
-        recipe.dataset, split, args.limit, data_dir=args.data_dir
-    )
+    x, y = datasets.load(**source, count=args.limit)
     if split != "train":
         return Batches(x, y, batch_size=size, seed=None)
     augment = training.crop_and_mirror if x.shape[-1] == 3 else None
@@ -215,7 +209,7 @@ def train(
         model,
         splits["train"],
         optimizer(recipe, num_steps, is_published=is_published),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        CLASSIFICATION.loss,
         epochs=recipe.epochs,
         callbacks=callbacks,
         validation=splits["validation"],
@@ -226,11 +220,9 @@ def summarize(
     qmodel: codeq_keras.QuantizedModel, recipe: Recipe, splits: Splits
 ) -> dict[str, Any]:
     """Returns accuracy and costs, and what they depend on."""
-    calibration = [
-        splits["train"][index][0]
-        for index in range(min(_CALIBRATION_BATCHES, len(splits["train"])))
-    ]
-    codeq_keras.reestimate_batch_norm(qmodel, calibration)
+    data = splits["train"]
+    first = range(min(_CALIBRATION_BATCHES, len(data)))
+    codeq_keras.reestimate_batch_norm(qmodel, [data[i][0] for i in first])
     report = codeq_keras.report(qmodel)
     return {
         "is_synthetic": datasets.DATASETS[recipe.dataset].is_synthetic,
@@ -264,7 +256,3 @@ def exported(
         "integers_equal": result.verification.codes_equal,
         "top1_agreement": result.verification.top1_agreement,
     }
-
-
-if __name__ == "__main__":
-    main()
