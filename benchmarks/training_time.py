@@ -37,6 +37,7 @@ PACKAGES = ("tensorflow", "jax", *TFMOT_PACKAGES, "hgq2")
 SEED = 0
 # The first step traces; the next ones fill caches.
 WARM_UP_STEPS = 3
+OUTER = (10, 90)  # Percentiles.
 # HGQ2 is several times slower: it takes a step in every fifth turn.
 SLOW_EVERY = 5
 
@@ -94,9 +95,7 @@ def main(argv: Sequence[str]) -> None:
             )
 
 
-def measure(
-    backend: str, network: str, args: argparse.Namespace
-) -> dict[str, Any]:
+def measure(backend: str, network: str, args: Any) -> dict[str, Any]:
     """Returns the milliseconds per step of every round of every variant."""
     rng = np.random.default_rng(SEED)
     x = rng.normal(size=(args.batch_size, 32, 32, 3)).astype("float32")
@@ -223,14 +222,14 @@ def as_markdown(run: dict[str, Any]) -> str:
     rows = []
     for name, values in wall.items():
         own = TFMOT_BASELINE if name in (TFMOT, TFMOT_BASELINE) else BASELINE
-        to_own = "not measured"
+        to_keras, to_own = ratios(wall, name, BASELINE), "not measured"
         if own in wall:
             to_own = f"{np.median(ratios(wall, name, own)):.3f}"
         rows.append(
             (
                 name,
-                spread(values, 1),
-                spread(ratios(wall, name, BASELINE), 3),
+                results.median_and_range(values, 1, OUTER),
+                results.median_and_range(to_keras, 3, OUTER),
                 f"{np.median(ratios(cpu, name, BASELINE)):.3f}",
                 to_own,
                 f"{run['first_steps_s'][name]:.0f} s",
@@ -247,8 +246,3 @@ def ratios(
 ) -> np.ndarray:
     """Returns the ratio of every round."""
     return np.array(times[name]) / np.array(times[baseline])
-
-
-def spread(values: Any, digits: int) -> str:
-    """Returns the median with the 10th and 90th percentile."""
-    return results.median_and_range(values, digits, (10, 90))

@@ -12,6 +12,12 @@ from harness.workload import Workload
 from accuracy.methods import METHODS
 
 Line = dict[str, Any]
+EXPLANATION = """\
+Mean ± standard deviation over the seeds. BOPs are relative to the dense float32
+network; activations have 32 bits where the method does not say otherwise. Bytes
+are those of the kernels: dense codes, or a bitmap and the codes that are not
+zero, whichever is less. "Against float" compares with float fine-tuning of the
+same epochs."""
 
 
 def write(path: Path, workload: Workload) -> None:
@@ -58,17 +64,9 @@ def page(
         *("method", "epochs", "BOPs, %", f"test {score}, %"),
         *("against float, pt", "zeros, %", "kernels, bytes", "seeds"),
     )
-    return [
-        f"{score[0].upper()}{score[1:]} against cost: {workload.note}",
-        "Mean ± standard deviation over the seeds. BOPs are relative to "
-        "the dense float32 network; activations have 32 bits where the "
-        "method does not say otherwise. Bytes are "
-        "those of the kernels: dense codes, or a bitmap and the codes "
-        'that are not zero, whichever is less. "Against float" compares '
-        "with float fine-tuning of the same epochs.",
-        results.table(columns, _rows(groups)),
-        _provenance(lines),
-    ]
+    title = f"{score[0].upper()}{score[1:]} against cost: {workload.note}"
+    table = results.table(columns, _rows(groups))
+    return [title, EXPLANATION, table, _provenance(lines)]
 
 
 def _rows(groups: Sequence[Sequence[Line]]) -> list[list[Any]]:

@@ -72,10 +72,8 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }
     folder = run_folder(settings, args)
     keras.utils.set_random_seed(seed)
-    splits = {
-        split: load(recipe, split, seed, args)
-        for split in ("train", "validation", "test")
-    }
+    names = ("train", "validation", "test")
+    splits = {name: load(recipe, name, seed, args) for name in names}
     net = float_network(recipe, splits, folder / "float", args)
     qmodel = quantized(net, recipe, args.relative_bops)
     train(qmodel, recipe, splits, folder, budget=args.relative_bops)
@@ -84,8 +82,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         summary["float_test_accuracy"] = evaluate(net, splits["test"])
     qmodel.save(folder / "model.keras")
     if args.relative_bops is not None:
-        samples = splits["train"][0][0][:100]
-        summary |= exported(qmodel, folder / "model.tflite", samples)
+        summary |= exported(qmodel, folder / "model.tflite", splits["train"])
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -154,9 +151,8 @@ def load(
     size = recipe.batch_size
     source = {"name": recipe.dataset, "split": split, "data_dir": args.data_dir}
     if datasets.DATASETS[recipe.dataset].network_input is None:
-        return datasets.load_batches(
-            **source, batch_size=size, workers=_WORKERS
-        )
+        options = {"batch_size": size, "workers": _WORKERS}
+        return datasets.load_batches(**source, **options)
     x, y = datasets.load(**source, count=args.limit)
     if split != "train":
         return Batches(x, y, batch_size=size, seed=None)
@@ -216,9 +212,7 @@ def train(
     )
 
 
-def summarize(
-    qmodel: codeq_keras.QuantizedModel, recipe: Recipe, splits: Splits
-) -> dict[str, Any]:
+def summarize(qmodel: Any, recipe: Recipe, splits: Splits) -> dict[str, Any]:
     """Returns accuracy and costs, and what they depend on."""
     data = splits["train"]
     first = range(min(_CALIBRATION_BATCHES, len(data)))
@@ -243,16 +237,15 @@ def evaluate(model: keras.Model, test: keras.utils.PyDataset) -> float:
     return float(np.concatenate(right).mean())
 
 
-def exported(
-    qmodel: codeq_keras.QuantizedModel, path: Path, samples: np.ndarray
-) -> dict[str, Any]:
+def exported(qmodel: Any, path: Path, data: Any) -> dict[str, Any]:
     """Writes the file; returns its size and proof. Needs TensorFlow."""
     import tflite_export
 
+    samples = data[0][0][:100]
     result = tflite_export.export(qmodel, path, representative_dataset=samples)
+    proof = result.verification
     return {
-        "file": str(path),
         "file_bytes": result.size_bytes,
-        "integers_equal": result.verification.codes_equal,
-        "top1_agreement": result.verification.top1_agreement,
+        "integers_equal": proof.codes_equal,
+        "top1_agreement": proof.top1_agreement,
     }

@@ -56,7 +56,7 @@ def test_published_recipe_trains_and_is_recorded(
 
     assert summary["is_synthetic"]
     assert 2 <= summary["mean_bit_width"] <= 8
-    assert "file" not in summary  # The paper's grid has no integers.
+    assert "file_bytes" not in summary  # The paper's grid has no integers.
     rows = list(
         csv.DictReader(
             (run_folder(tmp_path) / "history.csv").read_text().splitlines()
