@@ -21,6 +21,7 @@ import keras
 import networks
 import numpy as np
 from harness import cli, files, provenance, results
+from tflite_export.conversion.graphs import inference_graph
 
 import codeq_keras
 import tflite_export
@@ -148,7 +149,8 @@ def measure(
         # rounding of int4 kernels; their instructions are the same.
         store_weights(packed, "int4")
         forms["int4"] = packed.to_bytes()
-        forms["float32"] = convert_float(network.plain, inputs, samples)
+        graph = inference_graph(network.plain)
+        forms["float32"] = convert_float(graph, inputs, samples)
     forms["litert-sparse"], result = write(target="litert-sparse")
     all_codes = [weight.codes for weight in network.weights.values()]
     codes = [c.ravel() for c in all_codes if is_pointwise(c.shape)]

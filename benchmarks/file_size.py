@@ -24,6 +24,8 @@ from accuracy.run import Run, Start, trained_model
 from harness import cli, files, provenance, results
 from harness.training import Batches
 from harness.workload import Arrays
+from tflite_export.conversion.graphs import inference_graph
+from tflite_export.tables import Table, as_markdown
 
 import tflite_export
 from tflite_export.conversion.converter import convert
@@ -91,9 +93,8 @@ def storages(name: str, start: Start, args: argparse.Namespace) -> str:
     not_exported = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{BASELINE}.tflite")]
-        paths[0].write_bytes(
-            convert(start.net, model_inputs(start.net), [images])
-        )
+        graph, inputs = inference_graph(start.net), model_inputs(start.net)
+        paths[0].write_bytes(convert(graph, inputs, [images]))
         for target, storage in EXPORTS:
             path = Path(folder, f"{target}_{storage}.tflite")
             options = {"target": target, "weight_storage": storage}
@@ -130,18 +131,16 @@ def classes(data: bytes, x: np.ndarray) -> np.ndarray:
 def markdown(
     report: tflite_export.BenchmarkReport, accuracies: Sequence[str]
 ) -> str:
-    """Returns all sections of a report as Markdown tables."""
-    parts = ["; ".join(f"{k}: {v}" for k, v in report.machine.items())]
-    for section in report.sections():
-        columns, rows = section.columns, section.rows
-        if section.title == "Size":
-            columns = (*columns, "accuracy")
-            rows = [
-                (*row, accuracy)
-                for row, accuracy in zip(rows, accuracies, strict=True)
-            ]
-        parts += [f"{section.title}:", results.table(columns, rows)]
-    return "\n\n".join([*parts, "\n".join(f"- {x}" for x in report.not_run())])
+    """Returns a report in Markdown, with the accuracies beside the sizes."""
+
+    def judged(part: str | Table) -> str | Table:
+        if isinstance(part, str) or part.title != "Size":
+            return part
+        rows = zip(part.rows, accuracies, strict=True)
+        columns = (*part.columns, "accuracy")
+        return Table(part.title, columns, [(*row, cell) for row, cell in rows])
+
+    return as_markdown(map(judged, report.parts()))
 
 
 def beside_tfmot(start: Start, epochs: int) -> str:

@@ -166,8 +166,7 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
         return make
 
     def quantized(**arguments: Any) -> Callable[[Any], Any]:
-        config = codeq_keras.CoDeQConfig(**arguments)
-        return lambda model: codeq_keras.quantize_model(model, config)
+        return lambda model: codeq_keras.quantize_model(model, **arguments)
 
     def to_a_budget(model: Any) -> Any:
         made = quantized()(model)

@@ -203,24 +203,25 @@ def codeq(
     distill: bool = False,
     zeros: float | None = None,
     pattern: str = "",
-    **changes: Any,
+    activation_bit_width: int | None = None,
+    level_grid: str = "uniform",
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     The float network may teach. `zeros` is a fraction to reach instead of a
-    budget in BOPs; only kernels of the `pattern` are quantized; `changes` are
-    arguments of `CoDeQConfig`.
+    budget in BOPs; only kernels of the `pattern` are quantized.
     """
 
     def compress(
         net: keras.Model, training: Training, budget: float | None
     ) -> Outcome:
         bits = bit_width_for(budget)
-        settings = {"bit_width": bits, "level_grid": "uniform", **changes}
+        settings: dict[str, Any] = {"bit_width": bits, "level_grid": level_grid}
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
             overrides={f"^(?!.*{pattern})": None} if pattern else {},
+            activation_bit_width=activation_bit_width,
         )
         goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
         callbacks = [codeq_keras.CompressionBudget(**goal)]
@@ -229,6 +230,8 @@ def codeq(
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
         settings["largest_code"] = _largest_code(model)
+        if activation_bit_width is not None:
+            settings["activation_bit_width"] = activation_bit_width
         return _codeq_outcome(model, training, settings)
 
     return compress
@@ -318,7 +321,7 @@ def _masked_outcome(model: MaskedModel, training: Training) -> Outcome:
 def _codeq_outcome(
     model: Any, training: Training, settings: dict[str, Any]
 ) -> Outcome:
-    activation_bits = settings.get("activation_bit_width")
+    activation_bits = model.activation_bit_width
     plain = codeq_keras.strip_quantizers(model)
     before = training.evaluate(plain, "validation")
     settings["validation_score_before_batch_norm"] = before
@@ -326,10 +329,11 @@ def _codeq_outcome(
         codeq_keras.reestimate_batch_norm(model, calibration(training))
         plain = codeq_keras.strip_quantizers(model)
     kernels = find_kernels(plain)
-    bits = [
-        _FLOAT_BITS if quantizer is None else int(quantizer.bit_width)
-        for quantizer in model.quantizers
-    ]
+    widths = {
+        kernel.path: int(kernel.quantizer.bit_width)
+        for kernel in model.quantized_kernels
+    }
+    bits = [widths.get(kernel.path, _FLOAT_BITS) for kernel in kernels]
     return Outcome(
         model if activation_bits else plain,  # Only `model` has its ranges.
         kernels,

@@ -7,10 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from tflite_export.trained_model import read_plain
 
-from codeq_keras import QuantizedWeight
+from codeq_keras.deployment import QuantizedWeight, find_kernels
 from tflite_export import arm
-from tflite_export.exporting import ExportResult, export_stripped
+from tflite_export.exporting import ExportResult, export_trained
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
@@ -56,6 +57,7 @@ def put_on_grid(
     `axis` has the paths of kernels with a scale for each channel, `codes` the
     codes of some kernels by path, `skip` parts of paths of float kernels.
     """
+    paths = {id(kernel.variable): kernel.path for kernel in find_kernels(model)}
     trained = {}
     for variable in model.weights:
         name, shape = variable.name, tuple(variable.shape)
@@ -74,10 +76,8 @@ def put_on_grid(
             scale = rng.uniform(0.02, 0.2, (1,) * axes[0] + shape[-1:])
         scale = np.asarray(scale, np.float32)
         variable.assign(integers * scale)
-        path = variable.path
-        while path in trained:
-            path += "+"
-        trained[path] = QuantizedWeight(integers, scale, 4, axes)
+        weight = QuantizedWeight(integers, scale, 4, axes)
+        trained[paths[id(variable)]] = weight
     return trained
 
 
@@ -97,10 +97,15 @@ def export_random(
     model: keras.Model,
     trained: Mapping[str, Any],
     path: Path,
+    *,
+    representative_dataset: Any,
     **options: Any,
 ) -> ExportResult:
     """Exports a network that has its integers without quantizers."""
-    return export_stripped(model, trained, path, **options)
+    read = read_plain(model, trained).reading(
+        representative_dataset, argument="representative_dataset"
+    )
+    return export_trained(read, path, **options)
 
 
 def to_bytes(export: Any, *arguments: Any, **options: Any) -> tuple[bytes, Any]:

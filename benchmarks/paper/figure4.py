@@ -153,8 +153,9 @@ class Curves(keras.callbacks.Callback):
         """Records the means."""
         kernels = codeq_keras.report(self.model).layers
         self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
-        logits = [q.dead_zone_logit.value for q in self.model.quantizers]
-        self.logit.append(float(np.mean([abs(float(v)) for v in logits])))
+        quantizers = [k.quantizer for k in self.model.quantized_kernels]
+        logits = [abs(float(q.dead_zone_logit)) for q in quantizers]
+        self.logit.append(float(np.mean(logits)))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

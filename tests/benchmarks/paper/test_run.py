@@ -65,7 +65,7 @@ def test_published_recipe_trains_and_is_recorded(
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert float(rows[-1]["sparsity"]) > 0
     model = keras.saving.load_model(run_folder(tmp_path) / "model.keras")
-    assert model.quantizers[0].config.level_grid == "paper"
+    assert model.quantized_kernels[0].quantizer.config.level_grid == "paper"
 
 
 @pytest.mark.filterwarnings("ignore:CompressionBudget.*missed")
@@ -125,7 +125,8 @@ def test_logits_shrink_by_the_papers_loss_term_at_their_own_rate():
     # a fifth of the run.
     rate = 2 * recipe.penalties[0] * recipe.logit_rate
     expected = 3.0 * rate / (1 - recipes.MOMENTUM) * 50
-    moved = 3.0 - float(model.quantizers[0].dead_zone_logit.value)
+    quantizer = model.quantized_kernels[0].quantizer
+    moved = 3.0 - float(quantizer.dead_zone_logit)
     assert moved == pytest.approx(expected, rel=0.25)
 
 
