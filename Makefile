@@ -62,7 +62,7 @@ architectures: $(VENV)/.dev package
 	PYTHONPATH=tests $(BIN)/python tests/architectures/run.py
 
 overhead: $(VENV)/.dev package
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks training_time
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info artifacts

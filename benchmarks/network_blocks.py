@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import keras
 from keras import layers
+
+_BARE = {"use_bias": False, "kernel_initializer": "he_normal"}
 
 
 def residual_stages(x: Any, stages: tuple[int, ...], blocks: int) -> Any:
@@ -31,10 +34,8 @@ def inverted_residual(
     """Expansion, depthwise convolution and linear projection."""
     y, channels_in = x, x.shape[-1]
     if expansion != 1:
-        y = pointwise(
-            y, expansion * channels_in, name=f"expand_pointwise_{block}"
-        )
-        y = layers.ReLU(6.0)(y)
+        name = f"expand_pointwise_{block}"
+        y = layers.ReLU(6.0)(pointwise(y, expansion * channels_in, name=name))
     y = depthwise(y, strides, name=f"depthwise_{block}")
     y = pointwise(y, channels, name=f"project_pointwise_{block}")
     if strides == 1 and channels == channels_in:
@@ -45,61 +46,37 @@ def inverted_residual(
 def strided_conv(x: Any, filters: int, *, name: str) -> Any:
     """A 3x3 convolution of stride 2, padded on all four sides."""
     x = layers.ZeroPadding2D(1)(x)
-    return layers.Conv2D(
-        filters,
-        3,
-        strides=2,
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
+    return layers.Conv2D(filters, 3, strides=2, name=name, **_BARE)(x)
 
 
 def depthwise(x: Any, strides: int, *, name: str) -> Any:
     """A 3x3 depthwise convolution, normalised, with ReLU6."""
     if strides != 1:
         x = layers.ZeroPadding2D(1)(x)
-    x = layers.DepthwiseConv2D(
-        3,
-        strides=strides,
-        padding="same" if strides == 1 else "valid",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=name,
-    )(x)
-    return relu6(x)
+    padding = "same" if strides == 1 else "valid"
+    options = {"use_bias": False, "depthwise_initializer": "he_normal"}
+    layer = layers.DepthwiseConv2D(3, strides, padding, name=name, **options)
+    return relu6(layer(x))
 
 
 def pointwise(x: Any, filters: int, *, name: str) -> Any:
     """A 1x1 convolution, normalised, linear."""
-    return norm(
-        layers.Conv2D(
-            filters,
-            1,
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=name,
-        )(x)
-    )
+    return norm(layers.Conv2D(filters, 1, name=name, **_BARE)(x))
 
 
 def conv(
-    x: Any,
-    filters: int,
-    size: int | tuple[int, int],
-    *,
-    name: str,
-    strides: int = 1,
+    x: Any, filters: int, size: Any, *, name: str, strides: int = 1
 ) -> Any:
     """A convolution with bias that keeps the size, divided by the stride."""
-    return layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
+    options = {"padding": "same", "kernel_initializer": "he_normal"}
+    return layers.Conv2D(filters, size, strides, name=name, **options)(x)
+
+
+def classifier(inputs: Any, x: Any, classes: int, name: str) -> keras.Model:
+    """The network that ends in the mean of the features and logits."""
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(inputs, outputs, name=name)
 
 
 def norm(x: Any) -> Any:

@@ -1,12 +1,34 @@
 """The networks that the benchmarks train. Plain Keras, no quantization.
 
-All take and return float32, end in logits, and are not compiled. The layers
-with a 1x1 kernel in the MobileNets have "pointwise" in their names.
+All take and return float32, end in logits, and are not compiled. `classes` is
+the number of logits; `alpha` a factor on the channels of every layer; a
+`stem_strides` of 2 makes all feature maps a quarter of the size, for quick
+experiments. The layers with a 1x1 kernel in the MobileNets have "pointwise" in
+their names.
+
+References:
+
+- [MLPerf Tiny, 2021](https://arxiv.org/abs/2106.07597): `resnet8`, `ds_cnn`,
+  `fc_autoencoder`, `mobilenet_v1`. Differs from it in: logits instead of
+  probabilities, no weight decay.
+- [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385), section 4.2
+  and table 1: `resnet20`, as in [CoDeQ, 2025](https://arxiv.org/abs/2512.12981),
+  and `resnet18`. Differs from it in: shortcuts that change the shape are 1x1
+  convolutions (option B) without BatchNorm; biases.
+- [MobileNets, 2017](https://arxiv.org/abs/1704.04861), table 1. Differs from it
+  in: ReLU6, as in the published weights.
+- [MobileNetV2, 2018](https://arxiv.org/abs/1801.04381), table 2.
+- [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929) and
+  [Early Convolutions Help Transformers See Better, 2021](
+  https://arxiv.org/abs/2106.14881): `vit`. Differs from them in: no position
+  embedding, since the convolutions' zero padding tells positions; the mean of
+  the tokens is classified; width, depth.
 """
 
 import keras
 from keras import layers
 from network_blocks import (
+    classifier,
     conv,
     depthwise,
     divisible,
@@ -19,47 +41,25 @@ from network_blocks import (
     strided_conv,
 )
 
+Shape = tuple[int, int, int]
+CIFAR = (32, 32, 3)
+
 # Output channels, blocks and stride of each stage of MobileNetV1.
-_V1_STAGES = (
-    (64, 1, 1),
-    (128, 2, 2),
-    (256, 2, 2),
-    (512, 6, 2),
-    (1024, 2, 2),
-)
+_V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 
 # Expansion, output channels, blocks and stride of each stage of MobileNetV2.
 _V2_STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+    (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+)  # fmt: skip
 
 
 def resnet8(
-    *,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
-    stem_strides: int = 1,
+    *, input_shape: Shape = CIFAR, classes: int = 10, stem_strides: int = 1
 ) -> keras.Model:
     """Returns the image classification network of MLPerf Tiny.
 
     78,666 parameters and 12.5 million multiply-accumulates at 32x32x3.
-
-    Args:
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-        stem_strides: 2 makes all feature maps a quarter of the size, for
-            quick experiments. That network is not MLPerf Tiny's any more.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
     x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
@@ -67,85 +67,37 @@ def resnet8(
     for stage, (filters, strides) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
         name = f"stage_{stage}"
         x = residual_block(x, filters, strides, name=name)
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="resnet8")
+    return classifier(inputs, x, classes, "resnet8")
 
 
 def resnet20(
-    *,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
-    stem_strides: int = 1,
+    *, input_shape: Shape = CIFAR, classes: int = 10, stem_strides: int = 1
 ) -> keras.Model:
-    """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses.
-
-    Args:
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-        stem_strides: 2 makes all feature maps a quarter of the size, for
-            quick experiments.
-
-    Reference:
-
-    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
-      section 4.2. Differs from it in: the two shortcuts that change the
-      shape are 1x1 convolutions (its option B), not padding.
-    - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
-    """
+    """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses."""
     inputs = keras.Input(input_shape)
     x = conv(inputs, 16, 3, strides=stem_strides, name="stem")
     x = layers.ReLU()(norm(x))
     x = residual_stages(x, (16, 32, 64), blocks=3)
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="resnet20")
+    return classifier(inputs, x, classes, "resnet20")
 
 
 def resnet18(
-    *,
-    input_shape: tuple[int, int, int] = (224, 224, 3),
-    classes: int = 1000,
+    *, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> keras.Model:
-    """Returns the ResNet-18 for ImageNet; 11.7 million parameters.
-
-    Args:
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-
-    Reference:
-
-    - [Deep Residual Learning, 2015](https://arxiv.org/abs/1512.03385),
-      table 1. Differs from it in: biases; no BatchNorm in the shortcuts.
-    """
+    """Returns the ResNet-18 for ImageNet; 11.7 million parameters."""
     inputs = keras.Input(input_shape)
     x = layers.ReLU()(norm(conv(inputs, 64, 7, strides=2, name="stem")))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     x = residual_stages(x, (64, 128, 256, 512), blocks=2)
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="resnet18")
+    return classifier(inputs, x, classes, "resnet18")
 
 
 def ds_cnn(
-    *,
-    input_shape: tuple[int, int, int] = (49, 10, 1),
-    classes: int = 12,
-    filters: int = 64,
+    *, input_shape: Shape = (49, 10, 1), classes: int = 12, filters: int = 64
 ) -> keras.Model:
     """Returns the keyword spotting network of MLPerf Tiny.
 
     24,908 parameters and 2.7 million multiply-accumulates at 49x10x1.
-
-    Args:
-        input_shape: Frames, cepstral coefficients and 1.
-        classes: Number of logits.
-        filters: Channels of all layers.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: logits instead of probabilities, no weight decay.
     """
     inputs = keras.Input(input_shape)
     x = conv(inputs, filters, (10, 4), strides=2, name="stem")
@@ -157,23 +109,13 @@ def ds_cnn(
         x = layers.ReLU()(norm(x))
         x = conv(x, filters, 1, name=f"pointwise_{block}")
         x = layers.ReLU()(norm(x))
-    x = layers.GlobalAveragePooling2D()(layers.Dropout(0.4)(x))
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="ds_cnn")
+    return classifier(inputs, layers.Dropout(0.4)(x), classes, "ds_cnn")
 
 
 def fc_autoencoder(*, features: int = 640) -> keras.Model:
     """Returns the anomaly detection network of MLPerf Tiny.
 
     Its output is a reconstruction of its input; 269,992 parameters.
-
-    Args:
-        features: Size of the input, 5 frames of 128 mel bands in MLPerf Tiny.
-
-    Reference:
-
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
-      Differs from it in: nothing.
     """
     inputs = keras.Input((features,))
     x = inputs
@@ -184,10 +126,7 @@ def fc_autoencoder(*, features: int = 640) -> keras.Model:
 
 
 def mobilenet_v1(
-    *,
-    alpha: float = 0.25,
-    input_shape: tuple[int, int, int] = (96, 96, 3),
-    classes: int = 2,
+    *, alpha: float = 0.25, input_shape: Shape = (96, 96, 3), classes: int = 2
 ) -> keras.Model:
     """Returns a MobileNetV1 with symmetric padding.
 
@@ -196,17 +135,6 @@ def mobilenet_v1(
     one pixel on each side, as other frameworks do, where Keras's "same" pads
     an even input at the bottom and on the right only. XNNPACK's sparse
     kernels accept the former.
-
-    Args:
-        alpha: Factor on the number of channels of every layer.
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-
-    Reference:
-
-    - [MobileNets, 2017](https://arxiv.org/abs/1704.04861), Table 1. Differs
-      from it in: ReLU6, as in the published weights.
-    - [MLPerf Tiny Benchmark, 2021](https://arxiv.org/abs/2106.07597).
     """
     inputs = keras.Input(input_shape)
     x = relu6(strided_conv(inputs, int(32 * alpha), name="stem"))
@@ -217,30 +145,13 @@ def mobilenet_v1(
             x = depthwise(x, strides, name=f"depthwise_{block}")
             x = pointwise(x, int(channels * alpha), name=f"pointwise_{block}")
             x = layers.ReLU(6.0)(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="mobilenet_v1")
+    return classifier(inputs, x, classes, "mobilenet_v1")
 
 
 def mobilenet_v2(
-    *,
-    alpha: float = 0.5,
-    input_shape: tuple[int, int, int] = (96, 96, 3),
-    classes: int = 10,
+    *, alpha: float = 0.5, input_shape: Shape = (96, 96, 3), classes: int = 10
 ) -> keras.Model:
-    """Returns a MobileNetV2 with symmetric padding, see `mobilenet_v1`.
-
-    Args:
-        alpha: Factor on the number of channels, which are rounded to
-            multiples of 8. The last 1x1 convolution keeps 1280 below 1.
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-
-    Reference:
-
-    - [MobileNetV2, 2018](https://arxiv.org/abs/1801.04381), Table 2. Differs
-      from it in: nothing.
-    """
+    """Returns a MobileNetV2 with symmetric padding, see `mobilenet_v1`."""
     inputs = keras.Input(input_shape)
     x = relu6(strided_conv(inputs, divisible(32 * alpha), name="stem"))
     block = 0
@@ -251,14 +162,12 @@ def mobilenet_v2(
                 x, expansion, divisible(channels * alpha), strides, block
             )
     x = pointwise(x, divisible(1280 * max(alpha, 1)), name="head_pointwise")
-    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(x))
-    outputs = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(inputs, outputs, name="mobilenet_v2")
+    return classifier(inputs, layers.ReLU(6.0)(x), classes, "mobilenet_v2")
 
 
 def vit(
     *,
-    input_shape: tuple[int, int, int] = (32, 32, 3),
+    input_shape: Shape = (32, 32, 3),
     classes: int = 10,
     stem_convs: int = 2,
     heads: int = 3,
@@ -266,20 +175,8 @@ def vit(
 ) -> keras.Model:
     """Returns a small vision transformer; 87,802 parameters by default.
 
-    Args:
-        input_shape: Height, width and channels of the images.
-        classes: Number of logits.
-        stem_convs: Convolutions of stride 2; n make patches of 2**n pixels.
-        heads: Heads of the attention, of 16 features each.
-        depth: Number of blocks.
-
-    References:
-
-    - [An Image is Worth 16x16 Words, 2020](https://arxiv.org/abs/2010.11929).
-    - [Early Convolutions Help Transformers See Better, 2021](
-      https://arxiv.org/abs/2106.14881): convolutions make the tokens.
-      Differs from it in: no position embedding, since their zero padding
-      tells positions; the mean of the tokens is classified; width, depth.
+    Its stem of n convolutions of stride 2 makes patches of 2**n pixels; the
+    heads of the attention have 16 features each.
     """
     inputs = keras.Input(input_shape)
     width = 16 * heads

@@ -30,10 +30,6 @@ def convert(model: keras.Model, *, integer_bits: int = 2) -> keras.Model:
 
     The quantizers are those of its README: of the weights, a fixed-point
     format each that saturates; of the activations, one each that wraps.
-
-    Args:
-        model: Functional model. Other layers are as they were, in float.
-        integer_bits: Of the weights, at first, of 8 bits and a sign.
     """
     from hgq.config import LayerConfigScope, QuantizerConfigScope
     from hgq.layers import QConv2D, QDense
@@ -46,16 +42,11 @@ def convert(model: keras.Model, *, integer_bits: int = 2) -> keras.Model:
         config = layer.get_config()
         return quantized(**{k: config[k] for k in _ARGUMENTS if k in config})
 
+    weights = {"default_q_type": "kbi", "overflow_mode": "SAT_SYM"}
+    inputs = {"default_q_type": "kif", "overflow_mode": "WRAP"}
     with (
-        QuantizerConfigScope(
-            place="all",
-            default_q_type="kbi",
-            overflow_mode="SAT_SYM",
-            i0=integer_bits,
-        ),
-        QuantizerConfigScope(
-            place="datalane", default_q_type="kif", overflow_mode="WRAP"
-        ),
+        QuantizerConfigScope(place="all", i0=integer_bits, **weights),
+        QuantizerConfigScope(place="datalane", **inputs),
         LayerConfigScope(enable_ebops=True, beta0=1e-5),
     ):
         return keras.models.clone_model(model, clone_function=clone)
@@ -68,19 +59,8 @@ def train(
 
     Its own controller, `BetaPID`, sets the penalty. After training, BatchNorm
     statistics are taken anew and the ranges of the activations are traced.
-
-    Args:
-        net: Float model whose kernels are in Conv2D and Dense. Not changed.
-        training: `accuracy.Training`.
-        relative_bops: Float, see `effective_bops`.
-        samples: Batches of inputs.
-
-    Returns:
-        The model, its kernels as deployed and the bits of every weight, the
-        sign included, both in the order of the layers.
-
-    Raises:
-        ValueError: If a kernel is in another layer.
+    Returns the model, its kernels as deployed and the bits of every weight,
+    the sign included, in the order of the layers.
     """
     from hgq.utils import trace_minmax
     from hgq.utils.sugar import BetaPID
@@ -97,11 +77,9 @@ def train(
     codeq_keras.reestimate_batch_norm(model, samples)
     trace_minmax(model, np.concatenate(samples))
     quantized = _quantized_layers(model)
-    kernels = [ops.convert_to_numpy(layer.qkernel) for layer in quantized]
-    bits = [
-        ops.convert_to_numpy(layer.kq.bits_(layer.kernel.shape))
-        for layer in quantized
-    ]
+    array = ops.convert_to_numpy
+    kernels = [array(layer.qkernel) for layer in quantized]
+    bits = [array(layer.kq.bits_(layer.kernel.shape)) for layer in quantized]
     # HGQ2 counts no sign.
     return model, kernels, [width + (width > 0) for width in bits]
 

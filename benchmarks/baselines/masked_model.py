@@ -28,14 +28,10 @@ class MaskedModel(keras.Model):
         self.latent_model = latent_model
         self.bit_width = bit_width
         self.kernels = find_kernels(latent_model)
+        options = {"initializer": "ones", "trainable": False}
         self.masks = [
-            self.add_weight(
-                shape=kernel.variable.shape,
-                initializer="ones",
-                trainable=False,
-                name=f"mask_{index}",
-            )
-            for index, kernel in enumerate(self.kernels)
+            self.add_weight(kernel.variable.shape, name=f"mask_{i}", **options)
+            for i, kernel in enumerate(self.kernels)
         ]
         self.built = True
 
@@ -63,29 +59,14 @@ class MaskedModel(keras.Model):
     def _quantize(self, weights: Any, kernel: Kernel) -> Any:
         if self.bit_width is None:
             return weights
-        axes = [
-            axis
-            for axis in range(len(weights.shape))
-            if axis not in kernel.output_axes
-        ]
+        every = range(len(weights.shape))
+        axes = [axis for axis in every if axis not in kernel.output_axes]
         quantized = min_max_quantize(weights, axes, self.bit_width)
         return weights + ops.stop_gradient(quantized - weights)
 
 
 def min_max_quantize(weights: Any, axes: list[int], bit_width: int) -> Any:
-    """Rounds to `2 ** bit_width - 1` levels, symmetric around zero.
-
-    Args:
-        weights: Float tensor.
-        axes: Axes that share a scale.
-        bit_width: Integer >= 2.
-
-    Example:
-
-    >>> weights = ops.array([[-1.0, 0.2], [0.4, 0.1]])
-    >>> ops.convert_to_numpy(min_max_quantize(weights, [0], 2)).tolist()
-    [[-1.0, 0.20000000298023224], [0.0, 0.0]]
-    """
+    """Rounds to `2 ** bit_width - 1` levels, symmetric around zero."""
     max_code = 2 ** (bit_width - 1) - 1
     bound = ops.max(ops.abs(weights), axis=axes, keepdims=True)
     scale = ops.maximum(bound, keras.config.epsilon()) / max_code

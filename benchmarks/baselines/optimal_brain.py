@@ -28,21 +28,16 @@ import numpy as np
 
 from codeq_keras.architecture.kernels import Kernel, find_kernels
 
-# Added to the diagonal of H, relative to its mean.
-_DAMPING = 0.01
-
-# Input positions per layer that enter H.
-_NUM_POSITIONS = 20_000
+_DAMPING = 0.01  # Added to the diagonal of H, relative to its mean.
+_NUM_POSITIONS = 20_000  # Inputs per layer that enter H.
 
 
 @dataclasses.dataclass
 class Problem:
     """One layer as rows of independent least-squares problems.
 
-    Attributes:
-        kernel: The kernel.
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
+    The rows have the shape `(num_rows, row_size)`, the Hessian the shape
+    `(1 or num_rows, row_size, row_size)`.
     """
 
     kernel: Kernel
@@ -51,29 +46,12 @@ class Problem:
 
 
 def compress(
-    model: keras.Model,
-    samples: np.ndarray,
-    *,
-    bit_width: int,
-    density: float,
+    model: keras.Model, samples: np.ndarray, *, bit_width: int, density: float
 ) -> None:
-    """Replaces the kernels of a functional model by compressed ones.
-
-    Args:
-        model: Model of Conv2D, DepthwiseConv2D and Dense layers. Changed in
-            place.
-        samples: Calibration inputs.
-        bit_width: Bits per weight, one scale per output channel.
-        density: Fraction of the multiply-accumulates to keep, in (0, 1].
-
-    Raises:
-        NotImplementedError: If another kind of layer has a kernel.
-    """
+    """Replaces the kernels in place; `density` is of multiply-accumulates."""
     kernels = find_kernels(model)
     inputs = _layer_inputs(model, kernels, samples)
-    problems = [
-        _problem(kernel, x) for kernel, x in zip(kernels, inputs, strict=True)
-    ]
+    problems = list(map(_problem, kernels, inputs))
     orders = [pruning_order(p.rows, p.hessian) for p in problems]
     masks = _choose_masks(problems, orders, density)
     for problem, mask in zip(problems, masks, strict=True):
@@ -86,25 +64,13 @@ def compress(
 def pruning_order(
     rows: np.ndarray, hessian: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prunes every row to the end and returns in which order, at what cost.
-
-    Args:
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
-
-    Returns:
-        Indices, first pruned first, and the error each removal added, both
-        of the shape of `rows`.
-    """
+    """Prunes every row to the end; returns the order and the added errors."""
     count, size = rows.shape
     weights = rows.astype("float64")
-    inverse = np.broadcast_to(
-        np.linalg.inv(hessian), (count, size, size)
-    ).astype("float32")
-    every = np.arange(count)
-    left = np.ones(rows.shape, bool)
-    order = np.empty(rows.shape, int)
-    errors = np.empty(rows.shape)
+    inverse = np.linalg.inv(hessian).astype("float32")
+    inverse = np.broadcast_to(inverse, (count, size, size)).copy()
+    every, left = np.arange(count), np.ones(rows.shape, bool)
+    order, errors = np.empty(rows.shape, int), np.empty(rows.shape)
     for step in range(size):
         diagonal = np.einsum("rii->ri", inverse)
         cost = np.where(left, weights**2, np.inf)
@@ -142,17 +108,7 @@ def refit(
 def quantize_in_order(
     rows: np.ndarray, hessian: np.ndarray, mask: np.ndarray, bit_width: int
 ) -> np.ndarray:
-    """Rounds the kept weights, the cheapest first, the others make up for it.
-
-    Args:
-        rows: Weights of shape `(num_rows, row_size)`.
-        hessian: Of shape `(1 or num_rows, row_size, row_size)`.
-        mask: Which weights are kept.
-        bit_width: Bits per weight.
-
-    Returns:
-        Weights on a symmetric grid per row.
-    """
+    """Rounds the kept weights, cheapest first; the others make up for it."""
     max_code = 2 ** (bit_width - 1) - 1
     result = np.zeros_like(rows)
     for index, kept in enumerate(mask):
@@ -186,10 +142,8 @@ def quantize_in_order(
 def _best_scale(weights: np.ndarray, max_code: int) -> float:
     """The scale of least squared error, between 0.5 and 1 of the range."""
     scales = np.abs(weights).max() / max_code * np.linspace(0.5, 1, 26)
-    errors = [
-        np.sum((weights - _round(weights, scale, max_code)) ** 2)
-        for scale in scales
-    ]
+    rounded = [_round(weights, scale, max_code) for scale in scales]
+    errors = [np.sum((weights - values) ** 2) for values in rounded]
     return float(scales[int(np.argmin(errors))])
 
 
@@ -215,10 +169,8 @@ def _choose_masks(
         np.put_along_axis(score, order, rising, axis=1)
         scores.append(score)
         macs.append(np.full(score.size, per_weight))
-    flat, cost = (
-        np.concatenate([s.ravel() for s in scores]),
-        np.concatenate(macs),
-    )
+    flat = np.concatenate([score.ravel() for score in scores])
+    cost = np.concatenate(macs)
     ranked = np.argsort(-flat)
     kept = int((np.cumsum(cost[ranked]) <= density * cost.sum()).sum())
     threshold = flat[ranked[max(kept - 1, 0)]]
@@ -240,7 +192,7 @@ def _problem(kernel: Kernel, inputs: np.ndarray) -> Problem:
         patches = _patches(layer, inputs)
     else:
         raise NotImplementedError(
-            "Expected kernels of Conv2D, DepthwiseConv2D and Dense layers. "
+            "Only kernels of Conv2D, DepthwiseConv2D and Dense are compressed. "
             f"Received: {type(layer).__name__} at {kernel.path}."
         )
     weights = keras.ops.convert_to_numpy(kernel.variable).astype("float64")
@@ -263,14 +215,11 @@ def _problem(kernel: Kernel, inputs: np.ndarray) -> Problem:
 def _patches(layer: keras.layers.Layer, inputs: np.ndarray) -> np.ndarray:
     """Input patches `(positions, height * width, channels)`, a random few."""
     channels = inputs.shape[-1]
-    patches = keras.ops.convert_to_numpy(
-        keras.ops.image.extract_patches(
-            inputs,
-            tuple(layer.kernel_size),
-            strides=layer.strides[0],
-            padding=layer.padding,
-        )
+    size, strides = tuple(layer.kernel_size), layer.strides[0]
+    patches = keras.ops.image.extract_patches(
+        inputs, size, strides=strides, padding=layer.padding
     )
+    patches = keras.ops.convert_to_numpy(patches)
     patches = patches.reshape(-1, np.prod(layer.kernel_size), channels)
     if len(patches) > _NUM_POSITIONS:
         rng = np.random.default_rng(0)

@@ -17,24 +17,14 @@ POWER = 3
 _INITIAL_DENSITY = 0.6
 
 
-def uniform_densities(kernels: Sequence[Kernel], density: float) -> list[float]:
-    """Returns the same density for every kernel."""
-    return [density] * len(kernels)
-
-
 def layer_wise_densities(
     kernels: Sequence[Kernel], density: float, *, exponent: float
 ) -> list[float]:
     """Returns the densities that one threshold over the whole model leaves.
 
     The threshold acts on `|w|`, divided by the root mean square of its kernel
-    and by the multiply-accumulates per weight to the power `exponent`.
-
-    Args:
-        kernels: Kernels with trained weights.
-        density: Fraction of the multiply-accumulates to keep, in (0, 1].
-        exponent: 0 is global pruning of normalised weights; larger values
-            prune the kernels whose weights are used more often harder.
+    and by the multiply-accumulates per weight to the power `exponent`. The
+    `density` is of the multiply-accumulates.
     """
     scores, costs, owners = [], [], []
     for index, kernel in enumerate(kernels):
@@ -70,30 +60,17 @@ def set_masks(model: MaskedModel, densities: Sequence[float]) -> None:
 
 
 def polynomial_decay(progress: float, start: float, end: float) -> float:
-    """Returns TFMOT's `PolynomialDecay` at a fraction of its duration.
-
-    Example:
-
-    >>> polynomial_decay(0.5, 0.0, 0.8)
-    0.7
-    """
+    """Returns TFMOT's `PolynomialDecay` at a fraction of its duration."""
     remaining = 1.0 - min(max(progress, 0.0), 1.0)
     return end + (start - end) * remaining**POWER
 
 
 class PruneOnSchedule(keras.callbacks.Callback):
-    """Prunes a `MaskedModel` gradually over the first part of the training.
-
-    Args:
-        densities: Final density of every kernel.
-        end_step: Step at which they are reached.
-    """
+    """Prunes a `MaskedModel` gradually, to the densities at the end step."""
 
     def __init__(self, densities: Sequence[float], *, end_step: int) -> None:
         super().__init__()
-        self.densities = densities
-        self.end_step = end_step
-        self.step = 0
+        self.densities, self.end_step, self.step = densities, end_step, 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Sets the first masks."""
@@ -112,11 +89,7 @@ class PruneOnSchedule(keras.callbacks.Callback):
         # Under JAX the trained state is written back only on request.
         if keras.backend.backend() == "jax" and self.step:
             self.model.jax_state_sync()
-        progress = self.step / self.end_step
-        set_masks(
-            self.model,
-            [
-                polynomial_decay(progress, max(end, _INITIAL_DENSITY), end)
-                for end in self.densities
-            ],
-        )
+        progress, first = self.step / self.end_step, _INITIAL_DENSITY
+        ends = self.densities
+        now = [polynomial_decay(progress, max(end, first), end) for end in ends]
+        set_masks(self.model, now)

@@ -48,17 +48,6 @@ def train(
     The schedules are TFMOT's: polynomial from 40 % of zeros, over the whole
     first half; each half has a cosine of its own, with Adam, because tf_keras's
     AdamW would decay what is pruned in the wrapper.
-
-    Args:
-        net: Functional Keras model. Not changed.
-        batches: Returns the training data.
-        density: Fraction of weights to keep in each prunable kernel. TFMOT
-            does not prune depthwise kernels.
-        epochs: Of both halves together, at least 2.
-        learning_rate: Where both cosines begin.
-
-    Returns:
-        The trained model, and the kernels of `net` as it deploys them.
     """
     model = to_tf_keras(net)
     first = math.ceil(epochs / 2)
@@ -76,58 +65,45 @@ def train(
     pruned = tfmot.sparsity.keras.prune_low_magnitude(
         model, pruning_schedule=schedule
     )
-    _fit(
-        pruned,
-        batches(),
-        first,
-        learning_rate,
-        [tfmot.sparsity.keras.UpdatePruningStep()],
-    )
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    fit(pruned, batches(), first, learning_rate, callbacks)
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
     kernels = find_kernels(net)
     # TFMOT takes its masks from the zeros here, and does not store them.
-    masks = [
-        _kernel(stripped.get_layer(kernel.layer.name)) != 0
-        for kernel in kernels
-    ]
+    names = [kernel.layer.name for kernel in kernels]
+    masks = [_kernel(stripped.get_layer(name)) != 0 for name in names]
     quantized = tfmot.quantization.keras.quantize_apply(
         tfmot.quantization.keras.quantize_annotate_model(stripped),
         tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme(),
     )
-    _fit(quantized, batches(), epochs - first, learning_rate, [])
+    fit(quantized, batches(), epochs - first, learning_rate, [])
+    found = [_kernel(quantized.get_layer(f"quant_{name}")) for name in names]
     return quantized, [
-        _rounded(
-            mask * _kernel(quantized.get_layer(f"quant_{kernel.layer.name}")),
-            kernel.output_axes,
-        )
-        for kernel, mask in zip(kernels, masks, strict=True)
+        _rounded(mask * value, kernel.output_axes)
+        for kernel, mask, value in zip(kernels, masks, found, strict=True)
     ]
 
 
-def _fit(
+def fit(
     model: tf_keras.Model,
     batches: keras.utils.PyDataset,
     epochs: int,
     learning_rate: float,
     callbacks: list[Any],
 ) -> None:
-    rate = tf_keras.optimizers.schedules.CosineDecay(
-        learning_rate, epochs * len(batches)
-    )
-    model.compile(
-        tf_keras.optimizers.Adam(rate),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    """Trains to classify, with Adam on a cosine."""
+    cosine = tf_keras.optimizers.schedules.CosineDecay
+    rate = cosine(learning_rate, epochs * len(batches))
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(rate), loss)
     model.fit(_Batches(batches), epochs=epochs, callbacks=callbacks, verbose=0)
 
 
 def _kernel(layer: tf_keras.layers.Layer) -> np.ndarray:
     [kernel] = [
-        variable.numpy()
-        for variable in layer.weights
-        if variable.name.partition(":")[0].endswith("kernel")
+        v for v in layer.weights if v.name.partition(":")[0].endswith("kernel")
     ]
-    return kernel
+    return kernel.numpy()
 
 
 def _rounded(kernel: np.ndarray, output_axes: tuple[int, ...]) -> np.ndarray:

@@ -1,16 +1,17 @@
-"""`benchmarks/accuracy.py` runs, resumes and reports."""
+"""The accuracy benchmark runs, resumes and reports."""
 
 import subprocess
 import sys
 
-import accuracy
-import accuracy_methods
-import accuracy_report
-import batches
 import keras
 import numpy as np
 import pytest
-import workloads
+from accuracy import report, run
+from accuracy.methods import METHODS
+from accuracy.workloads import WORKLOADS
+from harness import cli, results, training, workload
+
+import codeq_keras
 
 BUDGET = 0.06
 
@@ -34,31 +35,28 @@ def stripes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def workload(monkeypatch):
-    tiny = workloads.Workload(tiny_network, stripes, "stripes", num_train=640)
-    monkeypatch.setitem(workloads.WORKLOADS, "tiny", tiny)
+def tiny(monkeypatch):
+    tiny = workload.Workload(tiny_network, stripes, "stripes", num_train=640)
+    monkeypatch.setitem(WORKLOADS, "tiny", tiny)
     counts = {"validation": 100, "test": 200}
-    monkeypatch.setattr(workloads, "NUM_EXAMPLES", counts)
-    monkeypatch.setattr(accuracy, "FLOAT_CYCLES", ((2, 0.5),))
+    monkeypatch.setattr(workload, "NUM_EXAMPLES", counts)
+    monkeypatch.setattr(training, "FLOAT_CYCLES", ((2, 0.5),))
 
 
-def run(monkeypatch, folder, *methods: str, command: str = "run") -> None:
-    arguments = ["--model", "tiny", "--results", str(folder)]
-    if command == "run":
-        arguments += ["--methods", *methods, "--budgets", str(BUDGET)]
-        arguments += ["--epochs", "60", "--seeds", "0"]
-    monkeypatch.setattr(sys, "argv", ["accuracy.py", command, *arguments])
-    accuracy.main()
+def compare(folder, *methods: str) -> None:
+    arguments = ["--models", "tiny", "--output", str(folder)]
+    arguments += ["--methods", *methods, "--budgets", str(BUDGET)]
+    run.main([*arguments, "--epochs", "60", "--seeds", "0", "--save"])
 
 
-def test_runs_are_recorded_once_and_reported(workload, monkeypatch, tmp_path):
+def test_runs_are_recorded_once_and_reported(tiny, tmp_path):
     methods = ("float", "prune_layer_wise", "obc", "ours")
-    run(monkeypatch, tmp_path, *methods)
+    compare(tmp_path, *methods)
     path = tmp_path / "accuracy_tiny.jsonl"
-    lines = accuracy.read(path)
+    lines = results.read(path)
     assert [line["method"] for line in lines] == list(methods)
-    run(monkeypatch, tmp_path, *methods)
-    assert accuracy.read(path) == lines
+    compare(tmp_path, *methods)
+    assert results.read(path) == lines
 
     by_method = {line["method"]: line for line in lines}
     assert by_method["float"]["relative_bops"] == 1.0
@@ -68,12 +66,18 @@ def test_runs_are_recorded_once_and_reported(workload, monkeypatch, tmp_path):
         assert by_method[method]["relative_bops"] <= BUDGET * 1.1
     assert by_method["ours"]["test_score"] > 0.9
 
+    saved = tmp_path / "models" / "tiny_ours_0.06_60_0.keras"
+    qmodel = keras.saving.load_model(saved, compile=False)
+    assert codeq_keras.report(qmodel).relative_bops == pytest.approx(
+        by_method["ours"]["relative_bops"]
+    )
+
     path.with_suffix(".notes.md").write_text("One thread.")
-    run(monkeypatch, tmp_path, command="report")
+    compare(tmp_path, *methods)
     table = path.with_suffix(".md").read_text()
-    assert table.endswith("\nOne thread.")
+    assert table.endswith("\nOne thread.\n")
     for method in methods:
-        assert accuracy_methods.METHODS[method].label in table
+        assert METHODS[method].label in table
     assert path.with_suffix(".png").stat().st_size > 0
 
 
@@ -102,29 +106,10 @@ def test_table_gives_the_spread_and_the_loss_against_equal_epochs():
         )
         for seed, value in enumerate(values)
     ]
-    table = accuracy_report.table(
-        accuracy_report.grouped(lines), lines, workloads.WORKLOADS["resnet8"]
-    )
+    parts = report.page(report.grouped(lines), lines, WORKLOADS["resnet8"])
+    table = "\n".join(parts)
     assert "| 91.00 ± 1.41 | -1.00 |" in table
     assert table.index("Float fine-tuning") < table.index("CoDeQ for Keras")
-
-
-def test_augmentation_keeps_images_and_labels_together():
-    x = np.arange(64 * 4, dtype="float32").reshape(64, 2, 2, 1)
-    found = batches.Batches(
-        x,
-        np.arange(64),
-        batch_size=64,
-        seed=0,
-        augment=batches.mirror_and_transpose,
-    )
-    images, labels = found[0]
-    np.testing.assert_array_equal(
-        np.sort(images.reshape(64, 4)), np.sort(x[labels].reshape(64, 4))
-    )
-    assert not np.array_equal(images, x[labels])
-    # The data itself is not turned.
-    assert np.array_equal(x.ravel(), np.arange(64 * 4))
 
 
 @pytest.mark.slow
@@ -136,11 +121,11 @@ class NoTensorFlow:
         if name.partition(".")[0] == "tensorflow":
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, NoTensorFlow())
-import accuracy
-from workloads import load_keywords
-load_keywords("train", 1)
+import accuracy.run
+from datasets import load
+load("keywords", "train", 1)
 """
-    folder = accuracy.RESULTS.parent
+    folder = cli.RESULTS.parent
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={

@@ -10,8 +10,8 @@ from datasets import (
     shapes,
 )
 from datasets.mfcc import mfcc
+from harness.workload import reconstruction_auc
 from sklearn.linear_model import RidgeClassifier
-from workloads import reconstruction_auc
 
 
 def _arrays(pairs):
@@ -67,6 +67,17 @@ def test_load_returns_the_images_that_were_drawn(prepared):
 
     np.testing.assert_array_equal(x, drawn.astype("float32") / 127.5 - 1.0)
     np.testing.assert_array_equal(y, labels)
+
+
+@pytest.mark.parametrize("name", ["shapes", "keywords"])
+def test_a_count_takes_the_first_examples_without_preparing(prepared, name):
+    whole, labels = load(name, "train", data_dir=prepared)
+
+    x, y = load(name, "train", 4, data_dir="/nothing/here")
+
+    np.testing.assert_array_equal(x, whole[:4])
+    np.testing.assert_array_equal(y, labels[:4])
+    assert (x.dtype, y.dtype) == (whole.dtype, labels.dtype)
 
 
 def test_load_returns_the_utterances_that_were_made(prepared):

@@ -1,7 +1,7 @@
 """The step-time benchmark: what it times and how it reports it."""
 
 import numpy as np
-import overhead
+import training_time
 
 
 def test_a_round_steps_every_variant_in_turns():
@@ -10,7 +10,7 @@ def test_a_round_steps_every_variant_in_turns():
         name: lambda name=name: order.append(name) for name in ("a", "b")
     }
 
-    timings = overhead.one_round(steppers, turns=3)
+    timings = training_time.one_round(steppers, turns=3)
 
     assert order == ["a", "b"] * 3
     assert set(timings) == {"a", "b"}
@@ -21,30 +21,30 @@ def test_hgq2_takes_every_fifth_turn():
     order = []
     steppers = {
         name: lambda name=name: order.append(name)
-        for name in ("fast", overhead.HGQ2)
+        for name in ("fast", training_time.HGQ2)
     }
 
-    overhead.one_round(steppers, turns=10)
+    training_time.one_round(steppers, turns=10)
 
     assert order.count("fast") == 10
-    assert order.count(overhead.HGQ2) == 10 // overhead.SLOW_EVERY
+    assert order.count(training_time.HGQ2) == 10 // training_time.SLOW_EVERY
 
 
 def test_ratios_are_those_of_the_same_round():
     times = {"slow": [4.0, 30.0], "plain": [2.0, 10.0]}
 
     np.testing.assert_array_equal(
-        overhead.ratios(times, "slow", "plain"), [2, 3]
+        training_time.ratios(times, "slow", "plain"), [2, 3]
     )
 
 
 def test_table_compares_tfmot_with_its_own_float_and_names_what_is_missing():
     times = {
-        overhead.BASELINE: [10.0, 10.0],
-        overhead.TFMOT_BASELINE: [8.0, 8.0],
-        overhead.TFMOT: [12.0, 12.0],
+        training_time.BASELINE: [10.0, 10.0],
+        training_time.TFMOT_BASELINE: [8.0, 8.0],
+        training_time.TFMOT: [12.0, 12.0],
     }
-    table = overhead.as_markdown(
+    table = training_time.as_markdown(
         {
             "network": "resnet8",
             "backend": "tensorflow",
@@ -52,11 +52,13 @@ def test_table_compares_tfmot_with_its_own_float_and_names_what_is_missing():
             "wall_ms": times,
             "cpu_ms": times,
             "first_steps_s": dict.fromkeys(times, 3.0),
-            "not_run": {overhead.HGQ2: "ModuleNotFoundError: hgq"},
+            "not_run": {training_time.HGQ2: "ModuleNotFoundError: hgq"},
         }
     )
 
-    row = next(line for line in table.splitlines() if overhead.TFMOT in line)
+    row = next(
+        line for line in table.splitlines() if training_time.TFMOT in line
+    )
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2].startswith("1.200")  # 12 / 10
     assert cells[4] == "1.500"  # 12 / 8

@@ -5,19 +5,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+from harness.files import put_on_grid, random_codes
 from keras import layers
 from support.plain import export_plain
 
-from codeq_keras.deployment import find_kernels
+from codeq_keras import QuantizedWeight
 from tflite_export.exporting import ExportResult
-
-
-class Weight(NamedTuple):
-    """What the exporter reads of a `codeq_keras.QuantizedWeight`."""
-
-    codes: np.ndarray
-    scale: np.ndarray
-    bit_width: int = 4
 
 
 class Exported(NamedTuple):
@@ -27,49 +20,6 @@ class Exported(NamedTuple):
     trained: dict
     samples: object
     result: ExportResult
-
-
-def random_codes(rng, shape, max_code=7, sparsity=0.5):
-    codes = rng.integers(-max_code, max_code + 1, shape)
-    return np.where(rng.random(shape) < sparsity, 0, codes).astype(np.int8)
-
-
-def put_on_grid(model, rng, *, axis=(), codes=None, skip=()):
-    """Gives every kernel random codes and every other weight random values.
-
-    A quarter of the gammas is negative. Returns the trained weights by path.
-    """
-    paths = {id(kernel.variable): kernel.path for kernel in find_kernels(model)}
-    trained = {}
-    for variable in model.weights:
-        name = variable.name
-        if "kernel" not in name:
-            variable.assign(_random_vector(rng, name, variable.shape))
-            continue
-        shape = tuple(variable.shape)
-        if any(part in variable.path for part in skip):
-            variable.assign(rng.normal(0, 0.2, shape))
-            continue
-        integers = (codes or {}).get(variable.path)
-        if integers is None:
-            integers = random_codes(rng, shape)
-        scale = np.float32(0.07)
-        if variable.path in axis:
-            scale = rng.uniform(0.02, 0.2, (1,) * (len(shape) - 1) + shape[-1:])
-        scale = np.asarray(scale, np.float32)
-        variable.assign(integers * scale)
-        trained[paths[id(variable)]] = Weight(integers, scale)
-    return trained
-
-
-def _random_vector(rng, name, shape):
-    if name == "gamma":
-        return rng.uniform(0.5, 1.5, shape) * np.where(
-            rng.random(shape) < 0.25, -1, 1
-        )
-    if name == "moving_variance":
-        return rng.uniform(0.5, 2.0, shape)
-    return rng.normal(0, 0.3, shape)
 
 
 @pytest.fixture
@@ -204,5 +154,5 @@ def export_grid_model():
 
 @pytest.fixture(scope="session")
 def weight():
-    """`Weight`, the record of a trained weight."""
-    return Weight
+    """A trained weight of 4 bits, of its codes and scale."""
+    return lambda codes, scale: QuantizedWeight(codes, scale, 4, None)

@@ -213,7 +213,8 @@ def test_tokens_stay_int32_and_embedding_tables_are_exact(
         if site.tensor.data.size in (20 * 8, 6 * 8)
     }
     for operator, table in tables.items():
-        codes, scale, _ = trained[paths[id(table.embeddings)]]
+        weight = trained[paths[id(table.embeddings)]]
+        codes, scale = weight.codes, weight.scale
         tensor = held[operator]
         np.testing.assert_array_equal(tensor.data.reshape(codes.shape), codes)
         assert tensor.zero_points.tolist() == [0]

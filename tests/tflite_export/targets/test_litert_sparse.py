@@ -1,5 +1,7 @@
 """The target whose zeros become speed, and the graphs that it must refuse."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -139,7 +141,7 @@ def test_a_changed_code_is_found_in_a_sparse_file(everything):
     codes = trained[path].codes.copy()
     flat = codes.reshape(-1)
     flat[np.flatnonzero(flat)[0]] *= -1
-    changed = {**trained, path: trained[path]._replace(codes=codes)}
+    changed = {**trained, path: dataclasses.replace(trained[path], codes=codes)}
 
     unequal = unequal_weights(
         file, changed, {p: w.codes for p, w in changed.items()}

@@ -1,0 +1,362 @@
+"""The methods that are compared, each from a float network."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from baselines import optimal_brain as brain
+from baselines import pruning
+from baselines.masked_model import MaskedModel
+from harness.training import Training
+from harness.workload import CLASSIFICATION
+
+import codeq_keras
+from codeq_keras.architecture.kernels import Kernel, find_kernels
+
+_FLOAT_BITS = 32
+_ACTIVATION_BITS = 8
+# Of the training data, for BatchNorm re-estimation and calibration.
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 16, 250
+# The masks are final after this fraction of the training.
+_PRUNING_FRACTION = 0.5
+# Exponents that layer-wise pruning chooses from, each after a training of that
+# many epochs, on the validation split.
+_EXPONENTS, _TRIAL_EPOCHS = (0.0, 0.25, 0.5, 1.0), 2
+# Strength of the paper's penalty, scaled for a training of a few epochs.
+_PAPER_PENALTY = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A compressed network.
+
+    `model` computes what is deployed, and `deployed` has the values of its
+    kernels. `settings` are what the method chose by itself; `own_costs` replace
+    entries of `costs` where a kernel has several bit widths. `trained` is the
+    quantized model that can be exported, if there is one.
+    """
+
+    model: keras.Model
+    kernels: Sequence[Kernel]
+    deployed: Sequence[np.ndarray]
+    bit_widths: Sequence[int]
+    activation_bit_width: int = _FLOAT_BITS
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    own_costs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained: keras.Model | None = None
+
+    def costs(self) -> dict[str, Any]:
+        """Returns sparsity, relative BOPs and bytes.
+
+        The bytes are those of the kernels: dense codes of the bit width, or a
+        bitmap and the codes that are not zero, whichever is less per kernel.
+        """
+        sizes = np.array([value.size for value in self.deployed])
+        kept = np.array([np.count_nonzero(value) for value in self.deployed])
+        bits = np.array(self.bit_widths)
+        macs = np.array([kernel.num_macs or 0 for kernel in self.kernels])
+        stored = np.ceil(np.minimum(sizes * bits, sizes + kept * bits) / 8)
+        bops = (macs * kept / sizes * bits).sum() * self.activation_bit_width
+        return {
+            "sparsity": float(1 - kept.sum() / sizes.sum()),
+            "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
+            "relative_bops": float(bops / (macs.sum() * _FLOAT_BITS**2)),
+            "kernel_bytes": int(stored.sum()),
+            "layer_sparsity": {
+                kernel.path: round(1 - float(k / n), 4)
+                for kernel, k, n in zip(self.kernels, kept, sizes, strict=True)
+            },
+            **self.own_costs,
+        }
+
+
+def min_max_qat(bit_width: int | None) -> Callable[..., Outcome]:
+    """Training with min-max quantization, or in float, without pruning."""
+
+    def compress(net: keras.Model, training: Training, budget: None) -> Outcome:
+        model = MaskedModel(copy(net), bit_width=bit_width)
+        training.fit(model)
+        return _masked_outcome(model, training)
+
+    return compress
+
+
+def prune_qat_uniform(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """Prunes every kernel alike on TFMOT's schedule, with 4-bit QAT."""
+    densities = [8 * budget] * len(find_kernels(net))
+    return _prune_and_train(net, training, densities)
+
+
+def prune_qat_layer_wise(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """As uniform, with a split over the kernels chosen on validation.
+
+    The candidates differ in how they weigh the multiply-accumulates; each is
+    trained for two epochs and judged.
+    """
+    kernels, density = find_kernels(net), 8 * budget
+    split = pruning.layer_wise_densities
+    candidates: dict[Any, list[float]] = {
+        "uniform": [density] * len(kernels),
+        **{e: split(kernels, density, exponent=e) for e in _EXPONENTS},
+    }
+    trial = dataclasses.replace(training, epochs=_TRIAL_EPOCHS)
+    scores = {}
+    for name, densities in candidates.items():
+        outcome = _prune_and_train(net, trial, densities)
+        scores[name] = training.evaluate(outcome.model, "validation")
+    best = max(scores, key=scores.__getitem__)
+    outcome = _prune_and_train(net, training, candidates[best])
+    settings = {"exponent": best, "trials": scores}
+    return dataclasses.replace(outcome, settings=settings)
+
+
+def _prune_and_train(
+    net: keras.Model, training: Training, densities: Sequence[float]
+) -> Outcome:
+    """Trains at 4 bits: an eighth of the float's bit operations at most."""
+    model = MaskedModel(copy(net), bit_width=4)
+    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
+    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
+    training.fit(model, [schedule])
+    return _masked_outcome(model, training)
+
+
+def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
+    """Trains with TFMOT itself, to classify. Needs TensorFlow."""
+    from baselines import tfmot_pqat as pqat
+
+    if training.workload.goal is not CLASSIFICATION:
+        raise ValueError(
+            "`tfmot_pqat` trains with a crossentropy. Leave the method out. "
+            f"Received: loss={training.workload.goal.loss.name!r}."
+        )
+    model, deployed = pqat.train(
+        net,
+        training.batches,
+        density=budget * _FLOAT_BITS / pqat.BIT_WIDTH,
+        epochs=training.epochs,
+        learning_rate=training.learning_rate,
+    )
+    kernels = find_kernels(net)
+    return Outcome(model, kernels, deployed, [pqat.BIT_WIDTH] * len(kernels))
+
+
+def hgq2(net: keras.Model, training: Training, budget: float) -> Outcome:
+    """Trains with HGQ2, which quantizes activations too.
+
+    It aims at a quarter of the budget, as a network with 8-bit activations
+    does; HGQ2 counts bit operations without the signs of the weights. The
+    bytes do not count that each weight's bit width is to be told.
+    """
+    from baselines import hgq2
+
+    model, deployed, bits = hgq2.train(
+        net,
+        training,
+        relative_bops=budget * _ACTIVATION_BITS / _FLOAT_BITS,
+        samples=calibration(training),
+    )
+    per_weight = np.concatenate([b.ravel() for b in bits])
+    own_costs = {
+        "mean_bit_width": float(per_weight.mean()),
+        "relative_bops": hgq2.effective_bops(model) / hgq2.float_bops(net),
+        "kernel_bytes": int(np.ceil(per_weight.sum() / 8)),
+    }
+    kernels, widths = find_kernels(net), [0] * len(deployed)
+    return Outcome(model, kernels, deployed, widths, own_costs=own_costs)
+
+
+def optimal_brain(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """Prunes and quantizes after training, layer by layer."""
+    model, samples = copy(net), calibration(training)
+    brain.compress(
+        model, np.concatenate(samples[:4]), bit_width=4, density=8 * budget
+    )
+    codeq_keras.reestimate_batch_norm(model, samples)
+    kernels = find_kernels(model)
+    return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
+
+
+def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
+    """The published method: its grid and its penalties, learned bits."""
+    config = codeq_keras.CoDeQConfig(
+        bit_width="learned", min_bit_width=2, level_grid="paper"
+    )
+    regularizer = codeq_keras.CompressionRegularizer(
+        dead_zone_penalty=_PAPER_PENALTY, bit_width_penalty=_PAPER_PENALTY
+    )
+    model = codeq_keras.quantize_model(net, config, regularizer=regularizer)
+    training.fit(model)
+    return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
+
+
+def codeq(
+    *,
+    distill: bool = False,
+    zeros: float | None = None,
+    pattern: str = "",
+    activation_bit_width: int | None = None,
+    level_grid: str = "uniform",
+) -> Callable[..., Outcome]:
+    """Returns this package's method with one number, the budget.
+
+    The float network may teach. `zeros` is a fraction to reach instead of a
+    budget in BOPs; only kernels of the `pattern` are quantized.
+    """
+
+    def compress(
+        net: keras.Model, training: Training, budget: float | None
+    ) -> Outcome:
+        bits = bit_width_for(budget)
+        settings: dict[str, Any] = {"bit_width": bits, "level_grid": level_grid}
+        model = codeq_keras.quantize_model(
+            net,
+            codeq_keras.CoDeQConfig(**settings),
+            overrides={f"^(?!.*{pattern})": None} if pattern else {},
+            activation_bit_width=activation_bit_width,
+        )
+        goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
+        callbacks = [codeq_keras.CompressionBudget(**goal)]
+        if distill:
+            distance = training.workload.goal.distance
+            callbacks.append(codeq_keras.Distillation(net, loss=distance))
+        training.fit(model, callbacks)
+        settings["largest_code"] = _largest_code(model)
+        if activation_bit_width is not None:
+            settings["activation_bit_width"] = activation_bit_width
+        return _codeq_outcome(model, training, settings)
+
+    return compress
+
+
+def bit_width_for(budget: float | None) -> int:
+    """Returns the bits for a budget: as a first study chose, not tuned here."""
+    if budget is None or budget >= 0.04:
+        return 4
+    return 3 if budget >= 0.02 else 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method and what a run of it needs.
+
+    `compress` makes an `Outcome` of the float network, the training and the
+    budget. A method without a budget does not aim at relative BOPs; one that
+    does not train works after training.
+    """
+
+    label: str
+    compress: Callable[..., Outcome]
+    has_budget: bool = True
+    trains: bool = True
+
+
+_OURS = "CoDeQ for Keras"
+_in_8_bits = {"distill": True, "activation_bit_width": _ACTIVATION_BITS}
+
+METHODS = {
+    "float": Method("Float fine-tuning", min_max_qat(None), False),
+    "qat8": Method("Min-max QAT 8 bit", min_max_qat(8), False),
+    "qat4": Method("Min-max QAT 4 bit", min_max_qat(4), False),
+    "qat3": Method("Min-max QAT 3 bit", min_max_qat(3), False),
+    "prune_uniform": Method("Prune (uniform) + QAT 4 bit", prune_qat_uniform),
+    "prune_layer_wise": Method(
+        "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
+    ),
+    "tfmot_pqat": Method("TFMOT PQAT, 8 bit", tfmot_pqat),
+    "hgq2": Method("HGQ2, weights + activations", hgq2),
+    "obc": Method(
+        "OBC-style, after training, 4 bit", optimal_brain, trains=False
+    ),
+    "paper": Method("CoDeQ as published", codeq_paper, False),
+    "ours": Method(_OURS, codeq()),
+    "ours_distilled": Method(f"{_OURS}, distilled", codeq(distill=True)),
+    "ours_8bit": Method(
+        f"{_OURS}, distilled, 8-bit activations", codeq(**_in_8_bits)
+    ),
+    # For `parity`, `file_size` and `arm_instructions`.
+    "ours_dead_zone": Method(
+        f"{_OURS}, distilled, 8-bit activations, dead-zone grid",
+        codeq(**_in_8_bits, level_grid="dead_zone"),
+    ),
+    "ours_zeros": Method(f"{_OURS}, 80 % zeros", codeq(zeros=0.8), False),
+    "ours_1x1": Method(
+        f"{_OURS}, 90 % zeros in 1x1s", codeq(zeros=0.9, pattern="point"), False
+    ),
+}
+
+
+def calibration(training: Training) -> list[np.ndarray]:
+    """Returns batches of training inputs."""
+    size = _CALIBRATION_BATCH_SIZE
+    x = training.split.train[0][: _CALIBRATION_BATCHES * size]
+    return [x[start : start + size] for start in range(0, len(x), size)]
+
+
+def copy(model: keras.Model) -> keras.Model:
+    """Returns a copy of a functional model with its weights."""
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def _masked_outcome(model: MaskedModel, training: Training) -> Outcome:
+    """The network with the deployed kernels and statistics of these."""
+    plain, deployed = copy(model.latent_model), model.deployed()
+    for kernel, value in zip(find_kernels(plain), deployed, strict=True):
+        kernel.variable.assign(value)
+    codeq_keras.reestimate_batch_norm(plain, calibration(training))
+    bits = [model.bit_width or _FLOAT_BITS] * len(deployed)
+    return Outcome(plain, model.kernels, deployed, bits)
+
+
+def _codeq_outcome(
+    model: Any, training: Training, settings: dict[str, Any]
+) -> Outcome:
+    activation_bits = model.activation_bit_width
+    plain = codeq_keras.strip_quantizers(model)
+    before = training.evaluate(plain, "validation")
+    settings["validation_score_before_batch_norm"] = before
+    if not activation_bits:
+        codeq_keras.reestimate_batch_norm(model, calibration(training))
+        plain = codeq_keras.strip_quantizers(model)
+    kernels = find_kernels(plain)
+    widths = {
+        kernel.path: int(kernel.quantizer.bit_width)
+        for kernel in model.quantized_kernels
+    }
+    bits = [widths.get(kernel.path, _FLOAT_BITS) for kernel in kernels]
+    return Outcome(
+        model if activation_bits else plain,  # Only `model` has its ranges.
+        kernels,
+        _values(kernels),
+        bits,
+        activation_bits or _FLOAT_BITS,
+        settings,
+        trained=model,
+    )
+
+
+def _largest_code(model: Any) -> int:
+    """The largest magnitude of a code; checks that `codes * scale` ran."""
+    largest = 0
+    weights = codeq_keras.quantized_weights(model)
+    for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
+        weight = weights.get(kernel.path)
+        if weight is not None:
+            [value] = _values([kernel])
+            np.testing.assert_array_equal(weight.dequantize(), value)
+            largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
+    return largest
+
+
+def _values(kernels: Sequence[Kernel]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels]

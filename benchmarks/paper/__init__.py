@@ -1,0 +1,1 @@
+"""The CoDeQ paper's own trainings."""
