@@ -25,7 +25,6 @@ from codeq_keras.config import (
     first_match,
     require_overrides,
 )
-from codeq_keras.quantized import HasLastWord
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
@@ -38,7 +37,11 @@ from codeq_keras.quantizers.kernels import (
 )
 from codeq_keras.quantizers.older_files import load_lone_logits
 from codeq_keras.training.regularizer import CompressionRegularizer
-from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
+from codeq_keras.training.schedule import (
+    HasLastWord,
+    ScheduleCallback,
+    TrainingSchedule,
+)
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less

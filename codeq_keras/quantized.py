@@ -1,4 +1,4 @@
-"""The protocols between a quantized model, its reports and its callbacks."""
+"""The protocol between a quantized model, its reports and its callbacks."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -38,14 +38,6 @@ class HasQuantizers(Protocol):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Traces the training step anew."""
-
-
-@runtime_checkable
-class HasLastWord(Protocol):
-    """A callback that acts when all callbacks have ended."""
-
-    def on_fit_end(self) -> None:
-        """Called by `QuantizedModel.fit`, after every `on_train_end`."""
 
 
 def require_quantized(qmodel: Any) -> None:

@@ -1,8 +1,8 @@
-"""TrainingSchedule: tells a model how far its training has come."""
+"""How far a training has come, and who acts when it has ended."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 from keras import ops
@@ -146,3 +146,11 @@ class ScheduleCallback(keras.callbacks.Callback):
             self.schedule.extend(
                 int(self.schedule.steps_done()) * self._num_epochs
             )
+
+
+@runtime_checkable
+class HasLastWord(Protocol):
+    """A callback that acts when all callbacks have ended."""
+
+    def on_fit_end(self) -> None:
+        """Called by `QuantizedModel.fit`, after every `on_train_end`."""
