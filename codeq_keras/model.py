@@ -38,9 +38,9 @@ from codeq_keras.quantizers.kernels import (
 from codeq_keras.quantizers.older_files import load_lone_logits
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import (
-    HasLastWord,
     ScheduleCallback,
     TrainingSchedule,
+    end_fit,
 )
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
 
@@ -200,7 +200,7 @@ class QuantizedModel(keras.Model):
             )
         # Again: the user may have excluded other variables since `compile`.
         self._spare_logits()
-        schedule = ScheduleCallback(self.schedule, self._restart)
+        schedule = ScheduleCallback(self.schedule, self.states)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         try:
             history = super().fit(
@@ -212,9 +212,7 @@ class QuantizedModel(keras.Model):
                 self.regularizer.set_budget(None)
                 self.training_loss = None
                 self.make_train_function(force=True)
-        for callback in callbacks:
-            if isinstance(callback, HasLastWord):
-                callback.on_fit_end()
+        end_fit(callbacks)
         return history
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -228,10 +226,6 @@ class QuantizedModel(keras.Model):
     def _spare_logits(self) -> None:
         logits = [v for s in self.states for v in s.trainable_variables]
         exclude_from_weight_decay(self.optimizer, logits)
-
-    def _restart(self) -> None:
-        for state in self.states:
-            state.restart()
 
     def _begin_training_step(self) -> None:
         rate, done = self.schedule.logit_rate(), self.schedule.steps_done()

@@ -1,7 +1,7 @@
 """How far a training has come, and who acts when it has ended."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -94,6 +94,10 @@ class TrainingSchedule(keras.layers.Layer):
         return ops.where(num_steps > 0, annealed, _CONSTANT_RATE)
 
 
+class _Restartable(Protocol):
+    def restart(self) -> None: ...
+
+
 class ScheduleCallback(keras.callbacks.Callback):
     """Sets the length of the training; `QuantizedModel.fit` adds it.
 
@@ -103,17 +107,17 @@ class ScheduleCallback(keras.callbacks.Callback):
 
     Args:
         schedule: The schedule of the model.
-        restart: Called where a new training begins.
+        states: Restarted where a new training begins: the logits of a model.
     """
 
     def __init__(
         self,
         schedule: TrainingSchedule,
-        restart: Callable[[], None] = lambda: None,
+        states: Sequence[_Restartable] = (),
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.restart = restart
+        self.states = states
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the previous training."""
@@ -135,7 +139,8 @@ class ScheduleCallback(keras.callbacks.Callback):
             if left is not None:
                 self.schedule.extend(done + left)
         else:
-            self.restart()
+            for state in self.states:
+                state.restart()
             self.schedule.start(left)
 
     def on_epoch_end(
@@ -149,8 +154,12 @@ class ScheduleCallback(keras.callbacks.Callback):
 
 
 @runtime_checkable
-class HasLastWord(Protocol):
-    """A callback that acts when all callbacks have ended."""
+class _HasLastWord(Protocol):
+    def on_fit_end(self) -> None: ...
 
-    def on_fit_end(self) -> None:
-        """Called by `QuantizedModel.fit`, after every `on_train_end`."""
+
+def end_fit(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    """Gives callbacks with `on_fit_end` the last word, after all others."""
+    for callback in callbacks:
+        if isinstance(callback, _HasLastWord):
+            callback.on_fit_end()
