@@ -5,12 +5,12 @@ from codeq_keras.extras import missing_extra
 try:
     import keras as _keras  # noqa: F401 So that a missing backend is told.
 except ImportError as error:
-    backend = (error.name or "").partition(".")[0]
-    if backend not in ("tensorflow", "jax"):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("keras", "tensorflow", "jax"):
         raise
     raise missing_extra(
         "`import codeq_keras`",
-        f"a backend of Keras, here {backend}",
+        f"Keras with a backend, here {missing}",
         "tensorflow",
         "jax",
     ) from error

@@ -105,7 +105,7 @@ def test_missing_backend_is_told_with_the_command(backend):
 
     last = done.stderr.strip().splitlines()[-1]
     assert last == (
-        "ImportError: `import codeq_keras` needs a backend of Keras, here "
+        "ImportError: `import codeq_keras` needs Keras with a backend, here "
         f'{backend}. Install it: `pip install "codeq-keras[tensorflow]"` or '
         '`pip install "codeq-keras[jax]"`.'
     )
