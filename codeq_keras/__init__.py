@@ -41,6 +41,7 @@ from codeq_keras.deployment import (
 )
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizers.kernels import KernelQuantizer, QuantizedKernel
 from codeq_keras.reports.report import CompressionReport, report
 from codeq_keras.training.regularizer import CompressionRegularizer
 
@@ -55,8 +56,10 @@ __all__ = [
     "CompressionReport",
     "DeadZoneQuantizer",
     "Distillation",
+    "KernelQuantizer",
     "ParetoCheckpoint",
     "ParetoPoint",
+    "QuantizedKernel",
     "QuantizedModel",
     "QuantizedWeight",
     "activation_ranges",

@@ -352,7 +352,7 @@ def quantize_model(
         quantizer: Class of the quantizers, or a function that makes one. It
             needs `build`, `call`, `zero_fraction`, `quantized_weight`,
             `bit_width`, `num_scales` and `config`, as
-            `codeq_keras.quantizers.kernels.KernelQuantizer` describes them.
+            `codeq_keras.KernelQuantizer` describes them.
             Registered with Keras, it survives saving.
         regularizer: `CompressionRegularizer` with penalties of your own; not
             needed with a `CompressionBudget`.

@@ -156,6 +156,6 @@ def _require_quantizer(quantizer: Any) -> None:
     if not isinstance(quantizer, KernelQuantizer):
         raise ValueError(
             "`quantizer` must make layers as "
-            "`codeq_keras.quantizers.kernels.KernelQuantizer` describes. "
+            "`codeq_keras.KernelQuantizer` describes. "
             f"Received: a {type(quantizer).__name__} that lacks some of it."
         )
