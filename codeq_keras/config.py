@@ -138,6 +138,16 @@ def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
     require_patterns("overrides", overrides, paths)
 
 
+def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
+    """Returns the config, or the default one; anything else is a ValueError."""
+    if config is not None and not isinstance(config, CoDeQConfig):
+        raise ValueError(
+            "`config` must be a CoDeQConfig, or None for its defaults. "
+            f"Received: config={config!r}."
+        )
+    return config or CoDeQConfig()
+
+
 def require_patterns(
     name: str, patterns: Iterable[str], paths: Sequence[str]
 ) -> None:

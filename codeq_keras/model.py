@@ -23,6 +23,7 @@ from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
     first_match,
+    require_config,
     require_overrides,
 )
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
@@ -86,7 +87,7 @@ class QuantizedModel(keras.Model):
     ) -> None:
         # The latent model casts its inputs itself, by its own policy.
         super().__init__(autocast=False, **kwargs)
-        self.config = config or CoDeQConfig()
+        self.config = require_config(config)
         self.overrides = dict(overrides or {})
         require_activation_bit_width(activation_bit_width)
         self.activation_bit_width = activation_bit_width

@@ -120,7 +120,8 @@ def build_quantizers(kernels: Iterable[QuantizedKernel]) -> None:
         if isinstance(kernel.quantizer, DeadZoneQuantizer):
             groups.setdefault(kernel.quantizer.config, []).append(kernel)
         else:
-            kernel.quantizer.build(tuple(kernel.variable.shape))
+            if hasattr(kernel.quantizer, "build"):
+                kernel.quantizer.build(tuple(kernel.variable.shape))
             _require_quantizer(kernel.quantizer)
     for number, (config, group) in enumerate(groups.items()):
         shapes = [k.quantizer.bound_shape(k.variable.shape) for k in group]
@@ -153,9 +154,15 @@ def compute_bounds(
 
 
 def _require_quantizer(quantizer: Any) -> None:
-    if not isinstance(quantizer, KernelQuantizer):
+    needed = "build call bit_width config num_scales quantized_weight"
+    missing = [
+        name
+        for name in f"{needed} zero_fraction".split()
+        if not hasattr(quantizer, name)
+    ]
+    if missing:
         raise ValueError(
-            "`quantizer` must make layers as "
-            "`codeq_keras.KernelQuantizer` describes. "
-            f"Received: a {type(quantizer).__name__} that lacks some of it."
+            "`quantizer` must make layers as `codeq_keras.KernelQuantizer` "
+            f"describes. Received: a {type(quantizer).__name__} without "
+            f"{', '.join(missing)}."
         )

@@ -451,3 +451,8 @@ def test_operation_with_a_layers_name_is_copied():
     assert [kernel.path for kernel in qmodel.kernels] == [
         weight.path for weight in model.weights if weight.name == "kernel"
     ]
+
+
+def test_number_in_place_of_a_config_is_refused(cnn):
+    with pytest.raises(ValueError, match=r"Received: config=4\."):
+        codeq_keras.quantize_model(cnn, 4)

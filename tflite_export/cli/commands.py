@@ -227,8 +227,8 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         "--target",
         default="litert",
         metavar="TARGET",
-        help="the device: litert, litert-sparse, tflm, edgetpu, ethos-u or a "
-        "size such as ethos-u55-128 (default: %(default)s)",
+        help="the device, such as tflm or ethos-u; an unknown name lists all "
+        "(default: %(default)s)",
     )
 
 

@@ -43,7 +43,11 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
     ...     load_keras_model(path).input_shape
     (None, 2)
     """
-    import keras  # Commands on files come here for samples only.
+    # Commands on files come here for samples only. A quantized model is known
+    # to Keras when `codeq_keras` is imported.
+    import keras
+
+    import codeq_keras  # noqa: F401
 
     path = Path(path)
     _require_keras_file(path)
@@ -52,10 +56,12 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
         with _memory_limit(limit):
             return keras.saving.load_model(path, compile=False)
     except _loading_errors() as error:
+        # Keras adds the whole config of the model to what it says.
+        text = str(error).partition("Full object config")[0].strip(" .\n")
         raise ValueError(
             f"Expected a .keras file that Keras {keras.__version__} can load, "
             "and whose own classes are imported. "
-            f"Received: {str(path)!r}, {type(error).__name__}: {error}."
+            f"Received: {str(path)!r}, {type(error).__name__}: {text}."
         ) from error
 
 

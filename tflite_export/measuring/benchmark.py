@@ -122,7 +122,11 @@ def measures_for(
         by_device[cpu] = _one_by_one(emulated_arm.measure, cpu=cpu)
     for size in ACCELERATORS:
         by_device[size] = _one_by_one(ethos_u.measure, accelerator=size)
-    return {device: by_device[device] for device in find_target(target).devices}
+    devices = find_target(target).devices
+    if not devices:
+        reason = "its `Target` names no `devices` to measure on."
+        return {target: _one_by_one(lambda file: NotRun(target, reason))}
+    return {device: by_device[device] for device in devices}
 
 
 def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:

@@ -50,7 +50,14 @@ def check(
     """
     device = find_target(target)
     if isinstance(model_or_path, str | os.PathLike):
-        return device.check(Path(model_or_path).read_bytes())
+        path = Path(model_or_path)
+        if path.suffix == ".keras":
+            raise ValueError(
+                "`model_or_path` must be a model or the path of a .tflite "
+                f"file. Received: {str(path)!r}. Load it with "
+                "`keras.saving.load_model` and pass the model."
+            )
+        return device.check(path.read_bytes())
     trained = _untrained(model_or_path)
     try:
         return device.check_model(trained)

@@ -229,16 +229,20 @@ def register_target(target: Target) -> None:
     >>> register_target(Npu())
     Traceback (most recent call last):
     ...
-    ValueError: The name of a target must be new. Received: 'litert'.
+    ValueError: The name of a target must be new. Received: 'litert', the \
+name of a LiteRt. Choose another, and register a target once.
     """
     if not isinstance(target, Target) or not target.name or not target.title:
         raise ValueError(
             "A target must be an instance of a subclass of `Target` with a "
-            f"`name` and a `title`. Received: {target!r}."
+            f"`name` and a `title`. Received: {target!r}. Make one as in "
+            "`register_target(Npu())`."
         )
     if target.name in _REGISTERED:
         raise ValueError(
-            f"The name of a target must be new. Received: {target.name!r}."
+            f"The name of a target must be new. Received: {target.name!r}, the "
+            f"name of a {type(_REGISTERED[target.name]).__name__}. Choose "
+            "another, and register a target once."
         )
     _REGISTERED[target.name] = target
 
@@ -261,6 +265,8 @@ target='lite-rt'. Did you mean 'litert'?
     sizes = [t.name for t in _REGISTERED.values() if t.is_variant]
     closest = difflib.get_close_matches(str(name), _REGISTERED, n=1)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""
+    if not isinstance(name, str):
+        hint = " Call `register_target` with it, and pass its name."
     raise ValueError(
         f"`target` must be one of {names} or a size such as {sizes[0]!r}. "
         f"Received: target={name!r}.{hint}"

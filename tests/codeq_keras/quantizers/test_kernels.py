@@ -130,5 +130,5 @@ def test_layer_that_is_no_quantizer_is_refused(cnn):
     def layer(config, *, axis, name):
         return keras.layers.Identity(name=name)
 
-    with pytest.raises(ValueError, match="Received: a Identity"):
+    with pytest.raises(ValueError, match="Received: a Identity without bit"):
         codeq_keras.quantize_model(cnn, quantizer=layer)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -241,6 +243,17 @@ def test_weights_that_claim_gigabytes_are_refused(folder, tmp_path):
     assert path.stat().st_size < 2**20
     with pytest.raises(ValueError, match=r"Expected a \.keras file"):
         loading.load_keras_model(path)
+
+
+def test_check_knows_a_quantized_model_in_a_process_of_its_own(folder):
+    command = [sys.executable, "-m", "tflite_export", "check"]
+
+    done = subprocess.run(
+        [*command, str(folder / "model.keras")], capture_output=True, text=True
+    )
+
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "litert: ok" in done.stdout
 
 
 def test_damaged_keras_files_are_refused(folder, tmp_path):

@@ -88,3 +88,8 @@ def test_damaged_file_ends_check_with_an_error(tmp_path, dense_path):
 
     with pytest.raises(ValueError, match=r"undamaged \.tflite file"):
         check(path, target="edgetpu")
+
+
+def test_path_of_a_keras_file_is_told_to_load_it(tmp_path):
+    with pytest.raises(ValueError, match=r"Load it with `keras\.saving"):
+        check(tmp_path / "model.keras")

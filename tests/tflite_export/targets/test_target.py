@@ -1,6 +1,8 @@
 """A target is one class: the example of the docs is exported to and refuses."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -11,15 +13,21 @@ from support.plain import export_plain
 from tflite_export import check
 from tflite_export.targets import target as targets
 
-DOCS = Path(__file__).parents[3] / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs" / "architecture.md"
+
+
+def code_of_the_docs():
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    return code
 
 
 @pytest.fixture
 def example(monkeypatch):
     """Registers the target of the docs for one test."""
     monkeypatch.setattr(targets, "_REGISTERED", dict(targets._REGISTERED))
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    exec(compile(code, str(DOCS), "exec"), {"__name__": "docs"})
+    code = compile(code_of_the_docs(), str(DOCS), "exec")
+    exec(code, {"__name__": "docs"})
     return "example-npu"
 
 
@@ -76,3 +84,22 @@ def test_a_registered_target_refuses_other_storages(example):
 def test_a_target_without_a_class_or_a_name_is_refused(wrong):
     with pytest.raises(ValueError, match="`name` and a `title`"):
         targets.register_target(wrong)
+
+
+def test_the_example_of_the_docs_may_stand_in_the_package():
+    name = "tflite_export/targets/example_npu.py"
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--stdin-filename", name, "-"],
+        input=code_of_the_docs(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_class_in_place_of_a_name_is_told_to_register():
+    with pytest.raises(ValueError, match="Call `register_target` with it"):
+        targets.find_target(targets.Target)
