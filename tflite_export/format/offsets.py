@@ -118,8 +118,8 @@ def require_safe_offsets(data: bytes) -> None:
     >>> require_safe_offsets(bytes([200, 0, 0, 0]) + b"TFL3")
     Traceback (most recent call last):
     ...
-    ValueError: Expected an undamaged .tflite file. Received: an offset to \
-byte 200 of 8, in the table `model`.
+    tflite_export.format.damaged.DamagedFileError: Expected an undamaged \
+.tflite file. Received: an offset to byte 200 of 8, in the table `model`.
     """
     follower = _Follower(data)
     follower.table(follower.offset(0, "model"), "model", 0)
