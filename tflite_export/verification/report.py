@@ -73,8 +73,8 @@ class VerificationReport:
     def first_difference(self) -> str | None:
         """Path of the first layer that the file computes differently.
 
-        There more than 1 % of the values are more than one step away. None if
-        the outputs agree, or if the roundings of many layers add up.
+        More than 1 % of its values are more than one step away. None if the
+        outputs agree, or if the roundings of many layers add up.
         """
         different = (
             path
