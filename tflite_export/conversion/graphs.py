@@ -78,13 +78,13 @@ def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
     notes = []
     if ranged.unseen:
         notes.append(
-            f"No batch was seen in training by the activations {ranged.unseen}."
+            f"These activations saw no batch in training: {ranged.unseen}."
         )
     if ranged.joined_to_prescribed:
         notes.append(
-            "The file computes what these layers read within the range of "
-            "the sigmoid, softmax or tanh among it, and clips what is "
-            f"outside: {ranged.joined_to_prescribed}."
+            "The file computes the inputs of these layers in the range of the "
+            "sigmoid, softmax or tanh among them, and clips the rest: "
+            f"{ranged.joined_to_prescribed}."
         )
     if ranged.inner and trained.samples is not None:
         notes.append(
@@ -95,7 +95,7 @@ def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
         notes.append(
             f"The ranges inside of these layers are not trained: "
             f"{ranged.inner}. Give `representative_dataset` to measure "
-            "them; without, such operators stay in float."
+            "them; without it, such operators stay in float."
         )
     return notes
 

@@ -8,14 +8,14 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.format.damaged import DamagedFileError
 
 SCHEMA_VERSION = 3
-# Constants may be read by several tensors, but not by thousands.
+# Several tensors may share a constant, but not thousands.
 MAX_SHARING = 32
 _OPERATOR_NAMES = {
     code: name
     for name, code in vars(schema.BuiltinOperator).items()
     if not name.startswith("_")
 }
-# The inputs that this package reads without a check, by operator.
+# The number of inputs that this package reads without a check, by operator.
 _NUM_INPUTS = {
     "BATCH_MATMUL": 2,
     "ADD": 2,
@@ -163,5 +163,5 @@ def _require_signature(model: Any, signature: Any) -> None:
 def _require_index(index: int, count: int, kind: str) -> None:
     if not 0 <= index < count:
         raise DamagedFileError(
-            f"the index {index} of a {kind}, of which it has {count}"
+            f"the index {index} of a {kind}, with {count} in the file"
         )

@@ -215,7 +215,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         """Gives operators new constants; all others read what they read before.
 
         Several operators may read one tensor, and several tensors one buffer.
-        A tensor is copied first if another operator reads it too.
+        A tensor is copied first if another operator still reads it.
         """
         readers = defaultdict(list)
         read = {}

@@ -43,7 +43,7 @@ def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
 
 def _layer_part(name: str) -> str:
     parts = name.split(";")
-    # A fused normalization comes first, but the layer is the second name.
+    # A fused normalization comes first, but another part names the layer.
     named = [p for p in parts if "/batchnorm/" not in p and "Squeeze" not in p]
     return (named or parts)[0]
 

@@ -60,7 +60,7 @@ class LiteRt(Target):
         return Package(proven.data)
 
     def check(self, data: bytes) -> CheckReport:
-        """Says whether LiteRT runs a file right, by rules and by running it."""
+        """Says whether LiteRT runs a file right, by rules and by a run."""
         file = Flatbuffer(data)
         findings = []
         for operator in file.operators:
@@ -148,7 +148,7 @@ def _run_findings(file: Flatbuffer, data: bytes) -> list[Finding]:
                     f"LiteRT with {kernels}",
                     f"does not run the file. {error}",
                     "Replace the layer whose operator it names.",
-                    # The reference kernels lack an int8 TILE, which runs.
+                    # Only the reference kernels lack an int8 TILE.
                     is_blocking=bool(findings) or not reference,
                 )
             )

@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 
 
 def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
-    """Stores dense int8 weights for LiteRT, in place; notes each tensor.
+    """Stores dense int8 weights for LiteRT, in place; returns notes on them.
 
     `"auto"` takes the smallest form that runs at full speed. `"int4"` and
     `"sparse"` take their form wherever it runs right, even if it is slower or

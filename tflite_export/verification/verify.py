@@ -122,8 +122,8 @@ def _require_same_shapes(
     if held != expected:
         raise ValueError(
             f"The {side} of the file must have the shapes of the model's, "
-            f"{expected} without the batch. Received: {held}. Is it the file "
-            "of another model?"
+            f"{expected} without the batch axis. Received: {held}. Is it the "
+            "file of another model?"
         )
 
 

@@ -59,7 +59,7 @@ def require_all_found(
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
     message = (
         "The file must be able to hold the codes of every trained weight. "
-        "Received: a model for which this is impossible:\n"
+        "Received: weights whose codes it cannot hold:\n"
         + "\n".join(f"- {problem}" for problem in problems)
         + hint
     )

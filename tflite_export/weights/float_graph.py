@@ -66,7 +66,10 @@ def _constant(site: WeightSite, window: Window, match: Match) -> Constant:
     """The codes in the tensor's shape, and the scale of each channel."""
     axis, values = site.slot.axis, site.tensor.data
     if axis is None or values is None:
-        raise TypeError(f"No axis or no values: {site.tensor.name!r}.")
+        raise TypeError(
+            "A float weight must have values and an axis. Received: "
+            f"{site.tensor.name!r}."
+        )
     codes = np.zeros(values.shape, np.int8)
     codes[window] = matching.written_codes(match, axis)
     held: np.ndarray = matching.as_rows(values, axis).astype(np.float64)

@@ -66,7 +66,7 @@ def _table_scale(
 
 
 def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The gain of each channel for which `round(gain * codes)` is `held`.
+    """The gain of each channel, with `round(gain * codes)` equal to `held`.
 
     Each weight bounds it by `(|held| ± 1/2) / |codes|`. The middle of all
     bounds is closer than least squares: codes have few values, so rounding

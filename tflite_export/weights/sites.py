@@ -88,8 +88,8 @@ def decoded_constants(
 ) -> dict[tuple[int, int], Tensor]:
     """Returns the weights that microcontrollers unpack from look-up tables.
 
-    The dense tensors are by subgraph and index. They have values, and the
-    `size_bytes` of the indices and the tables.
+    The keys are the subgraph and index of the dense tensors. Their `size_bytes`
+    is that of the indices and the tables.
     """
     return {
         (operator.subgraph, tensor.index): tensor

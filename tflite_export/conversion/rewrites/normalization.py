@@ -1,4 +1,4 @@
-"""Normalizations without a negation, for which LiteRT has no int8 kernel.
+"""Normalizations without a negation: LiteRT has no int8 kernel for one.
 
 Keras computes `x * inv + (beta - mean * inv)` with `inv = gamma / sqrt(var)`,
 and the converter leaves a NEG in float between two conversions. Two

@@ -2,7 +2,7 @@
 
 Keras repeats rows and columns. The converter makes RESHAPE and TILE of five
 dimensions of that. The Edge TPU and microcontrollers have no TILE. The Ethos-U
-has one, and cannot resize by other factors: those keep the TILE.
+has one, and resizes by a few factors only: the others keep the TILE.
 """
 
 from typing import Any

@@ -56,7 +56,7 @@ def _interpreter(arrays: Any, position: int, request: dict[str, Any]) -> Any:
 
 
 def _round(interpreters: list[Any], *, first: int) -> list[int]:
-    """One run of each; the first rotates, so none always follows the slowest."""
+    """Runs each once; the first rotates: none always follows the slowest."""
     times = [0] * len(interpreters)
     for step in range(len(interpreters)):
         position = (first + step) % len(interpreters)

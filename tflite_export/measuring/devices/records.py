@@ -72,8 +72,8 @@ def largest_difference(
 ) -> float:
     """Returns the largest difference of two sets of outputs by tensor index.
 
-    It is in steps for integers and in units of the output for floats, and `inf`
-    if only one side has a NaN.
+    It is in steps for integers, and in units of the output for floats. It is
+    `inf` if only one side has a NaN.
 
     Example:
 

@@ -67,7 +67,7 @@ def symmetric_form(
 
 
 def pad_symmetrically(file: Flatbuffer) -> list[str]:
-    """Rewrites strided SAME convolutions where that is exact; notes each."""
+    """Rewrites strided SAME convolutions if that is exact; returns notes."""
     notes = []
     # The last one first, since each gets a new operator before it.
     for operator in reversed(file.operators):

@@ -1,4 +1,4 @@
-"""Proves that XNNPACK runs a float file with its sparse kernels, and rightly.
+"""Proves that XNNPACK's sparse kernels compute a float file rightly.
 
 On ARM, XNNPACK turns a whole network from HWC to CHW layout if one of its
 weights is sparse. It checks the two ends of the network more than the middle:

@@ -108,7 +108,7 @@ def _with_tables(
             raise ValueError(
                 "`weight_storage='lut'` must make a file smaller. Received: a "
                 "model whose tensors have too many different values for their "
-                "size. Use 'auto'."
+                "size. Use `weight_storage='auto'`."
             )
         return proven.data, dense, ()
     tables = measure(compressed, inputs, reference=proven.data)
