@@ -1,4 +1,4 @@
-"""Ships a quantized model as a `.tflite` file whose integers are proven."""
+"""Ships a quantized model as a `.tflite` file and proves its codes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ __all__ = [
     "verify",
 ]
 
-# Imported when first asked for: functions on files need no Keras.
+# Imported at first use: functions on files need no Keras.
 _HOMES = {
     "BenchmarkReport": "measuring.report",
     "BenchmarkRow": "measuring.report",

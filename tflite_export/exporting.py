@@ -32,23 +32,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """What `export` wrote; `str()` is a short summary.
+    """The result of `export`; `str()` is a short summary.
 
     Attributes:
         path: The file.
         size_bytes: Its size.
         verification: The comparison of the file with the model.
-        notes: What is worth knowing: weights that were not trained, operators
-            in float, scales that had to be estimated, how weights are stored.
-        gzip_size_bytes: Size after gzip, as an update over the air has it.
+        notes: Notes on weights that were not trained, operators in float,
+            estimated scales, and the storage of weights.
+        gzip_size_bytes: Size after gzip, as for an update over the air.
         zstd_size_bytes: Size after zstd.
-        weight_bytes: Bytes of the weights alone, as they are stored; None if
-            unknown.
+        weight_bytes: Stored bytes of the weights alone; None if unknown.
         entropy_bytes: Bytes that an ideal entropy coder would need for them;
             None if unknown.
-        other_files: What was written beside it: the compiled file of an
-            Ethos-U, the C++ source for a microcontroller.
-        device: What the target's tool measured; None if it has none.
+        other_files: Further files: the compiled file of an Ethos-U, the C++
+            source for a microcontroller.
+        device: The measurements of the target's tool; None if it has none.
 
     Example:
 
@@ -115,16 +114,15 @@ def export(
 ) -> ExportResult:
     """Writes a quantized model as an int8 `.tflite` file and proves it.
 
-    The integers in the file are the integers that were trained, each one:
-    BatchNormalization is folded into the scale of each channel, not into the
-    codes. The file is run before it is written, and a model that cannot be
-    written exactly is an error. Inputs and outputs are int8 (integer inputs
-    stay int32), the batch is 1.
+    Each code in the file is the trained code: BatchNormalization is folded into
+    the scale of each channel, not into the codes. The file is run before it is
+    written, and a model that cannot be written exactly is an error. Inputs and
+    outputs are int8 (integer inputs stay int32), the batch is 1.
 
-    What the converter would spoil is rewritten in a copy to compute the same,
-    and noted: recurrent layers are unrolled over the time steps of the
-    samples, a Dense behind a BatchNormalization becomes a 1x1 convolution, and
-    LayerNormalization and GroupNormalization do without a negation.
+    Some layers are rewritten in a copy that computes the same, with a note,
+    since the converter would spoil them. Recurrent layers are unrolled over the
+    time steps of the samples. A Dense after a BatchNormalization becomes a 1x1
+    convolution. LayerNormalization and GroupNormalization lose a negation.
 
     Args:
         model: Trained model from `codeq_keras.quantize_model`, under the
@@ -135,26 +133,25 @@ def export(
         target: The device:
             - `"litert"`: phones and single-board computers;
             - `"litert-sparse"`: their ARM CPUs, in float32 with the sparse
-              kernels of XNNPACK, which are faster than int8 from about 80 %
-              zeros in 1x1 convolutions on; for networks such as MobileNet,
-              see `check`. Inputs and outputs are float32;
+              kernels of XNNPACK, for networks such as MobileNet (see `check`).
+              These are faster than int8 from about 80 % zeros in 1x1
+              convolutions on. Inputs and outputs are float32;
             - `"tflm"`: microcontrollers; C++ source and header are written
               beside the file;
             - `"ethos-u"` (a U55 with 128 MACs), or a size such as
-              `"ethos-u65-512"`: Arm's microNPU; the file that Vela compiled is
+              `"ethos-u65-512"`: Arm's microNPU; the compiled file of Vela is
               written beside it, as `*_vela.tflite`;
             - `"edgetpu"`: Coral's Edge TPU.
         weight_storage: `"auto"` stores each weight tensor in the fewest bytes
             that the target runs at full speed, and notes why; `"int8"` stores
             all densely. `"int4"` and `"sparse"` (for `"litert"`) and `"lut"`
             (for `"tflm"`) take that form wherever it runs right.
-        representative_dataset: Inputs as in training, on which the ranges of
-            the activations are measured; the first 256 samples are used. A
-            model with `activation_bit_width`, and a `tf_keras` model, have
-            trained their ranges, and `"litert-sparse"` has none: they need no
-            samples, and compare their outputs on them. Ranges inside of layers
-            such as attention are not trained: they are measured if there are
-            samples, and stay in float otherwise. One of
+        representative_dataset: Inputs as in training, to measure the ranges of
+            the activations; the first 256 samples are used. They are optional
+            if the ranges are trained (`activation_bit_width`, or `tf_keras`),
+            and for `"litert-sparse"`, which has none: outputs are compared on
+            them. Ranges inside of layers such as attention are never trained;
+            without samples such operators stay in float. One of
             - an array of shape `(n, ...)`;
             - for several inputs, a list of arrays in the order of
               `model.inputs`, or a dict of arrays by input name;
@@ -167,8 +164,8 @@ def export(
         `ExportResult`; print it.
 
     Raises:
-        ValueError: If an argument is wrong, or a layer's integers cannot be
-            in the file; the text names the layer and what to do.
+        ValueError: If an argument is wrong, or the file cannot hold a layer's
+            codes; the text names the layer and the remedy.
         RuntimeError: If the TFLite converter fails.
 
     Example:
@@ -200,7 +197,7 @@ def export_trained(
     target: str = "litert",
     weight_storage: str = "auto",
 ) -> ExportResult:
-    """Does the work of `export` for a model that has been read."""
+    """Writes and proves a model that was read; see `export`."""
     device = find_target(target)
     file, notes, silent_channels = device.convert(trained)
     if trained.samples is None:

@@ -34,5 +34,5 @@ def is_installed(module: str) -> bool:
     """Whether a module can be found; it is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # Of a package that is not there.
+    except ModuleNotFoundError:  # The package around it is missing.
         return False

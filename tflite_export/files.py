@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
-    """Writes files; a reader finds old or new ones, never a part of one.
+    """Writes files; a reader finds an old or a new one, never a part of one.
 
     Example:
 

@@ -28,17 +28,16 @@ class TensorRow:
 
     Attributes:
         name: Its name in the file.
-        operator: The operator that reads it, `""` if none does.
+        operator: The operator that reads it, or `""`.
         dtype: Its type in the file, such as `"int8"`.
         shape: Its shape.
-        num_zeros: How many values are 0; None for types NumPy cannot hold.
-        num_distinct: How many different values occur; None likewise.
-        entropy_bits: Bits a value that an ideal entropy coder needs; None
-            likewise.
-        size_bytes: Bytes in the file, the indices of sparse tensors included.
-        layout: `"dense"`, or how the sparse tensor is stored: `"csr"`, or the
-            block, such as `"1x16"`; `"lut"` for the look-up tables of
-            microcontrollers.
+        num_zeros: Number of zeros; None for types that NumPy cannot hold.
+        num_distinct: Number of different values; None as for `num_zeros`.
+        entropy_bits: Bits a value that an ideal entropy coder needs; None as
+            for `num_zeros`.
+        size_bytes: Bytes in the file, with the indices of sparse tensors.
+        layout: `"dense"`; `"csr"` or the block, such as `"1x16"`, for sparse
+            tensors; `"lut"` for the look-up tables of microcontrollers.
     """
 
     name: str
@@ -66,7 +65,7 @@ class TensorRow:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it has two axes or more, and is no list of paddings."""
+        """Whether it has two axes or more, and is no list of amounts to pad."""
         return len(self.shape) >= 2 and self.dtype not in ("int32", "int64")
 
     def cells(self) -> tuple[str, ...]:
@@ -113,15 +112,15 @@ class Inspection:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights, with the indices and tables of their form."""
+        """Bytes of the weights, with their indices and tables."""
         return sum(row.size_bytes for row in self._weights())
 
     @property
     def entropy_bytes(self) -> float:
         """Bytes that an ideal entropy coder would need for the weights.
 
-        The sum of `n * H(values) / 8` over the tensors. Such a coder knows how
-        often each value occurs in a tensor, and nothing of their order.
+        The sum of `n * H(values) / 8` over the tensors. Such a coder knows the
+        frequency of each value in a tensor, and nothing of their order.
         """
         return sum(row.entropy_bytes or 0.0 for row in self._weights())
 
@@ -130,7 +129,7 @@ class Inspection:
 
     @property
     def title(self) -> str:
-        """The size, and how far the weights are from their entropy bound."""
+        """The size, and the ratio of the weights to their entropy bound."""
         bound = entropy_text(self.weight_bytes, self.entropy_bytes)
         return f"{self.path}: {self.size_bytes:,} bytes; weights: {bound}"
 
@@ -175,7 +174,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
-    """Does the work of `inspect` for the bytes of a file."""
+    """Returns the rows of `inspect` for the bytes of a file."""
     file = Flatbuffer(data)
     readers: dict[tuple[int, int], str] = {}
     decoded = decoded_constants(file)
@@ -211,7 +210,7 @@ def entropy_bits(counts: np.ndarray) -> float:
 
 
 def entropy_text(stored: int, bound: float) -> str:
-    """Says how far the bytes of weights are from their entropy bound.
+    """Returns the bytes of weights and their ratio to the entropy bound.
 
     Example:
 
@@ -238,7 +237,7 @@ def _row(tensor: Tensor, operator: str) -> TensorRow:
         _require_valid(tensor)
         sparse = tensor.sparse
         row = dataclasses.replace(row, layout=sparse.layout)
-        # A claimed shape of many gigabytes must not be filled with its zeros.
+        # A claimed shape may have gigabytes of zeros: only count them.
         values = sparse.values
         num_absent = math.prod(tensor.shape) - values.size
     if values is None:

@@ -1,4 +1,4 @@
-"""Turns whatever holds samples into one checked array for each model input."""
+"""Turns samples of any form into one checked array for each model input."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ class ModelInput(NamedTuple):
 def model_inputs(model: keras.Model) -> list[ModelInput]:
     """Returns the inputs of a model, in the order of `model.inputs`.
 
-    Inputs that the user gave no name are called `input_0`, `input_1`, ... A
-    model that was never built on inputs of a known shape is a ValueError.
+    Inputs without a name of the user are `input_0`, `input_1`, ... A model
+    that was never built on inputs of a known shape is a ValueError.
 
     Example:
 
@@ -97,12 +97,11 @@ def sample_arrays(
     argument: str,
     limit: int | None = MAX_SAMPLES,
 ) -> list[np.ndarray]:
-    """Returns the first `limit` samples, one array for each input; None for
-    all.
+    """Returns the first `limit` samples, or all, as one array for each input.
 
-    `dataset` is one of the forms that `export` takes, `argument` its name in
-    errors. The arrays have the shape `(n, *input.shape)` and the input's dtype.
-    Missing samples, other shapes, NaN and infinity are ValueErrors.
+    `dataset` has one of the forms that `export` takes; `argument` is its name
+    in errors. The arrays have the shape `(n, *input.shape)` and the input's
+    dtype. Missing samples, other shapes, NaN and infinity are ValueErrors.
 
     Example:
 
@@ -129,7 +128,7 @@ def sample_arrays(
     if count == 0:
         raise ValueError(
             f"`{argument}` must hold at least one sample. Received: none. "
-            "An exhausted generator looks like this; pass a function that "
+            "An exhausted generator looks like this: pass a function that "
             "returns a new one."
         )
     return [

@@ -1,4 +1,4 @@
-"""Tables and lines of text: what all reports of this package are made of."""
+"""Tables and lines of text, the parts of all reports of this package."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
 
     def is_numeric(self) -> tuple[bool, ...]:
-        """For each column, whether it holds numbers, which stand at the right.
+        """Returns for each column if it holds numbers: they stand at the right.
 
         Example:
 
@@ -52,7 +52,7 @@ def as_text(parts: Parts) -> str:
 
 
 def as_markdown(parts: Parts) -> str:
-    """Returns lines as items of a list and tables as Markdown has them.
+    """Returns lines as items of a list and tables in Markdown.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""TrainedModel: all that the export reads of a model, read once."""
+"""TrainedModel: all that the export reads from a model, read once."""
 
 import dataclasses
 import functools
@@ -31,15 +31,15 @@ NUM_RANDOM_SAMPLES = 64
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """All that the export reads of a model, whoever trained it.
+    """All that the export reads from a model of `codeq_keras` or of TFMOT.
 
     Attributes:
-        reference: The model as it was given; its outputs count.
+        reference: The user's model: the file is compared with its outputs.
         plain: The model without quantizers; its kernels are `codes * scale`.
-            A model of TFMOT is its own.
+            For a model of TFMOT it is `reference`.
         weights: The trained weights by path.
         kernels: All weights of rank 2 or more by path, in the order of
-            `plain`: codes where they are trained, values elsewhere.
+            `plain`: codes if trained, values otherwise.
         samples: One array of shape `(n, ...)` for each input; None if the user
             gave none.
         ranges: The trained activation ranges by path; empty if there are none.
@@ -104,8 +104,8 @@ def read_model(
 ) -> TrainedModel:
     """Reads a quantized model, of `codeq_keras` or of TFMOT with CoDeQ.
 
-    `samples` is anything that holds samples, or None; `argument` is its name
-    in errors, `limit` the number of samples to read.
+    `samples` has one of the forms that `export` takes, or is None; `argument`
+    is its name in errors.
     """
     if _is_tf_keras(model):
         trained = _read_tf_keras(model)
@@ -121,10 +121,10 @@ def read_model(
 def read_plain(
     plain: keras.Model, weights: Mapping[str, QuantizedWeight]
 ) -> TrainedModel:
-    """Reads a model whose quantizers are off.
+    """Reads a model without quantizers.
 
-    `weights` are by the paths of `find_kernels`. Which variable is which is
-    known by identity: names and paths are not unique in nested models.
+    `weights` are by the paths of `find_kernels`. Variables are told apart by
+    identity: names and paths are not unique in nested models.
     """
     _require_finite(plain.weights)
     paths = {id(kernel.variable): kernel.path for kernel in find_kernels(plain)}
@@ -166,7 +166,7 @@ def _read_tf_keras(model: Any) -> TrainedModel:
 def _kernels(
     named: Mapping[str, np.ndarray], weights: Mapping[str, QuantizedWeight]
 ) -> dict[str, np.ndarray]:
-    """Codes where they are trained, values elsewhere."""
+    """The codes of trained weights, the values of others."""
     return {
         path: weights[path].codes if path in weights else values
         for path, values in named.items()
@@ -175,7 +175,7 @@ def _kernels(
 
 
 def _is_tf_keras(model: Any) -> bool:
-    """Whether `model` is one of `tf_keras`, which is not imported for that."""
+    """Whether `model` is of `tf_keras`, without importing that."""
     tf_keras = sys.modules.get("tf_keras")
     return tf_keras is not None and isinstance(model, tf_keras.Model)
 

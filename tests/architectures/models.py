@@ -1,4 +1,4 @@
-"""The rows of the coverage table, the models, and its columns."""
+"""The rows of the table of architectures, the models, and its columns."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Measures one row of the coverage table.
+"""Measures one row of the table of architectures.
 
     python row.py NAME FILE
 

@@ -1,4 +1,4 @@
-"""Fills the coverage table, one row in a process of its own at a time.
+"""Fills the table of architectures, one row in a process of its own at a time.
 
     python tests/architectures/run.py [--rows lstm unet | --rows all]
 
@@ -126,7 +126,7 @@ def render(table: dict[str, dict]) -> str:
 
     header = ["model", *(name.replace("_", " ") for name in COLUMNS)]
     lines = [
-        "# Coverage",
+        "# Architectures",
         "",
         "Written by `make architectures`; do not edit. Weights are random,",
         "with about 60 % zeros, negative gammas and re-estimated BatchNorm",

@@ -1,6 +1,6 @@
 """Marks each inference for the instruction counter; the child of `sandbox.py`.
 
-A script for the emulated CPU, where importing the package would take minutes.
+It runs on the emulated CPU, where an import of the package would take minutes.
 """
 
 import json
@@ -22,7 +22,7 @@ def mark() -> None:
 
 
 def main(folder: Path) -> None:
-    """Marks pairs of places: first with nothing between, then an inference."""
+    """Sets pairs of marks: first with nothing between, then an inference."""
     request = json.loads((folder / "request.json").read_text())
     from ai_edge_litert.interpreter import Interpreter
 

@@ -1,10 +1,9 @@
 """Runs files on the emulated CPU and counts the instructions of an inference.
 
-QEMU 7.2 has traps that this file avoids. It shows the guest the host's
-`/proc/cpuinfo`, which crashes LiteRT: a folder for each CPU holds one with ARM
-fields, whose part number must be the emulated CPU's, else XNNPACK takes
-kernels that it lacks. And `-cpu max` computes wrong int8 results, through SME:
-only CPUs that exist are offered.
+QEMU 7.2 has two traps. It shows the guest the host's `/proc/cpuinfo`, which
+crashes LiteRT. So a folder for each CPU holds one with ARM fields; its part
+number must be that of the CPU, or XNNPACK takes kernels that the CPU lacks. And
+`-cpu max` computes wrong int8 results, through SME: only real CPUs are offered.
 """
 
 import importlib.metadata
@@ -20,11 +19,11 @@ import numpy as np
 
 from tflite_export.runtime import interpreter, sandbox
 
-# Raised when what the folder holds changes.
+# Raised with each change of the folder's contents.
 LAYOUT_VERSION = 1
 MANIFEST = "manifest.json"
 COUNTER = "instruction_counter.so"
-# The packages that the emulated Python must have as this one has them.
+# The emulated Python must have the versions of this one.
 WHEELS = ("ai-edge-litert", "numpy")
 # Counts repeat to 0.02 %; the median of a few is stable to the last digits.
 NUM_REPEATS = 5
@@ -64,16 +63,13 @@ def root() -> Path:
 
 
 def manifest() -> dict[str, str | int]:
-    """Returns what a folder made for this installation says of itself."""
+    """Returns the manifest of a folder for this installation."""
     versions = {name: importlib.metadata.version(name) for name in WHEELS}
     return {"layout": LAYOUT_VERSION, **versions}
 
 
 def missing() -> str | None:
-    """Returns why files cannot be run on ARM here; None if they can.
-
-    The text names the remedy.
-    """
+    """Returns why files cannot be run on ARM here, and the remedy; or None."""
     path = root() / MANIFEST
     remedy = (
         "Run `make arm`, or `python -m tflite_export.arm` from anywhere (about "
@@ -110,7 +106,7 @@ def count_instructions(
     """Returns the instructions of one inference on one thread, of one sample.
 
     Instructions are not cycles: sparse kernels load more, dense ones multiply
-    more. Counts repeat to 0.02 %, which no time measured here does.
+    more. Counts repeat to 0.02 %; times here do not.
     """
     _require_ready(cpu)
     _, log = sandbox.run_script(
@@ -149,13 +145,13 @@ def instructions_between_marks(log: str, num_repeats: int) -> int:
 
 
 def command(folder: Path, cpu: str, *, plugin: str | None = None) -> list[str]:
-    """Returns the words in front of a script and its arguments."""
+    """Returns the command before a script and its arguments, as words."""
     system = folder / "root" / "usr"
     guest = {
         "PYTHONHOME": str(system),
         "PYTHONPATH": str(folder / "site"),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Else the order of sets, and so the count, would change.
+        # A random seed would change the order of sets, and so the count.
         "PYTHONHASHSEED": "0",
     }
     words = [

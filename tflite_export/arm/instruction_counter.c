@@ -4,8 +4,8 @@
  * the call only fails, and a Python guest needs nothing but `os.getpgid`. At
  * each mark the count so far is written to stderr, one line "instructions N".
  *
- * Distributions do not package qemu-plugin.h; the few declarations that are
- * needed stand here. One thread only: the counter is not atomic.
+ * Distributions do not package qemu-plugin.h, so the few declarations are
+ * here. One thread only: the counter is not atomic.
  */
 #include <inttypes.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 """Downloads the emulator and an AArch64 system, and builds the counter.
 
-Nothing is installed on this machine: apt works with its own lists and an empty
-package database, and only downloads; packages and wheels are unpacked into one
+Nothing is installed on this machine. apt has its own lists and an empty package
+database here, and only downloads. Packages and wheels are unpacked into one
 folder, which appears complete or not at all.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from tflite_export.arm import emulator
 
 GUEST_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
-# The static variant of it loads no plugins.
+# Not its static variant, which loads no plugins.
 HOST_PACKAGES = ("qemu-user",)
 _WHEEL_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64")
 _COUNTER_SOURCE = Path(__file__).with_name("instruction_counter.c")
@@ -27,7 +27,7 @@ _NUM_ERROR_LINES = 8
 
 
 def set_up(destination: Path, report: Callable[[str], None]) -> None:
-    """Makes the folder that `emulator` runs files in; minutes, once.
+    """Makes the folder of `emulator`; this takes minutes, once.
 
     A folder for other versions is replaced; an error leaves nothing. `report`
     takes a line of text at each step.
@@ -93,10 +93,10 @@ def _unpack_emulator(scratch: Path, destination: Path) -> None:
 def _download(
     names: Sequence[str], scratch: Path, *, architecture: str
 ) -> list[Path]:
-    """Returns the packages and all they depend on, as files."""
+    """Returns the files of packages and of all their dependencies."""
     for name in ("lists/partial", "state", "cache/archives/partial"):
         (scratch / name).mkdir(parents=True)
-    # As if nothing were installed: then every dependency is downloaded.
+    # An empty database: every dependency is downloaded.
     (scratch / "status").touch()
     options = {
         "APT::Architecture": architecture,
@@ -109,7 +109,7 @@ def _download(
         "Dir::State::status": scratch / "status",
     }
     apt = ["apt-get", *(f"-o{name}={value}" for name, value in options.items())]
-    # A broken third source is no obstacle; what matters fails below.
+    # A broken third source is no obstacle; a missing package fails below.
     _run([*apt, "-q", "update"], check=False)
     _run([*apt, "-q", "--yes", "--download-only", "install", *names])
     return sorted((scratch / "cache/archives").glob("*.deb"))
@@ -167,7 +167,7 @@ def _try(new: Path, cpu: str) -> None:
 
 
 def _run(command: Sequence[str], *, check: bool = True) -> str:
-    """Returns what a command printed; its failure is an error with its log."""
+    """Returns the output of a command; a failure is an error with its log."""
     done = subprocess.run(
         command,
         capture_output=True,

@@ -1,7 +1,7 @@
 """The command line: `tflite-export COMMAND ...`.
 
-Each command imports what it needs, so that a command on a file loads neither
-Keras nor TensorFlow, and a missing package is one line of text.
+Each command has its own imports: a command on a file loads neither Keras nor
+TensorFlow, and a missing package is one line of text.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
 from tflite_export.tables import Parts
 
 EXIT_OK = 0
-# The file or the model is readable, and the answer to the question is no.
+# The file is readable, and the answer of the command is no.
 EXIT_NO = 1
 # argparse ends with 2 on wrong arguments.
 EXIT_ERROR = 3

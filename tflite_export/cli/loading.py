@@ -1,4 +1,4 @@
-"""Loads the models and samples that the command line is given."""
+"""Loads models and samples for the command line."""
 
 import contextlib
 import os
@@ -13,11 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
-# Keras stores weights uncompressed; what unfolds this much is an attack.
+# Keras stores weights uncompressed: an archive that unfolds more is an attack.
 MAX_EXPANSION = 20
 SMALL_BYTES = 64 * 2**20
-# A model in memory, with its optimizer and copies while it is built, is a few
-# times its file; one whose configuration claims more is an attack.
+# A model in memory, with its optimizer and copies while it is built, takes a
+# few times its file. A configuration that claims more is an attack.
 MEMORY_FACTOR = 16
 SPARE_MEMORY_BYTES = 2 * 2**30
 
@@ -26,10 +26,8 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
     """Loads a `.keras` file, quantized or not.
 
     On Linux, loading may take 2 GiB and 16 times the file of memory: a layer
-    of the configuration may claim any size.
-
-    Code in it is not run (Keras's safe mode). A file that is none, is damaged,
-    or claims too much memory is a `ValueError`.
+    of the configuration may claim any size. Keras's safe mode does not run code
+    in the file. A file that cannot be loaded like this is a `ValueError`.
 
     Example:
 
@@ -60,7 +58,7 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
         text = str(error).partition("Full object config")[0].strip(" .\n")
         raise ValueError(
             f"Expected a .keras file that Keras {keras.__version__} can load, "
-            "and whose own classes are imported. "
+            "with its custom classes imported. "
             f"Received: {str(path)!r}, {type(error).__name__}: {text}."
         ) from error
 
@@ -72,7 +70,7 @@ def load_samples(
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            # Mapped: a header cannot claim more than the file has.
+            # Mapped: a header cannot claim more bytes than the file has.
             return np.load(path, mmap_mode="r", allow_pickle=False)
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -91,7 +89,7 @@ def load_samples(
 
 @contextlib.contextmanager
 def _memory_limit(num_bytes: int) -> Iterator[None]:
-    """Lets the process take so much more address space, where it can."""
+    """Limits the further address space of the process, if the system can."""
     statm = Path("/proc/self/statm")
     if not statm.exists():  # macOS, Windows
         yield
@@ -111,7 +109,7 @@ def _memory_limit(num_bytes: int) -> Iterator[None]:
 
 
 def _loading_errors() -> tuple[type[Exception], ...]:
-    """Keras raises whatever its parts raise on damaged contents."""
+    """The errors of Keras and its parts on damaged contents."""
     errors = (
         zipfile.BadZipFile,
         MemoryError,
@@ -123,7 +121,7 @@ def _loading_errors() -> tuple[type[Exception], ...]:
         IndexError,
         RuntimeError,
     )
-    # Where it gets no memory, TensorFlow raises an error that is none of them.
+    # Without memory, TensorFlow raises an error of its own type.
     tensorflow: Any = sys.modules.get("tensorflow")
     return (
         errors if tensorflow is None else (*errors, tensorflow.errors.OpError)

@@ -1,4 +1,4 @@
-"""Reports in the terminal: the same lines and tables, in color."""
+"""Shows the lines and tables of a report in the terminal, in color."""
 
 import re
 

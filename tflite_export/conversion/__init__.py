@@ -1,1 +1,1 @@
-"""From a Keras model to a file with the trained integers."""
+"""Converts a Keras model to a file with the trained codes."""

@@ -1,7 +1,7 @@
 """TensorFlow's converter: from a graph to the bytes of a `.tflite` file.
 
-It runs in a child process. So its log stays out of the terminal, and a crash,
-as with rolled recurrent layers, becomes an error of the caller.
+It runs in a child process: its log stays out of the terminal, and a crash, such
+as that of rolled recurrent layers, becomes an error here.
 """
 
 import json
@@ -36,9 +36,9 @@ def convert(
     """Converts a graph to a file with int8 weights and activations.
 
     Its inputs and outputs are int8 (integer inputs stay int32), its batch is 1.
-    Ranges that the graph does not bring are measured on the samples. Without
-    samples such activations stay in float, and an open size becomes 1.
-    A converter that fails or crashes is a RuntimeError.
+    Ranges that the graph lacks are measured on the samples. Without samples
+    such activations stay in float, and an open size becomes 1. A converter that
+    fails or crashes is a RuntimeError.
     """
     with tempfile.TemporaryDirectory() as folder:
         _save_function(graph, inputs, samples, Path(folder))
@@ -67,8 +67,8 @@ def _save_function(
 ) -> None:
     """Saves a function with the shapes of the samples and a batch of 1.
 
-    `Model.export` would trace the model twice, the second time with the sizes
-    that it leaves open, for which recurrent layers cannot be unrolled.
+    `Model.export` would trace the model again with its open sizes. Recurrent
+    layers cannot be unrolled for those.
     """
     import tensorflow as tf
 
@@ -125,7 +125,7 @@ def _save_samples(
 
 
 def _failure(returncode: int, log: str) -> str:
-    """Explains what became of the child process."""
+    """Explains how the child process failed."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     # The log ends in the whole graph as text; the cause is far above.
     relevant = [line for line in lines if _CAUSE.search(line)] or lines

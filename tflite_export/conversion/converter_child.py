@@ -1,7 +1,6 @@
-"""Runs in a child process: a SavedModel becomes a `.tflite` file.
+"""Converts a SavedModel to a `.tflite` file, in a child process.
 
-The script imports nothing of the package, so that it starts with TensorFlow
-alone.
+The script imports nothing of the package, and starts with TensorFlow alone.
 """
 
 import json

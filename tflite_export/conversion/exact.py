@@ -1,7 +1,7 @@
-"""From a trained model to a file with the trained codes.
+"""Converts a trained model to a file with the trained codes.
 
-The one way that `export` and `check` share: convert, write the codes, and
-rewrite the model where its file could not hold them.
+`export` and `check` share this way: convert, write the codes, and rewrite the
+model if its file cannot hold them.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ from tflite_export.weights.integer_graph import write_exact_weights
 class ConvertedModel(NamedTuple):
     """A file with the trained codes, and notes for the user.
 
-    `silent_channels` counts, by path, the channels that a folded gain of zero
-    removed.
+    `silent_channels` counts the channels that a folded gain of zero removed, by
+    path.
     """
 
     file: Flatbuffer
@@ -32,9 +32,8 @@ class ConvertedModel(NamedTuple):
 def convert_exactly(trained: TrainedModel) -> ConvertedModel:
     """Converts a model to an int8 file that holds the trained codes.
 
-    Whether the converter folds a BatchNormalization into a Dense layer depends
-    on the whole graph. So it is seen in the file, not predicted, and such a
-    model is converted again.
+    The whole graph decides if the converter folds a BatchNormalization into a
+    Dense layer. So only the file shows it, and the model is converted again.
     """
     _require_samples(trained)
     # A model that fake-quantizes itself must be converted without samples.

@@ -1,4 +1,4 @@
-"""A model as a function that the converter traces, with its trained ranges."""
+"""Makes a model a function for the converter, with its trained ranges."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,10 +23,7 @@ class Graph(NamedTuple):
 
 
 def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
-    """Returns a plain model, rewritten or not, as a graph, and notes on it.
-
-    The graph brings the trained ranges where there are any.
-    """
+    """Returns a plain model as a graph with the trained ranges, and notes."""
     if trained.ranges:
         ranged = ranged_model(trained, plain)
         _require_ranges_for_kernels(ranged, trained)
@@ -35,7 +32,7 @@ def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
 
 
 def inference_graph(model: Any) -> Graph:
-    """Returns a model as a graph, of Keras or of `tf_keras`."""
+    """Returns a model of Keras or `tf_keras` as a graph."""
 
     def predict(*values: Any) -> Any:
         return model(pack_inputs(model, values), training=False)
@@ -44,7 +41,7 @@ def inference_graph(model: Any) -> Graph:
 
 
 def _ranged_graph(model: RangedModel) -> Graph:
-    """Returns a model that brings its ranges as a graph, traced as it is."""
+    """Returns a model with ranges as a graph, without AutoGraph."""
     import tensorflow as tf
 
     function = tf.autograph.experimental.do_not_convert(model)
@@ -52,7 +49,7 @@ def _ranged_graph(model: RangedModel) -> Graph:
 
 
 def ranged_model(trained: TrainedModel, plain: keras.Model) -> RangedModel:
-    """Returns a plain model, rewritten or not, with the trained ranges."""
+    """Returns a plain model, or its rewritten copy, with the trained ranges."""
     return RangedModel(plain, trained.ranges, _as_one_operator)
 
 
@@ -81,13 +78,13 @@ def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
     notes = []
     if ranged.unseen:
         notes.append(
-            f"No batch was seen in training by the activations {ranged.unseen}."
+            f"These activations saw no batch in training: {ranged.unseen}."
         )
     if ranged.joined_to_prescribed:
         notes.append(
-            "The file computes what these layers read within the range of "
-            "the sigmoid, softmax or tanh among it, and clips what is "
-            f"outside: {ranged.joined_to_prescribed}."
+            "The file computes the inputs of these layers in the range of the "
+            "sigmoid, softmax or tanh among them, and clips the rest: "
+            f"{ranged.joined_to_prescribed}."
         )
     if ranged.inner and trained.samples is not None:
         notes.append(
@@ -98,7 +95,7 @@ def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
         notes.append(
             f"The ranges inside of these layers are not trained: "
             f"{ranged.inner}. Give `representative_dataset` to measure "
-            "them; without, such operators stay in float."
+            "them; without it, such operators stay in float."
         )
     return notes
 
@@ -134,7 +131,7 @@ def affine_coefficients(layer: Any) -> tuple[Any, Any] | None:
 def _normalization_coefficients(layer: Any) -> tuple[Any, Any] | None:
     mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))
     if mean.size != mean.shape[-1]:
-        return None  # One value per pixel, say.
+        return None  # For instance one value a pixel.
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
         gain, offset = deviation, mean
@@ -148,7 +145,7 @@ def _as_one_operator(
 ) -> Callable[[Any], Any] | None:
     """`gain * x + offset` as one operator, a depthwise convolution of 1x1.
 
-    MUL and ADD would be two, with a tensor between them whose range was never
+    MUL and ADD would be two. The range of the tensor between them was never
     trained.
     """
     coefficients = affine_coefficients(operation)

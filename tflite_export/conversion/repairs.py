@@ -1,13 +1,13 @@
 """Repairs faults of the converter in its file.
 
-SPLIT stays in float where nothing reads one of the parts, as the forget gate in
-the first step of an unrolled LSTM: that part has no range, and in about half of
-the converter's runs SPLIT stays between a DEQUANTIZE and QUANTIZEs. All have
-the same scale, so the integers can be split themselves.
+SPLIT stays in float if nothing reads one of its parts: that part has no range.
+The forget gate in the first step of an unrolled LSTM is such a part. In about
+half of the converter's runs SPLIT then stands between a DEQUANTIZE and
+QUANTIZEs. All have the same scale, so the integers themselves can be split.
 
 An operator that only moves integers cannot change their scale. The converter
-gives the output of REVERSE_V2 one of its own where a multiplication by a
-constant and an addition follow, and everything behind is wrong by that factor.
+gives the output of REVERSE_V2 another scale if a multiplication by a constant
+and an addition follow. All later values are then wrong by that factor.
 """
 
 from collections.abc import Collection
@@ -30,7 +30,7 @@ _MOVING = {
 
 
 def repaired_file(data: bytes) -> Flatbuffer:
-    """Reads a file of the converter, and repairs the two faults above."""
+    """Reads a file of the converter, and repairs both faults."""
     file = Flatbuffer(data)
     while (found := _find(file)) is not None:
         split, dequantize, quantizes = found
@@ -50,9 +50,9 @@ def compute_on_integers(
 ) -> None:
     """Lets an operator move integers without the conversions around it.
 
-    `dequantize` makes the floats that it reads at `position`, and stays if
-    others read them too. `quantizes` make the same integers of its outputs, one
-    for each output that is read.
+    `dequantize` computes its input at `position`, and stays if others read that
+    too. `quantizes` make integers of the same scale of its outputs, one for
+    each output that is read.
     """
     subgraph, source = operator.subgraph, dequantize.inputs[0]
     restored = {o.inputs[0]: o.outputs[0] for o in quantizes}
@@ -75,7 +75,7 @@ def keep_scale(file: Flatbuffer, operator: Operator) -> None:
 
 
 def _changes_scale(file: Flatbuffer, operator: Operator) -> bool:
-    """Whether integers have another scale behind an operator."""
+    """Whether an operator's outputs have another scale than its input."""
     source = file.tensor(operator.subgraph, operator.inputs[0])
     results = [file.tensor(operator.subgraph, o) for o in operator.outputs]
     return source.scales.size == 1 and any(
@@ -93,7 +93,7 @@ def _is_same_scale(first: Tensor, second: Tensor) -> bool:
 def _find(
     file: Flatbuffer,
 ) -> tuple[Operator, Operator, list[Operator]] | None:
-    """A SPLIT between conversions that it can do without, and these."""
+    """A SPLIT between needless conversions, and the conversions."""
     operators, (_, outputs) = file.operators, file.interface()
     for split in [o for o in operators if o.name == "SPLIT"]:
         near = [o for o in operators if o.subgraph == split.subgraph]
@@ -114,7 +114,7 @@ def _find(
 def _is_inverse(
     file: Flatbuffer, quantize: Operator, dequantize: Operator
 ) -> bool:
-    """Whether one makes the integers again that the other had."""
+    """Whether a QUANTIZE restores the integers before a DEQUANTIZE."""
     if quantize.name != "QUANTIZE":
         return False
     before = file.tensor(dequantize.subgraph, dequantize.inputs[0])

@@ -6,8 +6,8 @@ import flatbuffers
 import numpy as np
 
 FILE_IDENTIFIER = b"TFL3"
-# The schema asks for 16 bytes (`force_align: 16`), and microcontroller kernels
-# read weights in place and rely on it; the generated Python code ignores it.
+# The schema asks for 16 bytes (`force_align: 16`), which the generated Python
+# code ignores. Microcontroller kernels read weights in place and rely on it.
 BUFFER_ALIGNMENT = 16
 
 
@@ -21,8 +21,8 @@ def packed_model(model: Any) -> bytes:
 class _Builder(flatbuffers.Builder):
     """A builder that starts every byte vector on `BUFFER_ALIGNMENT`.
 
-    Equal vectors are written once: the zero points of weights, eight bytes of
-    zeros for each channel, are a fifth of the file of a small network.
+    Equal vectors are written once. The zero points of weights are eight zero
+    bytes a channel: a fifth of the file of a small network.
     """
 
     def __init__(self, initial_size: int) -> None:

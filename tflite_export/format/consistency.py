@@ -1,4 +1,4 @@
-"""Checks that all indices of a file lead to something in it."""
+"""Checks that all indices of a file are in range."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.format.damaged import DamagedFileError
 
 SCHEMA_VERSION = 3
-# Constants may be read by several tensors, but not by thousands.
+# Several tensors may share a constant, but not thousands.
 MAX_SHARING = 32
 _OPERATOR_NAMES = {
     code: name
     for name, code in vars(schema.BuiltinOperator).items()
     if not name.startswith("_")
 }
-# How many inputs are read without asking whether they are there.
+# The number of inputs that this package reads without a check, by operator.
 _NUM_INPUTS = {
     "BATCH_MATMUL": 2,
     "ADD": 2,
@@ -35,14 +35,12 @@ _NUM_INPUTS = {
 
 
 def require_consistent(model: Any, data: bytes) -> None:
-    """Raises an error unless all indices are those of something.
+    """Raises an error unless all indices are in range.
 
-    Constants that are shared so often that reading them all would fill the
-    memory are refused too. Together with `offsets` and `validate_sparse` these
-    are the checks of LiteRT's own verifier (`lite/core/tools/verifier.cc`),
-    but for three:
-    - which operators and versions exist depends on the runtime, so `targets`
-      say it;
+    Shared constants are refused if reading them all would fill the memory.
+    With `offsets` and `validate_sparse`, these are the checks of LiteRT's own
+    verifier (`lite/core/tools/verifier.cc`), except for three:
+    - the known operators and versions depend on the runtime: `targets` do it;
     - texts in string tensors are never read here;
     - constants whose bytes do not fit their shape have no values here
       (`Tensor.data` is None), and the runtime refuses them.
@@ -87,12 +85,12 @@ def raw_bytes(model: Any, tensor: Any, data: bytes) -> np.ndarray:
 
 
 def builtin_code(code: Any) -> int:
-    """Returns the number of an operator; old files have it elsewhere."""
+    """Returns the number of an operator; old files have it in another field."""
     return int(max(code.deprecatedBuiltinCode, code.builtinCode))
 
 
 def operator_name(code: Any) -> str:
-    """Returns the name of an operator, also of one newer than this schema."""
+    """Returns an operator's name, also if it is newer than this schema."""
     builtin = builtin_code(code)
     return _OPERATOR_NAMES.get(builtin, f"OPERATOR_{builtin}")
 
@@ -123,11 +121,11 @@ def _require_operators(model: Any, graph: Any) -> None:
 
 
 def _require_order(model: Any, graph: Any, data: bytes) -> None:
-    """Each tensor is there before it is read, and is computed once."""
+    """Raises an error unless each tensor is computed once, before its use."""
     tensors = list(graph.tensors or ())
     fixed = set(indices(graph.inputs))
     for index, tensor in enumerate(tensors):
-        # A constant may have no values: the shape of a scalar.
+        # A constant may be empty, such as the shape of a scalar.
         is_constant = (
             model.buffers[tensor.buffer].data is not None
             or raw_bytes(model, tensor, data).size
@@ -137,7 +135,7 @@ def _require_order(model: Any, graph: Any, data: bytes) -> None:
     computed: set[int] = set()
     for position, operator in enumerate(graph.operators or ()):
         name = operator_name(model.operatorCodes[operator.opcodeIndex])
-        # Operators of other makers have working memory among their inputs.
+        # Custom operators have working memory among their inputs.
         read = () if name == "CUSTOM" else indices(operator.inputs)
         for index in read:
             if index >= 0 and index not in fixed and index not in computed:
@@ -165,5 +163,5 @@ def _require_signature(model: Any, signature: Any) -> None:
 def _require_index(index: int, count: int, kind: str) -> None:
     if not 0 <= index < count:
         raise DamagedFileError(
-            f"the index {index} of a {kind}, of which it has {count}"
+            f"the index {index} of a {kind}, with {count} in the file"
         )

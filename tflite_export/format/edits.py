@@ -1,4 +1,4 @@
-"""Edits of a file, one function each, made of the steps of `Flatbuffer`."""
+"""Edits a file, one function each, by the steps of `Flatbuffer`."""
 
 from collections.abc import Collection, Mapping
 
@@ -28,7 +28,7 @@ def densify(
 def dequantize(
     file: Flatbuffer, subgraph: int, index: int, codes: Constant
 ) -> None:
-    """Stores a float constant as int8 codes, in front of a DEQUANTIZE."""
+    """Stores a float constant as int8 codes; a DEQUANTIZE makes it float."""
     stored = file.copy_tensor(subgraph, index, f"codes_{index}")
     file.write(subgraph, stored, codes)
     file.insert(subgraph, 0, "DEQUANTIZE", [stored], index)
@@ -37,7 +37,7 @@ def dequantize(
 def insert_pad(
     file: Flatbuffer, operator: Operator, margins: tuple[tuple[int, int], ...]
 ) -> None:
-    """Pads the first input of an operator with zeros, and makes it VALID.
+    """Pads an operator's first input with zeros; its own padding is then VALID.
 
     `margins` are the zeros before and after, for each axis of that input. The
     operator moves by one place.
@@ -57,8 +57,8 @@ def insert_pad(
 def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
     """Writes a FULLY_CONNECTED as a CONV_2D of 1x1 between two RESHAPEs.
 
-    Only operators of its kind may read its kernel, and become convolutions
-    too. The operators after it move by two places.
+    Other operators that read its kernel must be FULLY_CONNECTED, and become
+    convolutions too. The operators after it move by two places.
     """
     subgraph, at = operator.subgraph, operator.index
     source, kernel, *biases = operator.inputs
@@ -71,7 +71,7 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
     file.set_shape(subgraph, kernel, (num_outputs, 1, 1, num_inputs))
     file.set_shape(subgraph, narrow, (1, rows, 1, num_outputs))
     given = [index for index in biases if index >= 0]
-    # Unlike FULLY_CONNECTED, a convolution of integers must have one.
+    # Unlike FULLY_CONNECTED, a convolution of integers must have a bias.
     bias = given[0] if given else _add_zero_bias(file, subgraph, wide, kernel)
     file.remove([operator])
     _insert_reshape(file, subgraph, at, source, wide)
@@ -92,10 +92,7 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
 def fold(
     file: Flatbuffer, name: str, values: Mapping[tuple[int, int], np.ndarray]
 ) -> None:
-    """Removes the operators of a name, and makes constants of their outputs.
-
-    `values` are the outputs, by subgraph and index.
-    """
+    """Replaces the operators of a name by their outputs, given as constants."""
     for (subgraph, index), array in values.items():
         file.write(subgraph, index, Constant(array, NO_SCALES, 0))
     file.remove([o for o in file.operators if o.name == name])

@@ -1,6 +1,6 @@
 """A `.tflite` file in memory: read, find, add, copy, replace, insert, remove.
 
-Edits that are made of these steps are in `edits.py`.
+`edits` has the edits of several steps.
 """
 
 from collections import Counter, defaultdict
@@ -32,14 +32,8 @@ from tflite_export.format.tensors import dtype_code, indices, packed_sparsity
 class Flatbuffer:
     """A `.tflite` file in memory, to be read and changed.
 
-    Tensors and operators have an index in their subgraph; adding a tensor
-    moves no other, inserting or removing an operator moves those after it.
-
-    Args:
-        data: The bytes of the file.
-
-    Raises:
-        ValueError: If the bytes are not a TFLite file, or a damaged one.
+    Tensors and operators have an index in their subgraph. A new tensor moves
+    no other; an inserted or removed operator moves those after it.
 
     Example:
 
@@ -94,7 +88,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def interface(
         self, subgraph: int = 0
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tensors of a subgraph's inputs and outputs, by position."""
+        """The tensor indices of a subgraph's inputs and outputs."""
         graph = self._model.subgraphs[subgraph]
         return indices(graph.inputs), indices(graph.outputs)
 
@@ -135,7 +129,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def copy_tensor(
         self, subgraph: int, index: int, name: str | None = None
     ) -> int:
-        """Adds a tensor that is like another one, and returns its index."""
+        """Adds a copy of a tensor, and returns its index."""
         tensors = self._tensors(subgraph)
         source, copy = tensors[index], schema.TensorT()
         vars(copy).update(vars(source))
@@ -177,7 +171,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensor.shapeSignature = None
 
     def set_scales(self, subgraph: int, index: int, scales: np.ndarray) -> None:
-        """Gives a tensor scales, with zero points of 0; or none."""
+        """Gives a tensor scales with zero points of 0; or removes them."""
         self._tensors(subgraph)[index].quantization = (
             _quantization(scales) if scales.size else None
         )
@@ -189,7 +183,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensors[index].quantization = tensors[source].quantization
 
     def write(self, subgraph: int, index: int, constant: Constant) -> None:
-        """Gives a tensor values; without scales it keeps those it has."""
+        """Gives a tensor values; without new scales it keeps its own."""
         tensor = self._tensors(subgraph)[index]
         data = constant.data
         tensor.type = dtype_code(data.dtype.name)
@@ -218,10 +212,10 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensor.sparsity = packed_sparsity(sparse)
 
     def replace_inputs(self, writes: Mapping[InputSite, Constant]) -> None:
-        """Gives operators new constants, and leaves all others as they were.
+        """Gives operators new constants; all others read what they read before.
 
         Several operators may read one tensor, and several tensors one buffer.
-        A tensor that another operator needs unchanged is copied first.
+        A tensor is copied first if another operator still reads it.
         """
         readers = defaultdict(list)
         read = {}
@@ -248,7 +242,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     def set_input(self, site: InputSite, index: int) -> None:
         """Lets an operator read another tensor."""
         operator = self._model.subgraphs[site.subgraph].operators[site.operator]
-        # The vector that came from the file is a read-only view of its bytes.
+        # A vector from the file is a read-only view of its bytes.
         operator.inputs = np.array(operator.inputs, np.int32)
         operator.inputs[site.position] = index
 
@@ -257,7 +251,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._held(operator).outputs = np.array(outputs, np.int32)
 
     def set_option(self, operator: Operator, name: str, value: Any) -> None:
-        """Sets an option of an operator; an enumeration by a name."""
+        """Sets an option of an operator; an enumeration by name."""
         write_option(self._held(operator), name, value)
 
     # Insert and remove.
@@ -273,7 +267,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     ) -> None:
         """Adds an operator in front of the one at that position.
 
-        If its output is a constant, that one loses its values.
+        An output that was a constant loses its values.
         """
         self._become_computed(self._tensors(subgraph)[output])
         code = self._operator_code(name)
@@ -281,7 +275,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._model.subgraphs[subgraph].operators.insert(position, operator)
 
     def remove(self, operators: Collection[Operator]) -> None:
-        """Removes operators, of which no output may be read."""
+        """Removes operators; nothing may read their outputs."""
         places = {(o.subgraph, o.index) for o in operators}
         for subgraph, index in sorted(places, reverse=True):
             del self._model.subgraphs[subgraph].operators[index]
@@ -302,7 +296,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensor.buffer = 0
 
     def _operator_code(self, name: str) -> int:
-        """The index of an operator's code, which is added if missing."""
+        """The index of an operator's code; a missing one is added."""
         builtin = getattr(schema.BuiltinOperator, name)
         version = OPERATOR_VERSIONS[name]
         for index, code in enumerate(self._model.operatorCodes):

@@ -1,7 +1,7 @@
 """Look-up tables of LiteRT for Microcontrollers -> dense codes, NumPy only.
 
-Each weight is an index of 1 to 7 bits into a table of the values of its
-channel. `tflite_micro` writes them; this reads them.
+Each weight is an index of 1 to 7 bits into the table of its channel.
+`tflite_micro` writes the tables; this file reads them.
 """
 
 import math
@@ -15,7 +15,7 @@ MAX_INDEX_BITS = 7
 _LUT = 0
 _VERSION = 1
 _PER_TENSOR_AXIS = 15
-# Where the header has the distance of two tables.
+# The byte of the header that holds the distance between two tables.
 _STRIDE = 6
 
 
@@ -25,8 +25,8 @@ def decode_lut(
     """Returns the codes of a tensor that is stored as indices into tables.
 
     `encoded` are the packed indices as bytes `(n,)`, the highest bit first.
-    `tables` are bytes `(m,)`: a header of 16 and the int8 tables, one for each
-    channel or one for all. Bytes that contradict the shape are an error.
+    `tables` are bytes `(m,)`: a header of 16, then the int8 tables, one for
+    each channel or one for all. Bytes that contradict the shape are an error.
 
     Example: 1 bit a weight, one table `[0, 7]`; `0b0110_0000`.
 
@@ -69,10 +69,10 @@ def decode_lut(
 
 
 def share_table(tables: np.ndarray) -> np.ndarray:
-    """Returns tables of which each channel reads the only one, if it is one.
+    """Returns tables with a stride of 0 if there is one for the whole tensor.
 
-    The runtime moves on to the next table with each scale of the tensor,
-    whatever the axis in the header; with a stride of 0 that is the same one.
+    The runtime moves to the next table with each scale of the tensor, whatever
+    the axis in the header. With a stride of 0 the next table is the same one.
     """
     shared = tables.copy()
     if _header(tables)[2] == _PER_TENSOR_AXIS:

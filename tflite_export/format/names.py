@@ -1,4 +1,4 @@
-"""Names of tensors: the converter joins those of all that it fused."""
+"""Shortens the names of tensors."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,11 +6,11 @@ from tflite_export.format.flatbuffer import Flatbuffer
 
 
 def shorten_names(file: Flatbuffer) -> None:
-    """Leaves of each name the part that names a layer.
+    """Shortens each name to the part that names a layer.
 
-    The converter joins the names of all that it fused with semicolons; in a
-    small network they are a tenth of the file. The names of inputs and outputs
-    stay, and names stay unique.
+    The converter joins the names of fused layers with semicolons: in a small
+    network they are a tenth of the file. The names of inputs and outputs stay,
+    and names stay unique.
     """
     for subgraph in range(file.num_subgraphs):
         inputs, outputs = file.interface(subgraph)
@@ -22,7 +22,7 @@ def shorten_names(file: Flatbuffer) -> None:
 
 
 def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
-    """Returns of each name the part that names a layer, all different.
+    """Returns the part of each name that names a layer, all different.
 
     Names at the positions `kept`, and empty ones, stay as they are.
 
@@ -43,7 +43,7 @@ def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
 
 def _layer_part(name: str) -> str:
     parts = name.split(";")
-    # A fused normalization comes first, though the layer is the other's.
+    # A fused normalization comes first, but another part names the layer.
     named = [p for p in parts if "/batchnorm/" not in p and "Squeeze" not in p]
     return (named or parts)[0]
 

@@ -1,9 +1,9 @@
 """Checks the offsets of a `.tflite` file before anything follows them.
 
-LiteRT's loader and the generated Python code trust the file: an offset may
-lead outside of it, and a few kilobytes of tables that share each other unfold
-into gigabytes. This walk touches each table once, within a budget, and knows
-only where the format has offsets, not what they mean.
+LiteRT's loader and the generated Python code trust the file. But an offset may
+lead outside of it, and a few kilobytes of shared tables may unfold into
+gigabytes. This walk follows all offsets within a budget. It knows where the
+format has offsets, not their meaning.
 """
 
 import struct
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from tflite_export.format.damaged import DamagedFileError
 
-# A model of 50,000 operators is below; above, Python would need minutes.
+# A model of 50,000 operators has fewer; for more, Python would need minutes.
 MAX_TABLES = 200_000
-# Names, shapes and scales may be shared, but not so often that they fill the
-# memory: they may unfold to twice the file, and a bit more.
+# Shared names, shapes and scales could fill the memory: they may unfold to
+# twice the file, and this much more.
 SHARED_BYTES = 2**20
 _MAX_DEPTH = 16
 
@@ -24,7 +24,7 @@ class _Field(NamedTuple):
     """A field that holds an offset.
 
     `kind` is "tables", "table", "vector", "data" (a vector that is never
-    copied) or "union", whose type is in the field before.
+    copied) or "union" (the field before it holds its type).
     """
 
     kind: str
@@ -118,15 +118,15 @@ def require_safe_offsets(data: bytes) -> None:
     >>> require_safe_offsets(bytes([200, 0, 0, 0]) + b"TFL3")
     Traceback (most recent call last):
     ...
-    ValueError: Expected an undamaged .tflite file. Received: an offset to \
-byte 200 of 8, in the table `model`.
+    tflite_export.format.damaged.DamagedFileError: Expected an undamaged \
+.tflite file. Received: an offset to byte 200 of 8, in the table `model`.
     """
     follower = _Follower(data)
     follower.table(follower.offset(0, "model"), "model", 0)
 
 
 class _Follower:
-    """Follows the offsets; holds the rest of the budgets."""
+    """Follows the offsets and counts the budgets down."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

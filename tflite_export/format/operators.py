@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-# Of the operators that the exporter adds: the first version that knows the
-# types it is given. DEQUANTIZE learned scales per channel late.
+# The operators that the exporter adds, and the first version of each that
+# knows its types. DEQUANTIZE knows scales per channel from version 5 on.
 OPERATOR_VERSIONS = {
     "CONV_2D": 3,
     "DENSIFY": 1,
@@ -36,14 +36,14 @@ def read_options(operator: Any) -> dict[str, Any]:
     for name, value in vars(operator.builtinOptions or object).items():
         if name in _ENUMERATIONS:
             value = _member_names(_ENUMERATIONS[name]).get(value, str(value))
-        # Vectors (new shapes) stay out: records of operators are compared.
+        # Vectors (new shapes) stay out: options are numbers and names.
         if isinstance(value, bool | int | float | str):
             options[name] = value
     return options
 
 
 def write_option(operator: Any, name: str, value: Any) -> None:
-    """Sets an option; an enumeration, such as the padding, by a name."""
+    """Sets an option; an enumeration, such as the padding, by name."""
     if name in _ENUMERATIONS:
         value = getattr(_ENUMERATIONS[name], value)
     setattr(operator.builtinOptions, name, value)
@@ -52,10 +52,7 @@ def write_option(operator: Any, name: str, value: Any) -> None:
 def new_operator(
     name: str, code: int, inputs: Sequence[int], output: int, **options: Any
 ) -> Any:
-    """Returns one of `OPERATOR_VERSIONS`; `code` is the index of its code.
-
-    The options have their names in the schema; enumerations are given by name.
-    """
+    """Returns one of `OPERATOR_VERSIONS`; `code` is the index of its code."""
     operator = schema.OperatorT()
     operator.opcodeIndex = code
     operator.inputs = np.array(inputs, np.int32)

@@ -1,7 +1,7 @@
 """Integer codes <-> the bytes of int4 and int2 tensors, NumPy only.
 
 TFLite fills each byte from its low bits: the first of two int4 codes is the
-low nibble. The last byte is filled up with zeros.
+low nibble. Zeros fill the last byte.
 """
 
 import math
@@ -37,7 +37,7 @@ def unpack(
 ) -> np.ndarray:
     """Unpacks the bytes of an int4 or int2 tensor to int8; inverse of `pack`.
 
-    The bit width is 2 or 4; the bytes are exactly as many as the shape needs.
+    The bit width is 2 or 4. The number of bytes must fit the shape.
 
     Example:
 

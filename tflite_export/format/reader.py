@@ -85,10 +85,9 @@ def read_operator(model: Any, subgraph: int, index: int) -> Operator:
 
 
 def read_interface(model: Any, data: bytes, side: str) -> dict[str, Tensor]:
-    """Returns the "inputs" or "outputs" of the model by name.
+    """Returns the "inputs" or "outputs" of the model by the signature's names.
 
-    The names are those of its signature; `output_2` comes before `output_10`
-    among the outputs.
+    `output_2` comes before `output_10`.
     """
     for signature in model.signatureDefs or ():
         if signature.subgraphIndex == 0:
@@ -109,7 +108,7 @@ def read_interface(model: Any, data: bytes, side: str) -> dict[str, Tensor]:
 
 
 def decoded(raw: bytes | None) -> str:
-    """Returns the text of a name; no name is an empty one."""
+    """Returns the text of a name; a missing name is empty."""
     return "" if raw is None else raw.decode(errors="replace")
 
 

@@ -14,9 +14,9 @@ class Tensor:
     """One tensor of the file: real value = `(data - zero_points) * scales`.
 
     `scales` has the shape `(1,)`, or `(shape[axis],)` for one scale a channel;
-    it is empty where the data are the real values. `data` is `None` when it is
-    no constant, is sparse, or has a type unknown to NumPy; int4 and int2 are
-    unpacked to int8. `sparse` is `None` when it is stored densely.
+    it is empty where the data are the real values. `data` is `None` for a
+    computed tensor, a sparse one, or a type unknown to NumPy; int4 and int2 are
+    unpacked to int8. `sparse` is `None` for a dense tensor.
     """
 
     index: int
@@ -41,7 +41,7 @@ class Operator:
     """One operator; `inputs` are tensor indices, -1 where one is left out.
 
     Custom operators have the name that their maker gave them. `options` are
-    the numbers and names that the schema has for it: `strideW`, `padding`, ...
+    the numbers and names by the schema's names: `strideW`, `padding`, ...
     """
 
     subgraph: int
@@ -56,7 +56,7 @@ class Operator:
     )
 
 
-# Of a constant that has none, such as floats.
+# For a constant without scales, such as floats.
 NO_SCALES: np.ndarray = np.zeros(0, np.float32)
 
 

@@ -1,8 +1,8 @@
 """Dense codes <-> the arrays of TFLite's `SparsityParameters`, NumPy only.
 
-All axes but one are stored densely; of that one, only the non-zero entries are
-stored (compressed sparse rows, CSR). Files of other makers may have more sparse
-axes, or blocks, and are read too.
+All axes but one are stored densely; that one stores its non-zero entries only
+(compressed sparse rows, CSR). Files of other makers are read too: they may have
+more sparse axes, or blocks.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-# A damaged shape must not be filled with gigabytes of zeros.
+# A damaged shape may ask for gigabytes of zeros.
 MAX_EXPANSION = 1000
 MAX_SMALL_SIZE = 2**24
 _INDEX_TYPES = (np.uint8, np.uint16, np.int32)
@@ -18,7 +18,7 @@ _INDEX_TYPES = (np.uint8, np.uint16, np.int32)
 
 @dataclasses.dataclass(frozen=True)
 class DenseLevel:
-    """An axis of which every index is stored.
+    """An axis with every index stored.
 
     Attributes:
         size: Number of indices; for an axis with blocks, the number of blocks.
@@ -34,7 +34,7 @@ class DenseLevel:
 
 @dataclasses.dataclass(frozen=True)
 class SparseLevel:
-    """An axis of which only some indices are stored.
+    """An axis with some indices stored.
 
     Attributes:
         segments: Integers of shape `(num_parents + 1,)`: parent `i` owns the
@@ -59,8 +59,8 @@ class SparseTensor:
         shape: Shape of the dense tensor.
         values: The stored values, in order of storage; 1-D.
         traversal_order: The axes from outermost to innermost in storage, then
-            the block axes, which count on from `len(shape)`.
-        block_map: For each block axis, the axis of the tensor it cuts.
+            the block axes, numbered from `len(shape)`.
+        block_map: For each block axis, the axis of the tensor that it cuts.
         levels: How each entry of `traversal_order` is stored.
     """
 
@@ -103,7 +103,7 @@ def encode_sparse(codes: np.ndarray, *, axis: int = -1) -> SparseTensor:
     """
     axis %= codes.ndim
     others = tuple(a for a in range(codes.ndim) if a != axis)
-    # Spelt out, since -1 cannot be computed for an array of size 0.
+    # `reshape(-1, ...)` fails for an array of size 0.
     num_rows = math.prod(codes.shape[a] for a in others)
     rows = np.moveaxis(codes, axis, -1).reshape(num_rows, codes.shape[axis])
     counts = np.count_nonzero(rows, axis=1)
@@ -140,9 +140,8 @@ def smallest_encoding(codes: np.ndarray) -> SparseTensor:
 def decode_sparse(tensor: SparseTensor) -> np.ndarray:
     """Returns the dense tensor; the inverse of `encode_sparse`.
 
-    Reads every layout that LiteRT's verifier accepts, not only those that
-    `encode_sparse` writes. Arrays that contradict each other, or describe a
-    tensor that is out of all proportion to them, are refused.
+    It reads every layout that LiteRT's verifier accepts. It refuses arrays that
+    contradict each other, or claim a tensor far larger than they are.
 
     Example:
 
@@ -153,7 +152,7 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
     validate_sparse(tensor)
     _require_moderate(tensor)
     sizes = _level_sizes(tensor)
-    # `position[axis]` of all entries stored so far, level by level.
+    # The position of each entry along each axis, level by level.
     positions: dict[int, np.ndarray] = {
         axis: np.zeros(1, np.int64) for axis in range(len(sizes))
     }
@@ -178,14 +177,13 @@ def decode_sparse(tensor: SparseTensor) -> np.ndarray:
 def validate_sparse(tensor: SparseTensor) -> None:
     """Raises an error unless the arrays describe exactly one dense tensor.
 
-    The checks are all those of LiteRT's own verifier (`lite/core/tools/
-    verifier.cc`), which its loader does not run: with arrays that break one,
-    it reads outside of them. Stricter than it, segments start at 0, each
-    segment's indices increase, block axes are dense, name an axis of the
-    tensor (it also lets them name one another) and divide its size (it rounds
-    down), and each axis has at most one. It looks for the size of a block at
-    the block's place in storage, not by the order of traversal; both agree on
-    every layout that LiteRT's kernels read.
+    It checks all that LiteRT's verifier does (`lite/core/tools/verifier.cc`).
+    LiteRT's loader does not run that, and reads outside of broken arrays.
+    These checks are stricter: segments start at 0, and their indices increase.
+    Block axes are dense, at most one an axis of the tensor, and divide its
+    size; the verifier rounds down, and lets them name one another. It takes a
+    block's size from the place in storage, not from the order of traversal:
+    the same for every layout that LiteRT's kernels read.
 
     Example:
 
@@ -246,7 +244,7 @@ def _validate_axes(tensor: SparseTensor) -> None:
 
 
 def _level_sizes(tensor: SparseTensor) -> list[int]:
-    """The size of each axis in blocks, then those of the block axes."""
+    """The size of each axis, counted in blocks, then of each block axis."""
     rank = len(tensor.shape)
     sizes = list(tensor.shape)
     by_axis = dict(zip(tensor.traversal_order, tensor.levels, strict=True))
@@ -295,7 +293,7 @@ def _validate_sparse_level(
         indices.size
         and ((np.diff(indices) <= 0) & ~is_first[1 : indices.size]).any()
     ):
-        raise _fault(f"indices of axis {axis} must increase", "others")
+        raise _fault(f"indices of axis {axis} must increase", "falling ones")
 
 
 def _require_moderate(tensor: SparseTensor) -> None:
@@ -309,7 +307,7 @@ def _require_moderate(tensor: SparseTensor) -> None:
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
-    """The values in the narrowest type that TFLite knows for them."""
+    """The values in the narrowest type that TFLite has for them."""
     largest = int(values.max(initial=0))
     for dtype in _INDEX_TYPES:
         if largest <= np.iinfo(dtype).max:

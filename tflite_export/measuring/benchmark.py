@@ -1,4 +1,4 @@
-"""`benchmark`: measures files against each other, device by device."""
+"""`benchmark`: measures files side by side, device by device."""
 
 import functools
 import importlib.metadata
@@ -47,22 +47,21 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measures files: sizes, times, instructions, cycles and memory.
 
-    Every file is run in a child process with limits. A device that cannot run
-    a file, or lacks its tool, is in the report with the reason.
+    Every file is run in a child process with limits. If a device cannot run a
+    file, or lacks its tool, the report has the reason.
 
     Args:
         *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
             the first one.
-        targets: Devices to measure on, by the names that `export` knows:
+        targets: Targets to measure for, by the names of `export`:
             - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
               (`make arm`); the time on a phone, if `adb` finds one;
             - `"tflm"`: flash, arena and outputs on a microcontroller;
             - `"ethos-u"` or a size of it: cycles and memory by Vela's model;
             - `"edgetpu"`: the time on a Coral device, if there is one.
-        samples: Inputs as in training, on which outputs are compared: an
-            array of shape `(n, ...)`, or a dict of arrays by input name. None
-            for random ones.
+        samples: Inputs as in training, to compare outputs on: an array of shape
+            `(n, ...)`, or a dict of arrays by input name. None for random ones.
         num_threads: Threads on this machine and on the phone. On Linux they
             are pinned to as many CPUs.
         benchmark_model: LiteRT's `benchmark_model` for the phone. None for the
@@ -109,7 +108,7 @@ def benchmark(
 def measures_for(
     target: str, *, num_threads: int, program: Path | None
 ) -> dict[str, Measure]:
-    """By device, what measures all files on it, for a target of `export`."""
+    """Returns the measure of each device of a target, by device."""
     by_device: dict[str, Measure] = {
         host.DEVICE: functools.partial(host.measure, num_threads=num_threads),
         android.DEVICE: _one_by_one(
@@ -146,7 +145,7 @@ def _candidate(path: Path, samples: Any) -> Candidate:
     if shapes != needed:
         raise ValueError(
             f"`samples` must have the shapes of the inputs of {str(path)!r}, "
-            f"{needed} without the batch. Received: {shapes}."
+            f"{needed} without the batch axis. Received: {shapes}."
         )
     inputs = interpreter.quantized_inputs(file, arrays, list(named))
     return Candidate(path, data, inputs)

@@ -29,7 +29,7 @@ class Panel(NamedTuple):
 def plot_panels(
     panels: Sequence[Panel], labels: Sequence[str], caption: str, path: Path
 ) -> None:
-    """Writes panels of bars as a PNG file, in place of an old one."""
+    """Writes panels of bars as a PNG file; replaces an old one."""
     require_extra("matplotlib", extra="plot", needed_for="A plot")
     # Not pyplot: it keeps figures, and may want a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,7 +89,7 @@ def _draw(axis: Any, panel: Panel, names: list[str]) -> None:
 
 
 def _shortened(label: str) -> str:
-    """The end of a path says more than its start."""
+    """The end of a long label: it says more of a path than the start."""
     if len(label) <= _MAX_LABEL:
         return label
     return f"...{label[3 - _MAX_LABEL :]}"

@@ -1,4 +1,4 @@
-"""The record of a benchmark: its rows, its tables, its JSON, its picture."""
+"""The report of a benchmark: rows, tables, JSON and a picture."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ class BenchmarkRow:
         path: The file.
         sizes: Its sizes.
         measurements: The results, device by device.
-        not_run: The devices on which it was not, with the reason.
+        not_run: The devices on which it was not measured, with the reason.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class BenchmarkRow:
     not_run: tuple[NotRun, ...]
 
     def values(self, device: str) -> Mapping[str, Any]:
-        """Returns what was measured on a device; empty if it was not."""
+        """Returns the results on a device; empty if it was not measured."""
         for measurement in self.measurements:
             if measurement.device == device:
                 return measurement.values
@@ -53,7 +53,7 @@ class _Column(NamedTuple):
     form: str
 
 
-# In this order, after the file; results of other names are not shown.
+# The order of the columns, after the file; other results are not shown.
 _COLUMNS = {
     "median_us": _Column("median us", ",.1f"),
     "mean_us": _Column("mean us", ",.1f"),
@@ -75,7 +75,7 @@ _COLUMNS = {
     "num_cpu_operators": _Column("on CPU", "d"),
     "phone": _Column("phone", ""),
 }
-# The measure of each device whose ratio to the first file is shown.
+# The results with a column for the ratio to the first file.
 _COMPARED = ("instructions", "cycles", "flash_bytes")
 _KIB = 1024
 
@@ -104,8 +104,8 @@ class BenchmarkReport:
 
     Attributes:
         rows: One `BenchmarkRow` for each file, in the order given.
-        machine: The host's processor, the number of threads, the CPUs they
-            were pinned to, and the versions of the tools.
+        machine: The host's processor, the number of threads, their CPUs, and
+            the versions of the tools.
 
     Example:
 
@@ -131,7 +131,7 @@ times bound
         return tuple(dict.fromkeys(names))
 
     def labels(self) -> list[str]:
-        """The name of each file, as short as it can be told from others."""
+        """The name of each file, or its path if two names are equal."""
         names = [row.path.name for row in self.rows]
         if len(set(names)) == len(names):
             return names
@@ -154,12 +154,12 @@ times bound
         plot_panels(panels, self.labels(), self._machine(), Path(path))
 
     def parts(self) -> list[str | Table]:
-        """Returns the machine, the tables of all devices, and what failed."""
+        """Returns the machine, the tables of all devices, and the failures."""
         tables = [self._device_table(device) for device in self.devices]
         return [self._machine(), self._sizes(), *tables, *self._not_run()]
 
     def __str__(self) -> str:
-        """Returns the tables and what was not run."""
+        """Returns the parts as text."""
         return as_text(self.parts())
 
     def _machine(self) -> str:

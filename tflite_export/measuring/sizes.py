@@ -1,4 +1,4 @@
-"""The cost of a file: its bytes, compressed too, and those of its weights."""
+"""The bytes of a file, plain and compressed, and of its weights."""
 
 import dataclasses
 import gzip
@@ -20,10 +20,9 @@ class Sizes:
 
     Attributes:
         file_bytes: Its size.
-        gzip_bytes: Its size after gzip, as an update over the air has it.
+        gzip_bytes: Its size after gzip, as for an update over the air.
         zstd_bytes: Its size after zstd.
-        weight_bytes: Bytes of its weights, with the indices and tables of
-            their form.
+        weight_bytes: Bytes of its weights, with their indices and tables.
         entropy_bytes: Bytes that an ideal entropy coder would need for them,
             see `Inspection.entropy_bytes`.
     """
@@ -47,7 +46,7 @@ class Sizes:
 
 
 def measure_sizes(data: bytes) -> Sizes:
-    """Returns the sizes of a file, given as bytes."""
+    """Returns the sizes of the bytes of a file."""
     zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
     inspection = Inspection(Path(), len(data), tensor_rows(data))
     return Sizes(

@@ -1,4 +1,4 @@
-"""Runs a `.tflite` file: floats in, floats out. LiteRT itself is in a child."""
+"""Runs a `.tflite` file: floats in, floats out. LiteRT runs in a child."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _SCRIPT = Path(__file__).with_name("litert_child.py")
 
 
 class Run(Protocol):
-    """`run`, or what does the same on another CPU: `tflite_export.arm.run`."""
+    """`run`, or the same on another CPU, as `tflite_export.arm.run`."""
 
     def __call__(
         self, data: bytes, inputs: dict[int, np.ndarray], /
@@ -36,8 +36,8 @@ def predict(
     """Returns the file's outputs as float32 arrays of shape `(n, ...)`.
 
     The samples are one array of shape `(n, ...)` for each name. If the file
-    knows other names, they are taken in the order of its inputs. `run_on`
-    runs the file; None is this machine, with XNNPACK.
+    has other names, the order of its inputs counts. `run_on` runs the file;
+    None is this machine, with XNNPACK.
     """
     file = Flatbuffer(flatbuffer)
     inputs = quantized_inputs(file, samples, names)
@@ -70,11 +70,11 @@ def run(
     time_limit_s: float = TIME_LIMIT_S,
     emulator: Sequence[str] = (),
 ) -> dict[int, np.ndarray]:
-    """Returns the file's outputs as they are, `(n, ...)` by tensor index.
+    """Returns the file's outputs, not dequantized, `(n, ...)` by tensor index.
 
     The file has a batch of 1 and is run for each row of the inputs. `tensors`
-    asks for others than the outputs; no delegate runs then. A file that LiteRT
-    cannot run is a `ValueError`.
+    asks for other tensors than the outputs; no delegate runs then. A file that
+    LiteRT cannot run is a `ValueError`.
     """
     indices = tensors
     if indices is None:
@@ -95,7 +95,7 @@ def run(
 
 
 def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
-    """Returns one sample of zeros, to try whether a file runs at all."""
+    """Returns one sample of zeros, to try if a file runs."""
     inputs: dict[int, np.ndarray] = {}
     for index in file.interface()[0]:
         tensor = file.tensor(0, index)
@@ -117,8 +117,8 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
 def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
     """Returns samples of random numbers by tensor index, always the same ones.
 
-    Small integers take their whole range, floats a normal distribution. Wider
-    integers are tokens, and 0 is in every vocabulary.
+    Integers of up to 16 bits take their whole range, floats a normal
+    distribution. Wider integers are tokens, and 0 is in every vocabulary.
     """
     rng = np.random.default_rng(0)
     inputs = {}
@@ -136,7 +136,7 @@ def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
 
 
 def random_samples(file: Flatbuffer, num_samples: int) -> dict[str, np.ndarray]:
-    """Returns `random_inputs` by name, as the floats that they stand for."""
+    """Returns `random_inputs` by name, dequantized to floats."""
     codes = random_inputs(file, num_samples)
     return {
         name: dequantize(codes[tensor.index], tensor)

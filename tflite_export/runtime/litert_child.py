@@ -1,6 +1,6 @@
 """Runs a `.tflite` file with LiteRT, row by row; the child of `sandbox.py`.
 
-A script that imports nothing of the package, whose import takes seconds.
+It imports nothing of the package, since that would take seconds.
 """
 
 import json
@@ -19,7 +19,7 @@ def main(folder: Path) -> None:
     if request["reference_kernels"]:
         resolver = OpResolverType.BUILTIN_REF
     elif request["keep_all_tensors"]:
-        # A delegate computes its outputs only, and no tensor in between.
+        # A delegate keeps no tensor but its outputs.
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
         model_path=str(folder / "model.tflite"),

@@ -1,7 +1,7 @@
 """Runs a script of this package on a file, in a child with limits.
 
 Runtimes trust the files they load: a damaged one crashes them, or makes them
-claim any amount of memory. In a child that is an error here, nothing more.
+claim any amount of memory. From a child, both are only an error here.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-# Address space of the child: its own libraries, the file, and activations.
+# Address space of the child: its libraries, the file and activations.
 MEMORY_LIMIT_BYTES = 4 * 2**30
-# 256 samples of the largest models that phones run.
+# Enough for 256 samples of the largest models that phones run.
 TIME_LIMIT_S = 300.0
 _MAX_ERROR = 400
 _LAUNCHER = Path(__file__).with_name("sandbox_child.py")
@@ -36,7 +36,7 @@ def run_script(
 
     The script imports nothing of this package. It gets the path of a folder
     with `model.tflite`, `inputs.npz` and `request.json`, and leaves
-    `outputs.npz` there. The words of `emulator` stand for this Python. A script
+    `outputs.npz` there. The words of `emulator` replace this Python. A script
     that fails or needs too much time or memory is a `ValueError`.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
-"""The devices that a file can be made for: each file here registers its own.
+"""The targets of an export: each file here registers its own.
 
-A device with several files is a folder, and registers in its `target.py`.
+A target with several files is a folder, and registers in its `target.py`.
 """
 
 import importlib
 import pkgutil
 
-# In this order they are listed in errors; others follow.
+# The order in errors; others follow.
 _FIRST = ("litert", "litert_sparse", "tflm", "edgetpu", "ethos_u")
 
 _folders = {found.name: found.ispkg for found in pkgutil.iter_modules(__path__)}

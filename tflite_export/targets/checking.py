@@ -1,4 +1,4 @@
-"""`check`: what of a model or a file will run on a target."""
+"""`check`: says if a model or a file will run on a target."""
 
 import os
 from pathlib import Path
@@ -23,10 +23,10 @@ def check(
     *,
     target: str = "litert",
 ) -> CheckReport:
-    """Says what of a model or a file will run on a target, and what blocks it.
+    """Says where a model or a file will run on a target, and what blocks it.
 
-    A model is converted with random inputs, so its accuracy does not matter:
-    call it before training, with or without quantizers.
+    A model is converted with random inputs, so its accuracy does not matter.
+    Call it before training, with or without quantizers.
 
     Args:
         model_or_path: A Keras model on the TensorFlow backend, or the path of
@@ -67,8 +67,8 @@ def check(
 
 
 def _untrained(model: Any) -> "TrainedModel":
-    """A model as training would leave it, with random samples."""
-    # Here, not above: checking a file must not import Keras.
+    """A model with statistics as after training, and random samples."""
+    # Imported here: checking a file must not import Keras.
     import codeq_keras
     from tflite_export.samples import random_samples
     from tflite_export.trained_model import read_plain
@@ -76,7 +76,7 @@ def _untrained(model: Any) -> "TrainedModel":
     if not isinstance(model, codeq_keras.QuantizedModel):
         model = codeq_keras.quantize_model(model)
     plain = codeq_keras.strip_quantizers(model)
-    # Untrained statistics fold into nothing.
+    # Untrained statistics would fold to a gain of 1.
     rng = np.random.default_rng(0)
     for variable in plain.weights:
         if variable.name in _STATISTICS:

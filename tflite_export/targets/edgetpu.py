@@ -1,8 +1,8 @@
 """Coral Edge TPU: checks a file against the documented rules.
 
-The rules are those of compiler 16.0, the last one. Everything after the first
-operator that breaks one runs on the CPU. If the compiler is installed, it is
-run too, and its verdict is added.
+The rules are those of compiler 16.0, the last one. All operators after the
+first that breaks a rule run on the CPU. An installed compiler is run too, and
+its verdict is added.
 """
 
 import re
@@ -23,15 +23,15 @@ from tflite_export.targets.findings import (
 from tflite_export.targets.target import LUT_REFUSAL, Target, register_target
 
 TIME_LIMIT_S = 180.0
-# The cache that holds weights, less what the executable takes of it.
+# The cache for weights, without the part that the executable takes.
 CACHE_BYTES = 7 * 2**20
 _COMPILER = "edgetpu_compiler"
 _MAX_SOFTMAX = 16_000
 _MAX_RANK = 3
-# Newest version of each operator in TensorFlow 2.5, on which the last compiler
-# (16.0, July 2021) and its runtime were built; newer ones it refuses ("Didn't
-# find op for builtin opcode 'CONV_2D' version '6'"). Read from that release's
-# table, `tensorflow/lite/tools/versioning/runtime_version.cc`. Types that newer
+# Newest version of each operator in TensorFlow 2.5, from that release's table
+# `tensorflow/lite/tools/versioning/runtime_version.cc`. The last compiler
+# (16.0, July 2021) and its runtime were built on it, and refuse newer versions
+# ("Didn't find op for builtin opcode 'CONV_2D' version '6'"). Types that newer
 # versions added (int16, int4) are refused by type.
 _MAX_VERSIONS = {
     "ADD": 3,
@@ -97,7 +97,7 @@ class EdgeTpu(Target):
     devices = ("edgetpu",)
 
     def check(self, data: bytes) -> CheckReport:
-        """Says what of a file its rules, and its compiler, allow."""
+        """Checks a file by the device's rules, and by its compiler."""
         file = Flatbuffer(data)
         findings = storage_findings(file, self.title)
         for operator in file.operators:
@@ -113,8 +113,7 @@ class EdgeTpu(Target):
                     "weights",
                     f"{size:,} bytes do not fit into the cache of about "
                     f"{CACHE_BYTES:,}; the rest is fetched for each inference.",
-                    "Make layers narrower; zeros and few bits do not help "
-                    "here.",
+                    "Make layers narrower; zeros and few bits do not help.",
                     is_blocking=False,
                 )
             )
@@ -128,12 +127,12 @@ class EdgeTpu(Target):
 def _broken_rules(
     file: Flatbuffer, operator: Operator
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with an operator, and the remedy."""
+    """The faults of an operator, each with its remedy."""
     newest = _MAX_VERSIONS.get(operator.name)
     if newest is None:
         yield (
             "is no operator of the Edge TPU.",
-            "Replace its layer; this one and all behind it run on the CPU.",
+            "Replace its layer; this operator and all after it run on the CPU.",
         )
         return
     if operator.version > newest:
@@ -203,13 +202,13 @@ def _dense_finding(file: Flatbuffer, operator: Operator) -> list[Finding]:
     num_scales = file.tensor(operator.subgraph, operator.inputs[1]).scales.size
     if num_scales <= 1:
         return []
-    # No document says that it is refused.
+    # No document says that this is refused.
     return [
         Finding(
             f"FULLY_CONNECTED (operator {operator.index})",
             f"has {num_scales} scales; the TFLite of the compiler knew one.",
             "Quantize the layer with `axis=None`, without a "
-            "BatchNormalization behind it.",
+            "BatchNormalization after it.",
             is_blocking=False,
         )
     ]
@@ -241,7 +240,7 @@ def _compiler_finding(data: bytes) -> Finding:
 
 
 def parse_log(log: str, *, succeeded: bool) -> Finding:
-    """Returns what the compiler's log (option `-s`) says about the CPU.
+    """Returns the operators on the CPU by the compiler's log (option `-s`).
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a target says about a file: where operators run and what is wrong."""
+"""The report of a check: where operators run, and the faults of a file."""
 
 import dataclasses
 from collections import Counter
@@ -11,12 +11,12 @@ from tflite_export.tables import as_text
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that a target does not do.
+    """A fault of a file on a target, or a note on it.
 
     Attributes:
         subject: The operator or the tensor, with its name.
-        text: What is wrong.
-        remedy: What to change in the model.
+        text: The fault.
+        remedy: The change of the model that removes it.
         is_blocking: Whether the file must not be used on the target.
     """
 
@@ -33,14 +33,14 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """What would run where, and what to change; `str()` is a summary.
+    """The report of `check`; `str()` is a summary.
 
     Attributes:
         target: The target.
-        placement: By place ("NPU", "CPU", ...), how many operators of each
-            name run there.
-        findings: What is wrong or worth knowing.
-        facts: What was measured: cycles, bytes of memory, ...
+        placement: The number of operators by place ("NPU", "CPU", ...) and by
+            name.
+        findings: The faults and notes.
+        facts: The measured numbers: cycles, bytes of memory, ...
 
     Example:
 
@@ -88,7 +88,7 @@ def operator_counts(file: Flatbuffer) -> dict[str, int]:
 
 
 def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
-    """Finds weights that only LiteRT can read; `target` is a name in texts."""
+    """Finds weights that only LiteRT reads; `target` is the name in texts."""
     readers = {
         (operator.subgraph, index): operator.name
         for operator in file.operators

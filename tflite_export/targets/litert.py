@@ -1,7 +1,7 @@
-"""LiteRT on phones and single-board computers: what it misreads silently.
+"""LiteRT on phones and single-board computers.
 
-Its loader checks little: a sparse weight that a kernel does not expect is read
-as a dense one. What is wrong or slow was measured with LiteRT 2.3.
+Its loader checks little: a kernel reads an unexpected sparse weight as a dense
+one, silently. The faults and the slow forms were measured with LiteRT 2.3.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
 
 TIME_LIMIT_S = 60.0
-# The newest version without which XNNPACK takes the weights for dense ones.
+# XNNPACK reads sparse weights of newer versions as dense ones.
 _MAX_SPARSE_DENSE_VERSION = 8
 _SLOW_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _NO_INT4 = ("TRANSPOSE_CONV",)
@@ -55,12 +55,12 @@ class LiteRt(Target):
         return store_weights(file, weight_storage)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
-        """Proves that the storage changes bytes, not results."""
+        """Proves that the storage does not change the outputs."""
         _require_same_outputs(proven, trained)
         return Package(proven.data)
 
     def check(self, data: bytes) -> CheckReport:
-        """Says whether LiteRT runs a file right, by rules and by running it."""
+        """Says whether LiteRT runs a file right, by rules and by a run."""
         file = Flatbuffer(data)
         findings = []
         for operator in file.operators:
@@ -69,7 +69,7 @@ class LiteRt(Target):
                     tensor = file.tensor(operator.subgraph, index)
                     findings += _weight_findings(operator, tensor)
         if is_computed_sparsely(file):
-            # Only ARM takes the way that goes wrong: a run here says nothing.
+            # Only ARM takes the sparse kernels: a run here says nothing.
             findings += topology_findings(file)
         findings += [
             Finding(
@@ -87,7 +87,7 @@ class LiteRt(Target):
 
 
 def _require_same_outputs(proven: ProvenFile, trained: "TrainedModel") -> None:
-    """Runs the file with its dense weights, and with the stored ones."""
+    """Raises an error if the stored weights change the outputs."""
     if proven.data == proven.dense:
         return
     names = [spec.name for spec in trained.inputs]
@@ -103,8 +103,8 @@ def _require_same_outputs(proven: ProvenFile, trained: "TrainedModel") -> None:
     )
     if not worst <= allowed:
         raise ValueError(
-            "LiteRT must compute the same from the stored weights. Received: "
-            f"outputs {worst:g} steps from those of dense int8 weights. Use "
+            "LiteRT must compute the same from stored and dense weights. "
+            f"Received: outputs that differ by {worst:g} steps. Use "
             "`weight_storage='int8'`."
         )
 
@@ -148,7 +148,7 @@ def _run_findings(file: Flatbuffer, data: bytes) -> list[Finding]:
                     f"LiteRT with {kernels}",
                     f"does not run the file. {error}",
                     "Replace the layer whose operator it names.",
-                    # The reference kernels lack an int8 TILE, which runs.
+                    # Only the reference kernels lack an int8 TILE.
                     is_blocking=bool(findings) or not reference,
                 )
             )

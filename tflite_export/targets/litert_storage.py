@@ -1,6 +1,6 @@
-"""How LiteRT stores each weight tensor: int8, packed int4, or sparse.
+"""Stores each weight tensor for LiteRT: int8, packed int4, or sparse.
 
-LiteRT was measured for what it runs right, and how fast:
+The correctness and speed of LiteRT were measured:
 
 | storage         | runs right                  | speed                   |
 |-----------------|-----------------------------|-------------------------|
@@ -26,7 +26,7 @@ MAX_INT4 = 7
 MAX_INT4_BIAS = 2**27
 # The operator, its tensor and the tables of a sparse tensor (measured).
 DENSIFY_OVERHEAD_BYTES = 300
-# What an operator can hold, and whether at full speed.
+# The operators of each form, at full speed or slow.
 _INT4_FAST = ("FULLY_CONNECTED",)
 _INT4_SLOW = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SPARSE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
@@ -41,12 +41,11 @@ class Choice(NamedTuple):
 
 
 def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
-    """Stores dense int8 weights for LiteRT, in place, with a note on each
-    tensor.
+    """Stores dense int8 weights for LiteRT, in place; returns notes on them.
 
     `"auto"` takes the smallest form that runs at full speed. `"int4"` and
-    `"sparse"` take theirs wherever it runs right, also where it is slower or
-    larger; a model where it fits nothing is a ValueError. `"int8"` changes
+    `"sparse"` take their form wherever it runs right, even if it is slower or
+    larger; a form that fits no tensor is a ValueError. `"int8"` changes
     nothing.
     """
     if weight_storage == "int8":
@@ -73,7 +72,7 @@ def store_weights(file: Flatbuffer, weight_storage: str) -> list[str]:
     if not num_stored and weight_storage != "auto":
         raise ValueError(
             f"`weight_storage={weight_storage!r}` must fit a weight tensor of "
-            "the model. Received: a model where it fits none. "
+            "the model. Received: a model in which it fits none. "
             + " ".join(dict.fromkeys(notes))
             + " Use `weight_storage='auto'`."
         )
@@ -144,7 +143,7 @@ def _sparse(name: str, codes: np.ndarray, *, smaller_only: bool) -> Choice:
 
 
 def shared_with_others(sites: list[WeightSite]) -> dict[tuple[int, int], str]:
-    """Tensors, by `WeightSite.key`, that operators of several names read."""
+    """Reasons to keep tensors that operators of several names read, by key."""
     readers: dict[tuple[int, int], set[str]] = {}
     for site in sites:
         readers.setdefault(site.key, set()).add(site.operator.name)

@@ -1,4 +1,4 @@
-"""Target: a device that files are made for, and the registry of them."""
+"""Target: a device that files are made for, and the registry of targets."""
 
 import dataclasses
 import difflib
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
     from tflite_export.verification.report import VerificationReport
 
-# Of every target but that of microcontrollers.
+# The refusal of every target except microcontrollers.
 LUT_REFUSAL = (
     "Only LiteRT for Microcontrollers reads look-up tables. Use "
     "`target='tflm'`, or 'auto'."
 )
-# Where files for phones are measured.
+# The devices that measure files for phones.
 PHONE_DEVICES = ("host", *arm.CPUS, "android")
 
 
 class DeviceReport(Protocol):
-    """What a target's own tool measured; `str()` is one line."""
+    """The measurements of a target's own tool; `str()` is one line."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers, for tables and JSON."""
@@ -37,7 +37,7 @@ class DeviceReport(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ProvenFile:
-    """A file whose codes are proven, on its way to `Target.package`.
+    """A file with proven codes, for `Target.package`.
 
     Attributes:
         name: Its name without folder and suffix.
@@ -57,7 +57,7 @@ class ProvenFile:
 
 
 class Package(NamedTuple):
-    """All that is written for a target.
+    """The contents of all files that an export writes.
 
     `data` is the `.tflite` file, `others` are further files by name, `device`
     is the report of the target's own tool, `notes` are for the user.
@@ -72,16 +72,16 @@ class Package(NamedTuple):
 class Target:
     """A device that files are made for. The defaults are those of plain int8.
 
-    A new device is a subclass that overrides what differs, and one call of
-    `register_target`. `export`, `check` and `benchmark` ask it in this order:
-    `require_storage`, `convert`, `store`, `package`; or `check`.
+    A new target is a subclass that overrides the differences, and one call of
+    `register_target`. `export` calls `require_storage`, `convert`, `store` and
+    `package`, in this order; `check` calls `check` or `check_model`.
 
     Attributes:
         name: The name that `export(target=)` takes.
         title: The name in texts, as in "weights for the Edge TPU".
         storages: The values of `weight_storage` that it takes.
-        refused_storages: Why it does not take another one, and the remedy.
-        devices: Where `benchmark` measures its files, by the devices' names.
+        refused_storages: The reason against each other value, and the remedy.
+        devices: Names of the devices on which `benchmark` measures its files.
         is_variant: Whether it is a size of another target.
 
     Example:
@@ -110,7 +110,7 @@ class Target:
     is_variant: bool = False
 
     def require_storage(self, weight_storage: str) -> None:
-        """Raises a ValueError for a storage that the device would misread.
+        """Raises a ValueError for a storage that the target does not take.
 
         Args:
             weight_storage: As in `export`.
@@ -144,7 +144,7 @@ class Target:
             ValueError: If a trained weight cannot be in the file.
             RuntimeError: If the converter fails.
         """
-        # Here, not above: checking a file must not import Keras.
+        # Imported here: checking a file must not import Keras.
         from tflite_export.conversion.exact import convert_exactly
 
         return convert_exactly(trained)
@@ -162,11 +162,14 @@ class Target:
         return []
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
-        """Makes all that is written of a proven file.
+        """Returns the contents of all files to write.
 
         Args:
             proven: The file.
-            trained: The model, to compare other forms of the file with.
+            trained: The model, to compare other forms of the file with it.
+
+        Returns:
+            The `Package`; by default the file alone, with a note a finding.
 
         Raises:
             ValueError: If the device cannot run the file.
@@ -181,7 +184,7 @@ class Target:
         return Package(proven.data, notes=tuple(map(str, report.findings)))
 
     def check(self, data: bytes) -> CheckReport:
-        """Says what of a file the device runs, and what blocks it.
+        """Says where the operators of a file run, and what blocks it.
 
         Args:
             data: The bytes of a `.tflite` file, of any origin.
@@ -196,11 +199,11 @@ class Target:
         return CheckReport(self.name, placement, tuple(findings), {})
 
     def findings(self, file: Flatbuffer) -> list[Finding]:
-        """Returns what the device does not run of a file; none by default."""
+        """Returns the faults of a file on the device; none by default."""
         return []
 
     def check_model(self, trained: "TrainedModel") -> CheckReport:
-        """Says what of a model would run, before it is trained.
+        """Says where the operators of a model would run, before it is trained.
 
         Args:
             trained: The model, with samples.
@@ -279,7 +282,7 @@ def target_names() -> list[str]:
 
 
 def weight_storages() -> list[str]:
-    """Returns all values that `weight_storage` has for some target."""
+    """Returns the values of `weight_storage` over all targets."""
     return list(
         dict.fromkeys(s for t in _REGISTERED.values() for s in t.storages)
     )

@@ -1,10 +1,10 @@
 """Compares a file with its model layer by layer.
 
-Every layer of the model is given what the file computed before it, so that a
-difference counts where it arises and not in all layers behind.
+Every layer of the model gets the file's activations as inputs. So a difference
+counts in its own layer, and not in all later ones.
 
-Tensors are matched by their range, size and contents; their names in a file
-point to other layers as often as not.
+Tensors are matched by range, size and contents: in a file, about half of their
+names point to other layers.
 """
 
 import functools
@@ -29,15 +29,15 @@ def layer_agreement(
 ) -> dict[str, float]:
     """Returns how well the file computes each layer by itself.
 
-    By the path of an activation, in the order of the graph: the fraction of its
-    values within one step of those that the model computes from the file's
-    activations before it. The first 8 samples are used. Activations in no
-    tensor of the file are not listed: it computes them on the way to another.
+    For the path of an activation, in the order of the graph, it is the fraction
+    of values within one step. The model computes its values from the file's
+    earlier activations, on the first 8 samples. Activations that are in no
+    tensor of the file are not listed.
     """
     rows = [array[:_NUM_SAMPLES] for array in samples]
     computed = _file_activations(file, inputs, rows)
     seen: dict[str, list[float]] = {}
-    # Row by row: the model is written for a batch of 1, as the file is.
+    # Row by row: the model is written for a batch of 1, like the file.
     for row in range(len(rows[0])):
         nearest = _Nearest([(t, codes[row]) for t, codes in computed], seen)
         model.visit(nearest, *(array[row : row + 1] for array in rows))
@@ -47,8 +47,8 @@ def layer_agreement(
 class _Nearest:
     """Puts the file's activations in the place of the model's.
 
-    `computed` are tensors of the file and their codes, of one sample. `seen` is
-    filled with the fractions of values within one step.
+    `computed` are tensors of the file and their codes, of one sample. `seen`
+    collects the fractions of values within one step, by path.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the comparison of a file with its model has found."""
+"""The records of a comparison of a file with its model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from typing import Any
 
 from tflite_export.tables import as_text
 
-# What a model and its file reach where they compute the same: the rest are
-# ties that float and fixed-point arithmetic round to different sides.
+# A model and its file that compute the same reach these. The rest are ties that
+# float and fixed-point arithmetic round to different sides.
 MIN_TOP1_AGREEMENT = 0.995
 MIN_WITHIN_ONE_LSB = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
 class OutputComparison:
-    """How far one output of the file is from the model's.
+    """The distance of one output of the file from the model's.
 
     Attributes:
         name: Name of the output in the file.
@@ -24,8 +24,8 @@ class OutputComparison:
             with the same largest class; None for outputs of one value.
         within_one_lsb: Fraction in [0, 1] of the values that differ by one
             step at most.
-        relative_to_range: Whether the output is in float, which has no steps:
-            then the differences are in units of the model's output range.
+        relative_to_range: Whether the differences are in units of the model's
+            output range: a float output has no steps.
     """
 
     name: str
@@ -38,18 +38,17 @@ class OutputComparison:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationReport:
-    """The proof that a file holds what was trained.
+    """The proof that a file holds the trained codes.
 
     Attributes:
-        codes_equal: Whether every trained integer is in the file.
+        codes_equal: Whether every trained code is in the file.
         num_tensors: Number of trained weight tensors.
-        unequal: Paths of the weight tensors whose integers differ.
+        unequal: Paths of the weight tensors whose codes differ.
         outputs: One `OutputComparison` for each output.
-        num_samples: Samples that the file was run on.
-        layer_agreement: Where outputs part, by path, how much of what each
-            layer computes is within one step of the model's, if it is given
-            what the file computed before it; see `parting`. Empty if they do
-            not, or if the activations are not quantized in training.
+        num_samples: Number of samples that the file was run on.
+        layer_agreement: For each layer's path, the fraction of its values
+            within one step of the model's, from the same inputs. Empty if the
+            outputs agree, or if the activations were not quantized in training.
 
     Example:
 

@@ -35,10 +35,10 @@ def verify(
     model: "codeq_keras.QuantizedModel",
     samples: Any = None,
 ) -> VerificationReport:
-    """Compares a file with a quantized model: the integers and the outputs.
+    """Compares a file with a quantized model: the codes and the outputs.
 
-    The integers are found again in the file by their content. So this proves
-    a file of any origin, and finds a single changed one.
+    The codes are found in the file by their content. So this proves a file of
+    any origin, and finds a single changed code.
 
     Args:
         path: The `.tflite` file.
@@ -48,7 +48,7 @@ def verify(
             ranges of the file's inputs.
 
     Returns:
-        `VerificationReport`; it raises nothing about differences.
+        `VerificationReport`; differences raise no error.
 
     Raises:
         ValueError: If the file is no `.tflite` file, the model is not
@@ -66,7 +66,7 @@ def prove(data: bytes, trained: TrainedModel) -> VerificationReport:
     report = compare(data, trained)
     if not report.codes_equal:
         raise RuntimeError(
-            "Expected the trained integers in the file. Received: others in "
+            "Expected the trained codes in the file. Received: others in "
             f"{list(report.unequal)}; the file was not written. This is a "
             "fault of the exporter: please report the model."
         )
@@ -116,14 +116,14 @@ def compare(
 def _require_same_shapes(
     side: str, tensors: Mapping[str, Tensor], arrays: list[np.ndarray]
 ) -> None:
-    # In any order: the names say which is which.
+    # In any order: tensors are matched by name.
     held = sorted(tensor.shape[1:] for tensor in tensors.values())
     expected = sorted(array.shape[1:] for array in arrays)
     if held != expected:
         raise ValueError(
             f"The {side} of the file must have the shapes of the model's, "
-            f"{expected} without the batch. Received: {held}. Is it the file "
-            "of another model?"
+            f"{expected} without the batch axis. Received: {held}. Is it the "
+            "file of another model?"
         )
 
 

@@ -1,1 +1,1 @@
-"""The trained codes in a file: found, written, read back."""
+"""Finds, writes and reads back the trained codes in a file."""

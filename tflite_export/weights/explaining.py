@@ -1,4 +1,4 @@
-"""Says why codes are not in a file, and how to change the model."""
+"""Says why a file lacks codes, and how to change the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class FoldedInputGainError(ValueError):
     """A BatchNormalization was folded into the input channels of kernels.
 
-    `paths` are those of the kernels; the message has all problems of the model.
+    `paths` are the kernels' paths; the message has all problems of the model.
     """
 
     def __init__(self, message: str, paths: Sequence[str]) -> None:
@@ -32,10 +32,7 @@ def require_all_found(
     matches: Sequence[Match | None],
     weights: Mapping[str, "QuantizedWeight"],
 ) -> None:
-    """Raises an error that names every kernel the codes cannot replace.
-
-    `matches` says of each site which kernel it holds.
-    """
+    """Raises an error that names each kernel whose codes no site can hold."""
     unmatched = [
         site.slot
         for site, match in zip(sites, matches, strict=True)
@@ -61,8 +58,8 @@ def require_all_found(
     floats = file.float_operators()
     hint = f"\nIn float32 in the file: {floats}." if floats else ""
     message = (
-        "Every trained weight must be in the file as its trained integers. "
-        "Received a model for which this is impossible:\n"
+        "The file must be able to hold the codes of every trained weight. "
+        "Received: weights whose codes it cannot hold:\n"
         + "\n".join(f"- {problem}" for problem in problems)
         + hint
     )
@@ -77,7 +74,7 @@ def _is_merged(
     sites: Sequence[WeightSite],
     matches: Sequence[Match | None],
 ) -> bool:
-    """Whether the converter kept one copy of this kernel and an equal one."""
+    """Whether the converter kept one copy for this kernel and an equal one."""
     for site, match in zip(sites, matches, strict=True):
         fit = matching.fit_kernel(site.slot, path, weight.codes)
         if fit is not None and match is not None:
@@ -90,14 +87,14 @@ def _reason(path: str, weight: "QuantizedWeight", has_input_gain: bool) -> str:
     layer = path.rpartition("/")[0] or path
     if path.endswith("embeddings") and np.size(weight.scale) > 1:
         return (
-            f"{path!r}: a table has one scale in a file (its scale has the "
-            f"shape {np.shape(weight.scale)}). Quantize layer {layer!r} with "
-            "`axis=None`."
+            f"{path!r}: a file holds one scale for a table (the trained scale "
+            f"has the shape {np.shape(weight.scale)}). Quantize layer "
+            f"{layer!r} with `axis=None`."
         )
     if not has_input_gain:
         return (
             f"{path!r}: no operator holds it. The converter left the layer in "
-            "float, replaced it or merged it with something else. Leave layer "
+            "float, replaced it or merged it with another. Leave layer "
             f"{layer!r} out of the quantization with "
             "`overrides={pattern: None}`, or replace it by Conv2D, "
             "DepthwiseConv2D or Dense."
@@ -114,7 +111,7 @@ def _reason(path: str, weight: "QuantizedWeight", has_input_gain: bool) -> str:
         "folded into the input channels of its kernel. Use keras.layers.Dense "
         f"or EinsumDense for {layer!r}, which the export can rewrite, or put "
         f"an activation between the two (BatchNormalization -> ReLU -> "
-        f"{layer}), or move the BatchNormalization directly behind the linear "
+        f"{layer}), or move the BatchNormalization directly after the linear "
         "layer before it."
     )
 
@@ -133,7 +130,7 @@ def untrained_notes(
     matches: Sequence[Match | None],
     weights: Mapping[str, "QuantizedWeight"],
 ) -> list[str]:
-    """Returns notes on the sites that hold no trained codes."""
+    """Returns notes on the sites without trained codes."""
     notes = []
     for site, match in zip(sites, matches, strict=True):
         if match is not None and match.path not in weights:

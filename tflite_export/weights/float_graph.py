@@ -1,7 +1,7 @@
 """Writes the trained codes into a file that computes in float32.
 
-Each kernel becomes an int8 constant with a scale for each output channel, in
-front of a DEQUANTIZE, which runtimes unpack once, when they load the file.
+Each kernel becomes an int8 constant with a scale for each output channel, and
+a DEQUANTIZE. Runtimes unpack it once, when they load the file.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from tflite_export.weights.sites import float_weight_sites
 if TYPE_CHECKING:
     from codeq_keras import QuantizedWeight
 
-# float32 rounding of `code * scale * gain`, along the converter's way.
+# float32 rounding of `code * scale * gain` in the converter.
 ROUNDING = 1e-5
 
 
@@ -35,9 +35,8 @@ def write_float_codes(
 ) -> WrittenWeights:
     """Replaces the float kernels of a file by the trained codes, in place.
 
-    `kernels` are all weights of the model by path, in its order: the codes of
-    the trained ones, the values of the others, which stay in float. A trained
-    weight whose codes the file cannot hold is an error.
+    `kernels` are those of `TrainedModel`; kernels that were not trained stay in
+    float. Codes that the file cannot hold are an error.
     """
     sites = float_weight_sites(file)
     found = matching.match_windows([site.slot for site in sites], kernels)
@@ -67,7 +66,10 @@ def _constant(site: WeightSite, window: Window, match: Match) -> Constant:
     """The codes in the tensor's shape, and the scale of each channel."""
     axis, values = site.slot.axis, site.tensor.data
     if axis is None or values is None:
-        raise TypeError(f"No axis or no values: {site.tensor.name!r}.")
+        raise TypeError(
+            "A float weight must have values and an axis. Received: "
+            f"{site.tensor.name!r}."
+        )
     codes = np.zeros(values.shape, np.int8)
     codes[window] = matching.written_codes(match, axis)
     held: np.ndarray = matching.as_rows(values, axis).astype(np.float64)

@@ -31,10 +31,9 @@ def write_exact_weights(
 ) -> WrittenWeights:
     """Replaces the converter's integers by the trained codes, in place.
 
-    Scales and biases are adapted: the file computes the same values from them.
-    `kernels` are all weights of the model by path, in its order: the codes of
-    the trained ones, the values of the others, which stay as they are. A
-    trained weight whose codes the file cannot hold is an error.
+    New scales and biases keep the real values. `kernels` are those of
+    `TrainedModel`; kernels that were not trained keep the converter's integers.
+    Codes that the file cannot hold are an error.
     """
     sites = [*weight_sites(file), *embedding_sites(file)]
     matches = matching.match_slots([s.slot for s in sites], kernels)
@@ -77,12 +76,9 @@ def _axis(site: WeightSite) -> int:
 def _requantize_lookups(
     file: Flatbuffer, writes: Mapping[InputSite, Constant]
 ) -> None:
-    """Gives the output of each GATHER its table's scale; readers keep theirs.
-
-    The operator copies integers.
-    """
+    """Gives the output of each GATHER its table's scale: it copies integers."""
     operators = {(o.subgraph, o.index): o for o in file.operators}
-    # From the last, since each one moves those after it.
+    # The last one first, since each moves the operators after it.
     for site in sorted(writes, reverse=True):
         operator = operators[site.subgraph, site.operator]
         if operator.name == "GATHER":
@@ -95,7 +91,7 @@ def requantize_output(
     """Gives the one output of an operator a scale; a QUANTIZE restores the old.
 
     The scale has the shape `(1,)`; its zero point is 0. The operators after
-    this one move by one place.
+    it move by one place.
     """
     subgraph, old = operator.subgraph, operator.outputs[0]
     new = file.copy_tensor(subgraph, old)
@@ -107,7 +103,7 @@ def requantize_output(
 def _joined(constants: list[Constant], site: WeightSite) -> list[Constant]:
     """One scale where all are equal: fewer bytes, and older runtimes know it.
 
-    Convolutions are stored per channel by convention.
+    Convolutions keep one scale a channel by convention.
     """
     if site.operator.name != "FULLY_CONNECTED" or any(
         np.ptp(constant.scales) > SCALE_ROUNDING * constant.scales.max()

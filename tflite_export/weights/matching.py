@@ -1,9 +1,9 @@
-"""Finds which trained kernel a weight tensor of the file holds, by content.
+"""Finds the trained kernel in a weight tensor of the file, by its content.
 
 NumPy only: no file, no model. Names, order and shapes all fail on some
-architecture, the numbers do not: each output channel of the file holds
-`±round(127 * codes / max|codes|)`, since a folded BatchNormalization only
-multiplies the channel, and the converter's scale divides that gain out again.
+architecture, but the numbers do not. Each output channel of the file holds
+`±round(127 * codes / max|codes|)`: a folded BatchNormalization only multiplies
+the channel, and the converter's scale divides that gain out again.
 """
 
 import itertools
@@ -21,8 +21,8 @@ TOLERANCE = 1.0
 # A wrong kernel of the same shape reaches 0.3 at most (28 architectures).
 MIN_COSINE = 0.9
 
-# How the converter arranges each layer's kernel. Other arrangements (attention
-# projections, 1-D convolutions) are found by trying every order of the axes.
+# The converter's order of a kernel's axes. Other orders (attention projections,
+# 1-D convolutions) are found by trying them all.
 _CANONICAL_LAYOUT = {
     "CONV_2D": (3, 0, 1, 2),
     "DEPTHWISE_CONV_2D": (0, 1, 2, 3),
@@ -69,8 +69,7 @@ def written_codes(match: Match, axis: int | None) -> np.ndarray:
 def layouts(slot: Slot, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yields the orders of a kernel's axes that give different arrangements.
 
-    The converter's usual order for the operator comes first; axes of size 1 do
-    not count.
+    The converter's usual order comes first; axes of size 1 do not count.
     """
     orders = itertools.permutations(range(len(shape)))
     canonical = _CANONICAL_LAYOUT.get(slot.operator, ())
@@ -88,10 +87,10 @@ def match_slots(
 ) -> list[Match | None]:
     """Finds the kernel that each slot holds.
 
-    Among kernels that fit equally well (equal or all-zero ones, or one weight
-    a channel), the operator's usual arrangement decides, then the order: that
-    of execution for the slots, that of the model for the kernels. Kernels of
-    floats are found as well as those of codes.
+    Several kernels may fit equally well: equal ones, zeros, or one weight a
+    channel. Then the operator's usual arrangement decides, then the order:
+    slots in order of execution, kernels in order of the model. Kernels may be
+    floats or codes.
 
     Example:
 
@@ -104,7 +103,7 @@ def match_slots(
     candidates = [_candidates(slot, kernels) for slot in slots]
     matches: list[Match | None] = [None] * len(slots)
     num_uses: Counter[str] = Counter()
-    # The sure ones first, so that a tie leaves to each kernel its own slot.
+    # The fewest candidates first: a tie then leaves each kernel its own slot.
     for index in sorted(range(len(slots)), key=lambda i: len(candidates[i])):
         if candidates[index]:
             match = min(candidates[index], key=lambda m: num_uses[m.path])
@@ -118,7 +117,7 @@ def match_windows(
 ) -> list[tuple[Window, Match | None]]:
     """Finds for each slot the window that holds a kernel, and the kernel.
 
-    An exact repair of the padding surrounds depthwise kernels with zeros.
+    `pad_symmetrically` surrounds depthwise kernels with zeros.
 
     Example:
 
@@ -147,7 +146,7 @@ def windowed(slot: Slot, window: Window) -> Slot:
 
 
 def _windows(slot: Slot, kernels: Mapping[str, np.ndarray]) -> list[Window]:
-    """The smaller parts outside of which the slot is zero."""
+    """The smaller parts that hold all non-zeros of the slot."""
     if slot.operator != "DEPTHWISE_CONV_2D":
         return []
     _, height, width, channels = slot.codes.shape
@@ -215,7 +214,7 @@ def fit_kernel(slot: Slot, path: str, kernel: np.ndarray) -> Match | None:
 def fit_rows(
     rows: np.ndarray, codes: np.ndarray
 ) -> tuple[np.ndarray | None, float]:
-    """Explains each row of the file as a multiple of a row of codes.
+    """Fits each row of the file by a multiple of a row of codes.
 
     Both have the shape `(channels, n)`. Returns the gain of each channel by
     least squares (0 where both are zero, NaN where only the file's row is) and
@@ -228,8 +227,8 @@ def fit_rows(
     >>> fit_rows(np.array([[127, 9, -42]]), np.array([[-3, 0, 1]]))
     (None, inf)
     """
-    # Doubles keep the distances of equal kernels equal; large arrays hold too
-    # many weights to be equal by chance, but cost memory.
+    # Doubles keep the distances of equal kernels equal. Large arrays are never
+    # equal by chance, but doubles of them cost memory.
     dtype = np.float64 if rows.size <= _MAX_DOUBLES else np.float32
     t: np.ndarray = rows.astype(dtype)
     c: np.ndarray = codes.astype(dtype)

@@ -39,7 +39,7 @@ def write_record(
 
 
 def read_silent_channels(file: Flatbuffer) -> dict[str, int]:
-    """Returns, by path, the channels that a gain of zero removed."""
+    """Returns the number of channels that a gain of zero removed, by path."""
     data = file.metadata(METADATA_NAME)
     if not data:
         return {}

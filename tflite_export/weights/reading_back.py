@@ -23,9 +23,8 @@ def unequal_weights(
 ) -> list[str]:
     """Returns the paths of the trained weights whose codes the file lacks.
 
-    There are none if every code is in the file, and no operator reads a changed
-    copy of them. `kernels` are all weights of the model, as in
-    `write_exact_weights`. The file's record says how many channels may hold
+    A changed copy of codes counts too if an operator reads it. `kernels` are
+    those of `TrainedModel`. The file's record says how many channels may hold
     zeros instead.
     """
     silent_channels = read_silent_channels(file)

@@ -1,4 +1,4 @@
-"""The records of weights in a file: places, findings, what was written."""
+"""The records of weights in a file: their places, matches and notes."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ Window = tuple[slice, ...]
 class Slot(NamedTuple):
     """A weight tensor of the file: real weight = `codes * scale`.
 
-    `codes` are its integers without the zero point. `axis` is that of the
-    output channels, each of which may have a scale; None if one scale is all.
+    `codes` are its integers without the zero point. `axis` is the axis of the
+    output channels, where each may have a scale; None for one scale in all.
     """
 
     operator: str
@@ -27,7 +27,7 @@ class Match(NamedTuple):
 
     A row is an output channel. `codes` are the trained ones in the slot's
     shape, with the sign of each channel's gain, so that `gains` are >= 0. A
-    channel with codes of which the slot holds zeros is silent: its gain is NaN.
+    channel is silent if only the slot holds zeros there: its gain is NaN.
     """
 
     path: str
@@ -43,11 +43,11 @@ class Match(NamedTuple):
 
 
 class WeightSite(NamedTuple):
-    """An operator input that holds constant weights, however stored.
+    """An operator input that holds constant weights in any storage.
 
     `tensor` has them dense; an operator that unpacks it may lie between. In a
-    file of integers, real value = `slot.codes * tensor.scales`; in one of
-    floats, each channel of the slot is `tensor.data` with a peak of 127.
+    file of integers, real value = `slot.codes * tensor.scales`. In a float
+    file, each channel of the slot is `tensor.data` with a peak of 127.
     """
 
     operator: Operator
@@ -63,10 +63,10 @@ class WeightSite(NamedTuple):
 
 
 class WrittenWeights(NamedTuple):
-    """The notes on a file whose codes were written, for the user.
+    """The notes for the user on a file with written codes.
 
-    `silent_channels` counts, by path, the channels that a folded gain of zero
-    removed: their codes are not in the file, and their weights are zero.
+    `silent_channels` counts the channels that a folded gain of zero removed, by
+    path: their codes are not in the file, and their weights are zero.
     """
 
     notes: list[str]

@@ -1,14 +1,14 @@
-"""How much a slot resembles a kernel that was changed on its way."""
+"""Tells a slot with a changed kernel from one with an unrelated constant."""
 
 import numpy as np
 
 from tflite_export.weights.matching import as_rows, layouts
 from tflite_export.weights.records import Slot
 
-# Rounding leaves 0.01 at most; an unrelated kernel is nowhere near.
+# Rounding leaves 0.01 at most, an unrelated kernel far more.
 RANK_ONE_RESIDUAL = 0.05
 _NUM_RANK_ONE_STEPS = 30
-# Above this a slot is a kernel that was changed, below it another constant.
+# Above this a slot is a changed kernel, below it another constant.
 RESEMBLANCE = 0.9
 
 
@@ -26,7 +26,7 @@ def holds_input_gain(slot: Slot, kernel: np.ndarray) -> bool:
         c: np.ndarray = as_rows(arranged, slot.axis).astype(np.float64)
         if np.any((c == 0) & (t != 0)):
             continue
-        # From the fullest channel; a start at ones gets stuck on mixed signs.
+        # Starts at the fullest channel; ones would get stuck on mixed signs.
         fullest = np.count_nonzero(t, axis=1).argmax()
         outer = _solve(t[[fullest]], c[[fullest]], axis=0)
         for _ in range(_NUM_RANK_ONE_STEPS):
@@ -48,8 +48,7 @@ def _solve(target: np.ndarray, factor: np.ndarray, axis: int) -> np.ndarray:
 def resemblance(slot: Slot, kernel: np.ndarray) -> float:
     """Mean |cosine| over the channels, in the best arrangement; 1 for equal.
 
-    A kernel of which a few codes were changed stays near 1, so this tells a
-    damaged kernel from an unrelated one.
+    A kernel with a few changed codes stays near 1, an unrelated one does not.
     """
     if slot.codes.size != kernel.size:
         return 0.0
@@ -67,7 +66,7 @@ def resemblance(slot: Slot, kernel: np.ndarray) -> float:
 
 
 def resembles(slot: Slot, kernel: np.ndarray) -> bool:
-    """Whether a slot is a kernel of which a few codes were changed."""
+    """Whether a slot is a kernel with a few changed codes."""
     # A channel of one weight resembles every other, so it says nothing.
     if as_rows(slot.codes, slot.axis).shape[1] == 1:
         return False

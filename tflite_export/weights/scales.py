@@ -1,7 +1,7 @@
-"""The scales that trained integers need in a file, from the converter's own.
+"""Computes the scales of the trained codes from the converter's scales.
 
 NumPy only. The converter divides the gain of a folded BatchNormalization out of
-its integers and keeps it in the scale; the trained integers need the same gain.
+its integers and keeps it in the scale. The trained codes need the same gain.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from tflite_export.weights import matching
 from tflite_export.weights.records import WeightSite
 from tflite_export.weights.sites import EMBEDDING_OPERATORS
 
-# float32 rounding of `127 * (scale / 127)` along the converter's way.
+# float32 rounding of `127 * (scale / 127)` in the converter.
 SCALE_ROUNDING = 2e-6
 
 
@@ -21,9 +21,9 @@ def new_scales(
 ) -> tuple[np.ndarray, int]:
     """Returns scales with `new scale * codes = old scale * integers`.
 
-    The integers are the converter's at the site; `codes` will be there, in the
-    same shape. The scales are float32 of shape `(1,)` or `(channels,)`; the
-    second result is how many of them are estimates.
+    The integers are the converter's at the site; `codes`, of the same shape,
+    replace them. The scales are float32 of shape `(1,)` or `(channels,)`; the
+    second result is the number of estimates among them.
     """
     held: np.ndarray = matching.as_rows(site.slot.codes, site.slot.axis).astype(
         np.float64
@@ -45,8 +45,8 @@ def new_scales(
     largest = np.maximum(np.abs(codes.astype(np.int16)).max(axis=1), 1)
     gains = np.where(is_full, peaks / largest, _estimated_gains(held, codes))
     has_codes = gains > 0
-    # The converter gives a channel of zeros a tiny scale and so a bias of 1e9,
-    # which overflows in int4 kernels. Any scale is right there.
+    # Any scale is right for a channel of zeros. The converter gives it a tiny
+    # one and so a bias of 1e9, which overflows in int4 kernels.
     usual = np.median((old * gains)[has_codes]) if has_codes.any() else None
     free = np.max(trained_scale) if usual is None else usual
     new = np.where(has_codes, old * gains, free)
@@ -66,11 +66,11 @@ def _table_scale(
 
 
 def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The gain of each channel for which `round(gain * codes)` is `held`.
+    """The gain of each channel, with `round(gain * codes)` equal to `held`.
 
-    Each weight bounds it by `(|held| ± 1/2) / |codes|`: the middle of what all
-    allow is closer than least squares, whose rounding errors repeat with the
-    few values that codes have.
+    Each weight bounds it by `(|held| ± 1/2) / |codes|`. The middle of all
+    bounds is closer than least squares: codes have few values, so rounding
+    errors repeat there.
     """
     is_used = codes != 0
     size = np.where(is_used, np.abs(codes.astype(np.float64)), 1.0)
@@ -81,7 +81,7 @@ def _estimated_gains(held: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _snap(scales: np.ndarray, trained_scale: Any) -> np.ndarray:
-    """Takes the trained scale itself where only rounding keeps us from it."""
+    """Takes the trained scale itself where only rounding differs."""
     trained = np.unique(np.asarray(trained_scale, np.float64))
     index = np.abs(scales[:, None] - trained).argmin(axis=1)
     nearest = trained[index]

@@ -1,4 +1,4 @@
-"""Lists where a file holds weights, and which operators are in float."""
+"""Lists the places where a file holds weights."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from tflite_export.weights.records import Slot, WeightSite
 
 
 class _Inputs(NamedTuple):
-    """Where an operator reads its weights and bias; axis of its outputs."""
+    """Positions of an operator's weights and bias; the axis of its outputs."""
 
     weights: tuple[int, ...]
     bias: int | None
@@ -31,7 +31,7 @@ _WEIGHTED_OPERATORS = {
 }
 EMBEDDING_OPERATORS = {
     "GATHER": _Inputs((0,), None, None),
-    # Of constant positions, whose GATHER the converter has computed.
+    # Of constant positions: the converter has computed their GATHER.
     "ADD": _Inputs((0, 1), None, None),
 }
 
@@ -88,8 +88,8 @@ def decoded_constants(
 ) -> dict[tuple[int, int], Tensor]:
     """Returns the weights that microcontrollers unpack from look-up tables.
 
-    They are the dense tensors by subgraph and index, with their values and the
-    `size_bytes` of the indices and the tables.
+    The keys are the subgraph and index of the dense tensors. Their `size_bytes`
+    is that of the indices and the tables.
     """
     return {
         (operator.subgraph, tensor.index): tensor
@@ -137,8 +137,8 @@ def unpacked_constants(
     """Returns the stored tensor of each constant that operators unpack.
 
     DENSIFY makes a sparse constant dense, DEQUANTIZE an integer one float;
-    the second may follow the first. The stored integers, dense, are given by
-    subgraph and index of the tensor that the last operator computes.
+    the second may follow the first. The keys are the subgraph and index of the
+    tensor that the last operator computes, the values the dense integers.
     """
     stored: dict[tuple[int, int], Tensor] = {}
     for operator in file.operators:
@@ -167,7 +167,7 @@ def unpacked_constants(
 
 
 def _decoded(file: Flatbuffer, operator: Operator) -> list[Tensor]:
-    """Its inputs are indices and tables in turn, one pair for each output."""
+    """A DECODE reads indices and tables in turn, one pair for each output."""
     tensors = []
     pairs = zip(operator.inputs[::2], operator.inputs[1::2], strict=False)
     for (indices, tables), index in zip(pairs, operator.outputs, strict=False):

@@ -8,7 +8,7 @@ from keras import layers
 
 import codeq_keras
 import tflite_export
-from tflite_export.conversion.repairs import mended_file
+from tflite_export.conversion.repairs import repaired_file
 from tflite_export.runtime.interpreter import run
 
 SCALE = 0.5
@@ -80,7 +80,7 @@ def _file(*, output_scale=SCALE):
 
 def test_split_without_conversions_computes_the_same():
     data = _file()
-    file = mended_file(data)
+    file = repaired_file(data)
     codes = np.array([[-128, 5, 7, 127]], np.int8)
 
     assert [o.name for o in file.operators] == ["SPLIT"]
@@ -90,7 +90,7 @@ def test_split_without_conversions_computes_the_same():
 
 
 def test_split_that_is_requantized_stays():
-    file = mended_file(_file(output_scale=SCALE / 2))
+    file = repaired_file(_file(output_scale=SCALE / 2))
 
     assert len(file.operators) == 3
 

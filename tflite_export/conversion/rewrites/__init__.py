@@ -1,12 +1,11 @@
 """Rewrites a plain model so that its file is exact and runs everywhere.
 
-Each rewrite computes the same function with the same variables; only the
-operators that the converter makes of it differ. They work on a copy.
+Each rewrite works on a copy and computes the same function of the same
+variables. Only the operators in the file differ.
 
-A layer of the copy gets its new behaviour by assigning its `__class__`, a
-subclass that overrides `call` alone. That reaches every layer: those inside
-wrappers, and those that a subclassed model creates in its own code, where
-neither `clone_model` nor a changed config gets.
+A rewrite assigns the `__class__` of a layer: a subclass that overrides `call`
+alone. That reaches every layer, also inside wrappers and in the code of
+subclassed models. `clone_model` and a changed config do not.
 """
 
 from collections.abc import Callable, Collection
@@ -24,7 +23,7 @@ from tflite_export.conversion.rewrites import (
 
 
 class Rewrite(NamedTuple):
-    """Which layers to change, how, and the note on it, with their `{names}`."""
+    """A test of a layer, its change, and the note with the `{names}`."""
 
     applies: Callable[[keras.Layer], bool]
     apply: Callable[[keras.Layer], None]
@@ -72,7 +71,7 @@ class RewrittenModel(NamedTuple):
 def rewrite(plain: keras.Model, folded: Collection[str] = ()) -> RewrittenModel:
     """Returns a rewritten copy, or `plain` itself if there is nothing to do.
 
-    `folded` are the paths of kernels that a BatchNormalization was folded into.
+    `folded` are the paths of kernels with a folded BatchNormalization.
 
     Example:
 

@@ -1,8 +1,8 @@
-"""Dense behind a BatchNormalization, as a convolution of 1x1.
+"""Dense after a BatchNormalization, as a convolution of 1x1.
 
 The converter folds the normalization's gain into the *input* channels of a
-FULLY_CONNECTED with bias, and no scale of the output channels can undo that.
-It leaves a convolution alone.
+FULLY_CONNECTED with bias. No scale of the output channels can undo that. It
+leaves a convolution alone.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# The converter joins these to an operator that is directly in front.
+# The converter fuses these with the operator directly before them.
 _FUSED_ACTIVATIONS = (keras.activations.relu, keras.activations.relu6)
 
 
@@ -76,7 +76,7 @@ def as_convolution(layer: keras.Layer) -> None:
 
 
 def _num_contracted(equation: str) -> int:
-    """How many of the last axes a kernel contracts; 0 for other equations.
+    """The number of last axes that a kernel contracts; 0 for other equations.
 
     Example:
 

@@ -1,8 +1,8 @@
-"""Normalizations without a negation, for which LiteRT has no int8 kernel.
+"""Normalizations without a negation: LiteRT has no int8 kernel for one.
 
 Keras computes `x * inv + (beta - mean * inv)` with `inv = gamma / sqrt(var)`,
-and the converter leaves a NEG in float between two conversions. With the signs
-the other way round two subtractions take its place; all ranges stay.
+and the converter leaves a NEG in float between two conversions. Two
+subtractions compute the same without it; all ranges stay.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def _normalized(
 ) -> Any:
     """`x * inv - (mean * inv - beta)`; `gamma` and `beta` may be None.
 
-    `shape` is that of the gain and the offset, so that they broadcast to `x`.
-    Differences of `x` and the mean would be one rounding to int8 more, and
-    four times the error of the outputs.
+    `gamma` and `beta` get `shape`, to broadcast to `x`. Differences of `x` and
+    the mean would be one rounding to int8 more, and four times the error of
+    the outputs.
     """
     mean, variance = ops.moments(x, axes=axes, keepdims=True)
     inv = ops.rsqrt(variance + epsilon)

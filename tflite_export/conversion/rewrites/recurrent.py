@@ -1,8 +1,8 @@
 """Loops over time steps, written out.
 
-The converter turns a loop into WHILE with subgraphs, and crashes when it has
-to calibrate those for int8. Written out, each step is a handful of integer
-operators that read the same weights.
+The converter turns a loop into WHILE with subgraphs, and crashes when it
+calibrates those for int8. Written out, each step is a few integer operators
+that read the same weights.
 """
 
 import keras

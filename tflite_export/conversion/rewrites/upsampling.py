@@ -1,8 +1,8 @@
-"""Nearest upsampling as the one operator that it is in TFLite.
+"""Nearest upsampling as one operator.
 
-Keras repeats rows and columns, which the converter writes as RESHAPE and TILE
-of five dimensions. The Edge TPU and TensorFlow Lite Micro have no TILE.
-Factors that the Ethos-U has no resizing for are left to it: it has a TILE.
+Keras repeats rows and columns. The converter makes RESHAPE and TILE of five
+dimensions of that. The Edge TPU and microcontrollers have no TILE. The Ethos-U
+has one, and resizes by a few factors only: the others keep the TILE.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Of both axes; what Vela places on the Ethos-U.
+# Of both axes; Vela places these on the Ethos-U.
 _FACTORS = (2, 4, 8)
 
 

@@ -1,1 +1,1 @@
-"""The measurements of `benchmark`, one file for each kind of device."""
+"""The measures of `benchmark`, one file for each kind of device."""

@@ -1,7 +1,7 @@
 """The time of an inference on an attached Android phone, through `adb`.
 
-The phone runs LiteRT's own `benchmark_model`, a native program of one file
-that is published for each release; the file of the model is pushed beside it.
+The phone runs LiteRT's own `benchmark_model`, a native program of one file,
+published for each release. The model's file is pushed beside it.
 """
 
 import re
@@ -59,8 +59,8 @@ def measure(
 def parse_times(text: str) -> dict[str, float]:
     """Returns the times that `benchmark_model` printed.
 
-    Not all versions print quantiles. The last line `count=...` counts; the one
-    before it is the warm-up's.
+    Not all versions print quantiles. The last line `count=...` is used; the
+    line before it is the warm-up's.
 
     Example:
 

@@ -14,12 +14,12 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.targets.edgetpu import EdgeTpu
 
 DEVICE = "edgetpu"
-# The operator into which the compiler folds all that the device runs.
+# The compiler folds all operators for the device into this one.
 _COMPILED_OPERATOR = "edgetpu-custom-op"
 
 
 def measure(file: Candidate) -> Measurement | NotRun:
-    """Times a file that the device's compiler has compiled, in microseconds."""
+    """Times a compiled file, in microseconds."""
     operators = {operator.name for operator in Flatbuffer(file.data).operators}
     if _COMPILED_OPERATOR not in operators:
         return NotRun(DEVICE, f"not compiled for it. {_verdict(file.data)}")
@@ -39,7 +39,7 @@ def measure(file: Candidate) -> Measurement | NotRun:
 
 
 def _verdict(data: bytes) -> str:
-    """The answer of the documented rules, where nothing was measured."""
+    """The answer of the documented rules, in place of a measurement."""
     blocking = [
         finding
         for finding in EdgeTpu().check(data).findings

@@ -1,8 +1,8 @@
 """The time of an inference on this machine, with LiteRT's default kernels.
 
 Times of different processes cannot be compared on a machine that does other
-work. All files are loaded into one child and run in turn, so that a disturbance
-meets all of them, and ratios hold where times do not.
+work. So one child loads all files and runs them in turn: a disturbance meets
+all of them, and ratios hold even if times do not.
 """
 
 import os
@@ -23,7 +23,7 @@ from tflite_export.runtime.sandbox import run_script
 
 DEVICE = "host"
 NUM_WARMUP_RUNS = 10
-# At least so many runs of each file, then more up to a second.
+# At least these runs of each file, and more up to one second.
 MIN_RUNS = 50
 MAX_RUNS = 2_000
 MIN_SECONDS = 1.0
@@ -45,7 +45,7 @@ def measure(
             results[position] = unreadable
             continue
         try:
-            # Alone first: a file that crashes must not end the others.
+            # Alone first: a file that crashes must not stop the others.
             interpreter.run(file.data, first_sample(file))
             sound.append(position)
         except ValueError as error:
@@ -72,7 +72,7 @@ def time_runs(
 ) -> np.ndarray:
     """Returns the time of each run in microseconds, `(num_files, num_runs)`.
 
-    A column is one round. A delegate is a library that runs the operators.
+    A column is one round. `delegate` is a library that runs the operators.
     """
     arrays = {}
     for position, file in enumerate(files):
@@ -95,10 +95,10 @@ def time_runs(
 
 
 def pinned_cpus(num_threads: int) -> list[int]:
-    """Returns the CPUs that the threads are pinned to; none where unknown."""
+    """Returns the CPUs of the threads; none if the system has no pinning."""
     if not hasattr(os, "sched_getaffinity"):  # macOS, Windows
         return []
-    # Interrupts prefer the first ones.
+    # Not the first ones: interrupts prefer those.
     return sorted(os.sched_getaffinity(0))[-num_threads:]
 
 

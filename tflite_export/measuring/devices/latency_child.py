@@ -1,6 +1,6 @@
 """Times files in turn, in one process; a script that `sandbox.py` runs.
 
-It imports nothing of the package, whose import takes seconds.
+It imports nothing of the package, since that would take seconds.
 """
 
 import json
@@ -56,7 +56,7 @@ def _interpreter(arrays: Any, position: int, request: dict[str, Any]) -> Any:
 
 
 def _round(interpreters: list[Any], *, first: int) -> list[int]:
-    """One run of each; no file always follows the slowest one."""
+    """Runs each once; the first rotates: none always follows the slowest."""
     times = [0] * len(interpreters)
     for step in range(len(interpreters)):
         position = (first + step) % len(interpreters)

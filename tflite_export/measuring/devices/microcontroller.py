@@ -11,7 +11,7 @@ DEVICE = "tflm"
 
 
 def measure(file: Candidate) -> Measurement | NotRun:
-    """Runs a file in the runtime for microcontrollers, beside LiteRT's."""
+    """Runs a file as a microcontroller would, and compares it with LiteRT."""
     try:
         report = simulation.measure(file.data, file.inputs)
     except (ValueError, ImportError) as error:

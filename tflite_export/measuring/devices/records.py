@@ -1,4 +1,4 @@
-"""The records that each measurement takes and returns."""
+"""The records that each measure takes and returns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -42,11 +42,11 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class NotRun:
-    """Why a file was not measured on a device.
+    """The reason why a file was not measured on a device.
 
     Attributes:
         device: The device.
-        reason: The tool that is missing, or the error, on one line.
+        reason: The missing tool or the error, on one line.
     """
 
     device: str
@@ -59,7 +59,7 @@ class NotRun:
 
 
 def unreadable_by_litert(file: Candidate, device: str) -> NotRun | None:
-    """Says so if a file holds look-up tables, which LiteRT cannot read."""
+    """Returns a reason if a file has look-up tables: LiteRT reads none."""
     names = {operator.name for operator in Flatbuffer(file.data).operators}
     if DECODE not in names:
         return None
@@ -72,8 +72,8 @@ def largest_difference(
 ) -> float:
     """Returns the largest difference of two sets of outputs by tensor index.
 
-    It is in steps for integers and in units of the output for floats, and
-    `inf` where only one side has a NaN.
+    It is in steps for integers, and in units of the output for floats. It is
+    `inf` if only one side has a NaN.
 
     Example:
 

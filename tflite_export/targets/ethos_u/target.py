@@ -1,7 +1,7 @@
 """Arm Ethos-U: files that Vela compiles without a fallback to the CPU.
 
-Vela compresses the stream of weights itself. It wants a dense int8 file with
-zeros and few levels; sparse and int4 tensors it cannot read.
+Vela compresses the stream of weights itself. It needs a dense int8 file with
+zeros and few levels, and cannot read sparse and int4 tensors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,13 +42,7 @@ ACCELERATORS = tuple(
 
 
 class EthosU(Target):
-    """One of Arm's microNPUs.
-
-    Args:
-        name: The name that `export(target=)` takes.
-        accelerator: The size, such as `"ethos-u55-128"`.
-        is_variant: Whether it is a size of another target.
-    """
+    """One of Arm's microNPUs; `accelerator` is a size, as `"ethos-u55-128"`."""
 
     title = "Ethos-U"
     refused_storages: Mapping[str, str] = {
@@ -74,7 +68,7 @@ class EthosU(Target):
         return Package(proven.data, others, report)
 
     def check(self, data: bytes) -> CheckReport:
-        """Says what of a file runs on the NPU, by compiling it."""
+        """Says which operators of a file run on the NPU, by compiling it."""
         file = Flatbuffer(data)
         findings = storage_findings(file, self.title)
         if findings:
@@ -104,7 +98,7 @@ class EthosU(Target):
 
 
 def ethos_u_targets() -> Iterator[EthosU]:
-    """Yields the family, all sizes, and the generations at a common size."""
+    """Yields the family, each size, and each generation at a common size."""
     yield EthosU("ethos-u", ACCELERATORS[0], is_variant=False)
     for accelerator in ACCELERATORS:
         yield EthosU(accelerator, accelerator)

@@ -28,7 +28,7 @@ _NUM_CPU = re.compile(r"CPU operators = (\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class EthosUReport:
-    """What Vela made of a file; cycles are its own model, not silicon.
+    """Vela's report on a file; cycles are those of its model, not of silicon.
 
     Attributes:
         accelerator: The size, such as `"ethos-u55-128"`.
@@ -38,9 +38,9 @@ class EthosUReport:
         cycles: Cycles of an inference.
         npu_cycles: Cycles of the arithmetic alone.
         sram_bytes: SRAM for activations and buffers.
-        flash_bytes: Off-chip flash, and DRAM where the system has it instead.
-        cpu_operators: Operator, tensor and reason of what is not on the NPU.
-        num_cpu_operators: How many these are; Vela may give no reason.
+        flash_bytes: Off-chip flash, or DRAM if the system has that instead.
+        cpu_operators: Name, tensor and reason of each operator on the CPU.
+        num_cpu_operators: Number of these; Vela may give no reason for some.
         compiled: The bytes of the compiled file.
     """
 
@@ -84,11 +84,10 @@ class EthosUReport:
 
 
 def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
-    """Compiles a file for a size such as `"ethos-u55-128"`, in a child with
-    limits.
+    """Compiles a file for a size such as `"ethos-u55-128"`, in a child.
 
-    The report lists operators on the CPU; they are no error. A missing Vela is
-    an ImportError, a file that it cannot read a ValueError.
+    Operators on the CPU are in the report, and no error. A missing Vela is an
+    ImportError, a file that it cannot read a ValueError.
     """
     require_dense_storage(Flatbuffer(data), "Ethos-U")
     require_extra(

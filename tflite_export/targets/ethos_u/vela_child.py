@@ -8,7 +8,7 @@ import numpy as np
 
 
 def main(folder: Path) -> None:
-    """Reads the request, compiles the file and writes what came of it."""
+    """Reads the request, compiles the file and writes the results."""
     from ethosu.vela import vela
 
     request = json.loads((folder / "request.json").read_text())

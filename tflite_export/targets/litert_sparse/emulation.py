@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from tflite_export.targets.target import ProvenFile
     from tflite_export.trained_model import TrainedModel
 
-# float32 sums in another order, relative to the range of the output: usually
-# below 1e-6, and 1e-5 in random networks of 50 layers. A wrong layout leaves
-# 0.06 and more.
+# Differences by another order of float32 sums, relative to the output's range:
+# usually below 1e-6, and 1e-5 in random networks of 50 layers. A wrong layout
+# leaves 0.06 and more.
 MAX_DIFFERENCE = 1e-5
 MAX_ROUNDING = 1e-4
 MAX_SAMPLES = 16
@@ -23,13 +23,13 @@ MAX_SAMPLES = 16
 
 @dataclasses.dataclass(frozen=True)
 class ArmReport:
-    """What an emulated phone computed; `str()` is one line.
+    """The comparison on emulated phones; `str()` is one line.
 
     Attributes:
-        differences: By CPU, the largest difference of an output from the
-            model's, in units of its range.
-        num_samples: Samples that the file was run on.
-        instructions: Of one inference on the first CPU.
+        differences: The largest difference of an output from the model's, in
+            units of its range, by CPU.
+        num_samples: Number of samples that the file was run on.
+        instructions: Instructions of one inference on the first CPU.
         dense_instructions: The same with the kernels for dense weights.
 
     Example:
@@ -65,11 +65,11 @@ class ArmReport:
 
 
 def measure_on_arm(proven: "ProvenFile", trained: "TrainedModel") -> ArmReport:
-    """Compares the outputs on each CPU, where other kernels compute them."""
-    # Here, not above: checking a file must not import Keras.
+    """Compares the outputs on each CPU: each has other kernels."""
+    # Imported here: checking a file must not import Keras.
     from tflite_export.verification.verify import compare
 
-    # The comparison here shows how the network amplifies float32 rounding.
+    # The difference here shows how the network amplifies float32 rounding.
     tolerance = max(MAX_DIFFERENCE, 3 * proven.verification.max_output_lsb)
     differences = {}
     for cpu in arm.CPUS:
@@ -93,17 +93,14 @@ def measure_on_arm(proven: "ProvenFile", trained: "TrainedModel") -> ArmReport:
 def require_equal(
     report: VerificationReport, cpu: str, *, tolerance: float
 ) -> None:
-    """Raises an error unless outputs on a CPU are the model's within a
-    tolerance.
-    """
+    """Raises an error unless a CPU's outputs are within a tolerance."""
     if not report.max_output_lsb <= tolerance:
         raise ValueError(
             f"The outputs of the file must be those of the model within "
             f"{tolerance:.1g} of their range. Received: "
             f"{report.max_output_lsb:.1e} on {cpu}; the file was not written. "
-            "Activations that were quantized in training are not computed in "
-            f"float: train without them for 'litert-sparse', or use "
-            "`target='litert'`."
+            "'litert-sparse' computes activations in float: train without "
+            "quantized activations, or use `target='litert'`."
         )
 
 

@@ -1,10 +1,10 @@
 """Rewrites strided convolutions exactly, with symmetric padding.
 
-TFLite's SAME pads an even image of stride 2 on one side only, which XNNPACK's
-sparse way reads wrongly. The same sums come from zeros on all four sides and a
-larger kernel that is zero where the old one did not reach. Of odd images, SAME
-is symmetric, and only has to be spelled out. The sparse way knows no larger
-kernel for the first convolution than 3x3, so an even image has no repair there.
+TFLite's SAME with stride 2 pads an even image on one side only. XNNPACK's
+sparse kernels read that wrongly. Zeros on all four sides and a larger kernel,
+zero outside of the old one, give the same sums. For odd images SAME is
+symmetric already, and only becomes a PAD. The first convolution must be 3x3 for
+the sparse kernels, so an even image has no repair there.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ MARGINS = (1, 2)
 
 
 class Embedding(NamedTuple):
-    """Where a kernel lies in a larger one.
+    """The place of a kernel in a larger one.
 
     Attributes:
         margin: Zeros around the image; the kernel has `2 * margin + 1` rows.
@@ -41,8 +41,7 @@ def symmetric_form(
 ) -> Embedding | None:
     """Returns the equivalent of SAME with equal zeros on all sides.
 
-    `image` and `kernel` are heights and widths. None if no kernel of 3x3 or 5x5
-    reaches as far.
+    `image` and `kernel` are heights and widths. None if 5x5 is too small.
 
     Example:
 
@@ -68,13 +67,9 @@ def symmetric_form(
 
 
 def pad_symmetrically(file: Flatbuffer) -> list[str]:
-    """Rewrites each strided SAME convolution of a float32 file where it is
-    exact.
-
-    Returns a note for each.
-    """
+    """Rewrites strided SAME convolutions if that is exact; returns notes."""
     notes = []
-    # From the last, since each gets a new operator in front.
+    # The last one first, since each gets a new operator before it.
     for operator in reversed(file.operators):
         embedding = _embedding(file, operator)
         if embedding is None:

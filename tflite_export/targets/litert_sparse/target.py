@@ -1,8 +1,8 @@
 """LiteRT on the ARM CPUs of phones, where zeros become speed.
 
-The file computes in float32; its 1x1 convolutions hold the trained integers
-sparsely (CSR), which XNNPACK multiplies with its sparse kernels. The graph must
-be of a kind that it runs rightly: `topology` proves that.
+The file computes in float32. Its 1x1 convolutions hold the trained codes
+sparsely (CSR), for XNNPACK's sparse kernels. XNNPACK runs some graphs wrongly:
+`topology` proves that this is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,8 +81,8 @@ class LiteRtSparse(Target):
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Stores codes sparsely where that is smaller.
 
-        XNNPACK unpacks both forms when it loads the file. It needs a single
-        sparse weight to take its sparse kernels for all: size alone decides.
+        XNNPACK unpacks both forms when it loads the file, and takes its sparse
+        kernels for all weights if one is sparse. So size alone decides.
         """
         require_none(topology_findings(file))
         require_none(zero_findings(zero_count(file)))
@@ -115,7 +115,7 @@ class LiteRtSparse(Target):
         return notes
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
-        """Proves equal outputs here, and on ARM where it is emulated."""
+        """Proves equal outputs here, and on ARM if the emulation is set up."""
         require_equal(
             proven.verification, "this machine", tolerance=MAX_ROUNDING
         )
@@ -126,7 +126,7 @@ class LiteRtSparse(Target):
         return Package(proven.data, device=measure_on_arm(proven, trained))
 
     def check(self, data: bytes) -> CheckReport:
-        """Says whether a finished file runs rightly with the sparse kernels."""
+        """Says whether the sparse kernels compute a finished file rightly."""
         file = Flatbuffer(data)
         count = zero_count(file)
         findings = [*topology_findings(file), *zero_findings(count)]
@@ -164,7 +164,7 @@ class LiteRtSparse(Target):
 
 
 def _converted(trained: "TrainedModel") -> tuple[Flatbuffer, list[str]]:
-    """A float32 file, padded as sparse kernels need it, with notes on that."""
+    """A float32 file with the padding of sparse kernels, and notes on that."""
     from tflite_export.conversion.converter import convert_float
     from tflite_export.conversion.graphs import inference_graph
     from tflite_export.samples import random_samples
@@ -175,7 +175,7 @@ def _converted(trained: "TrainedModel") -> tuple[Flatbuffer, list[str]]:
             "Received: a model of TFMOT, whose activations are quantized. "
             "Use `target='litert'`, or train with `codeq_keras.quantize_model`."
         )
-    # For their shapes.
+    # The converter needs their shapes.
     samples = trained.samples or random_samples(trained.inputs, 1)
     graph = inference_graph(trained.plain)
     file = Flatbuffer(convert_float(graph, trained.inputs, samples))
@@ -186,9 +186,9 @@ def require_none(findings: Sequence[Finding]) -> None:
     """Raises an error that lists the findings, if there are any."""
     if findings:
         raise ValueError(
-            "XNNPACK must run the whole graph with its sparse kernels; some "
-            "graphs that it cannot run so it computes wrongly, without a "
-            "message. Received:\n"
+            "XNNPACK must run the whole graph with its sparse kernels: it "
+            "computes some other graphs wrongly, without a message. "
+            "Received:\n"
             + "\n".join(f"- {f.subject} {f.text} {f.remedy}" for f in findings)
             + "\nOr use `target='litert'`."
         )

@@ -1,11 +1,10 @@
-"""Proves that XNNPACK runs a float file with its sparse kernels, and rightly.
+"""Proves that XNNPACK's sparse kernels compute a float file rightly.
 
-On ARM, XNNPACK turns a whole network from HWC to CHW layout when one of its
-weights is sparse. It looks at the two ends of the network more than at what is
-between: an operator that it does not expect there reads CHW as HWC, and the
-outputs are wrong without a message. x86 never takes this way. So the proof goes
-over every operator from the entry to the tail, and knows only what was measured
-to be right with LiteRT 2.3. The exact repairs are in `symmetric_padding.py`.
+On ARM, XNNPACK turns a whole network from HWC to CHW layout if one of its
+weights is sparse. It checks the two ends of the network more than the middle:
+an unexpected operator there reads CHW as HWC, and the outputs are wrong without
+a message. x86 never does that. So the proof visits every operator, and allows
+those that LiteRT 2.3 was measured to compute rightly. The repairs: `padding`.
 """
 
 from collections import Counter
@@ -30,7 +29,7 @@ _UNPACKING = ("DENSIFY", "DEQUANTIZE")
 ENTRY_REMEDY = (
     "Build and train the network with `ZeroPadding2D(1)` and `Conv2D(filters, "
     '3, strides=2, padding="valid")` on an image of 3 channels as its first '
-    "layers: this one cannot be repaired afterwards."
+    "layers: this one cannot be repaired."
 )
 _DEPTHWISE_REMEDY = (
     'Use a kernel of 3 or 5 with stride 1 and `padding="same"`, or with stride '
@@ -43,12 +42,12 @@ _MIDDLE_REMEDY = (
 
 
 class Map(NamedTuple):
-    """What a tensor is on the way through the network.
+    """The layout of a tensor on the way through the network.
 
     `kind` is "image" (HWC, before the entry), "map" (CHW), "pooled" (CHW, one
-    value a channel), "flat" (behind the tail), "pixels" (a map turned back),
-    "constant", or "unknown" behind something that was found already.
-    `margins` are the zeros that a PAD has put around it, for each side.
+    value a channel), "flat" (after the pooling), "pixels" (a map turned back),
+    "constant", or "unknown" after a finding. `margins` are the zeros that a PAD
+    has put around it, for each side.
     """
 
     kind: str
@@ -56,10 +55,9 @@ class Map(NamedTuple):
 
 
 def topology_findings(file: Flatbuffer) -> tuple[Finding, ...]:
-    """Finds what keeps a float32 graph from the sparse kernels.
+    """Finds the operators that keep a float32 graph from the sparse kernels.
 
-    The weights do not count. There is one blocking finding for each first
-    cause.
+    The weights do not count. Each first cause is one blocking finding.
     """
     return tuple(_Walk(file).findings)
 
@@ -125,7 +123,7 @@ class _Walk:
                     f"output {self._file.tensor(0, index).name!r}",
                     "leaves the network without a global pooling.",
                     "Put `GlobalAveragePooling2D()`, with `keepdims=False`, in "
-                    "front of the head, and a Dense behind it.",
+                    "front of the head, and a Dense after it.",
                 )
 
     def _visit(self, operator: Operator) -> Map:
@@ -162,8 +160,8 @@ class _Walk:
                 operator,
                 "stands alone, and the CHW layout has it only as a part of a "
                 "convolution or an addition.",
-                "Put the ReLU directly behind a Conv2D, DepthwiseConv2D (or "
-                "its BatchNormalization) or Add that nothing else reads.",
+                "Put the ReLU directly after a Conv2D, DepthwiseConv2D (or its "
+                "BatchNormalization) or Add, as its only reader.",
             )
         if "pooled" in kinds:
             return self._stop(
@@ -252,7 +250,7 @@ class _Walk:
             return self._stop(
                 operator,
                 "must pad height and width for one convolution alone.",
-                "Give each convolution a `ZeroPadding2D` of its own.",
+                "Give each convolution its own `ZeroPadding2D`.",
             )
         margins = tuple(int(amount) for amount in amounts[1:3].ravel())
         return maps[0]._replace(margins=margins)
@@ -261,9 +259,9 @@ class _Walk:
         if any(m.kind == "constant" for m in maps):
             return self._stop(
                 operator,
-                "has a constant, as a BatchNormalization has that is not part "
+                "has a constant, such as that of a BatchNormalization outside "
                 "of a convolution.",
-                "Put each BatchNormalization directly behind a Conv2D or "
+                "Put each BatchNormalization directly after a Conv2D or "
                 "DepthwiseConv2D, in front of its activation.",
             )
         left, right = (
@@ -271,7 +269,7 @@ class _Walk:
         )
         kinds = {m.kind for m in maps}
         if len(set(operator.inputs)) == 1:
-            # XNNPACK then keeps to its dense kernels; the outputs are right.
+            # XNNPACK then takes its dense kernels; the outputs are right.
             text = "combines a map with itself."
             return self._stop(operator, text, "Let a Conv2D do it.")
         if not all(self._is_plain(m) for m in maps) or not (
@@ -293,7 +291,7 @@ class _Walk:
             return self._stop(
                 operator,
                 "must be the mean of a map over height and width.",
-                "Use `GlobalAveragePooling2D()` once, behind the last map.",
+                "Use `GlobalAveragePooling2D()` once, after the last map.",
             )
         return Map("pooled" if _option(operator, "keepDims") else "flat")
 
@@ -313,7 +311,7 @@ class _Walk:
             return Map("flat")
         return self._stop(
             operator,
-            f"makes a tensor of shape {shapes[0]} behind the pooling.",
+            f"makes a tensor of shape {shapes[0]} after the pooling.",
             "Use Dense layers as the head.",
         )
 
@@ -372,7 +370,7 @@ def _geometry(
 
 
 def _option(operator: Operator, name: str) -> Any:
-    """An option; 0, which is no valid value, where a file has none."""
+    """An option; 0, which is no valid value, if the file has none."""
     return operator.options.get(name, 0)
 
 

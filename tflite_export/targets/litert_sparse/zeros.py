@@ -1,4 +1,4 @@
-"""Zeros of a file, which decide whether XNNPACK takes its sparse kernels."""
+"""Counts zeros: their fraction decides if XNNPACK takes sparse kernels."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -14,7 +14,7 @@ MIN_SPARSITY = 2 / 3
 
 
 class ZeroCount(NamedTuple):
-    """The weights that decide whether the sparse kernels are taken."""
+    """Weights and zeros of the 1x1 convolutions, and of the Dense layers."""
 
     num_zeros: int
     num_weights: int
@@ -28,7 +28,7 @@ class ZeroCount(NamedTuple):
 
     @property
     def with_dense(self) -> float:
-        """The same with the Dense layers, which newer versions count."""
+        """The same with the Dense layers: newer versions count them too."""
         return (self.num_zeros + self.num_dense_zeros) / max(
             self.num_weights + self.num_dense_weights, 1
         )
@@ -56,7 +56,7 @@ def zero_count(file: Flatbuffer) -> ZeroCount:
 
 
 def zero_findings(count: ZeroCount) -> tuple[Finding, ...]:
-    """Says if a file has too few zeros for the sparse kernels."""
+    """Returns a finding if a file has too few zeros for the sparse kernels."""
     if count.pointwise > MIN_SPARSITY and count.with_dense > MIN_SPARSITY:
         return ()
     finding = Finding(

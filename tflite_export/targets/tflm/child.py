@@ -9,7 +9,7 @@ import numpy as np
 
 
 def run(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Runs the file row by row; the arena's use goes to the log."""
+    """Runs the file row by row; the log has the used bytes of the arena."""
     from tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_bytes(
@@ -41,7 +41,7 @@ def compress(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def main(folder: Path) -> None:
-    """Does what the request asks for and writes the outputs."""
+    """Runs the action of the request and writes the outputs."""
     request = json.loads((folder / "request.json").read_text())
     action = {"run": run, "compress": compress}[request["action"]]
     outputs: dict[str, Any] = action(folder, request)

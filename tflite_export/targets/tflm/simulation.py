@@ -1,7 +1,7 @@
 """Runs files in the tflite-micro wheel: arena, and equal outputs.
 
 Its int8 kernels are LiteRT's reference kernels, so outputs are compared bit
-for bit; only FULLY_CONNECTED rounds otherwise, see `target`.
+for bit. Only FULLY_CONNECTED rounds in another way, see `target`.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ from tflite_export.targets.tflm.tables import decompress
 from tflite_export.targets.tflm.wheel import ask_wheel
 
 _MAX_ATTEMPTS = 16
-# For the first run, which measures; generous, since the need is unknown.
+# Generous: the first run measures the need.
 _FIRST_ARENA_BYTES = 2**24
 _ARENA = re.compile(r"Arena allocation total (\d+) bytes")
 
 
 @dataclasses.dataclass(frozen=True)
 class TflmReport:
-    """What a file needs on a microcontroller.
+    """The needs of a file on a microcontroller.
 
     Attributes:
-        flash_bytes: Size of the file, which lies in flash.
+        flash_bytes: Size of the file in flash.
         arena_bytes: RAM for activations and records, measured on the host;
             pointers are half as large on 32-bit devices.
-        num_samples: Samples on which the outputs were compared with those of
-            LiteRT's reference kernels.
+        num_samples: Number of samples on which the outputs were compared with
+            those of LiteRT's reference kernels.
         max_lsb: Largest difference, in steps of the output; 0 is bit for bit.
         operators: Names of the operators, for a `MicroMutableOpResolver`.
     """
@@ -74,8 +74,8 @@ def measure(
 
     `inputs` are arrays of shape `(n, ...)` by tensor index, in the type of the
     file's input. LiteRT runs `reference`: by default the file itself, with
-    dense weights in place of look-up tables. A file that does not run, or
-    computes something else, is a ValueError.
+    dense weights in place of look-up tables. A file that does not run, or has
+    other outputs, is a ValueError.
     """
     file = Flatbuffer(data)
     require_dense_storage(file, "microcontrollers")
@@ -109,7 +109,7 @@ def _run_in_small_arena(
     num_outputs: int,
     used_bytes: int,
 ) -> tuple[list[np.ndarray], int]:
-    """The outputs, and an arena that is enough: planning needs some more."""
+    """The outputs, and an arena that is enough: planning needs more bytes."""
     step = max(used_bytes // 32 // 64, 4) * 64
     for attempt in range(_MAX_ATTEMPTS):
         arena_bytes = used_bytes + attempt * step
@@ -142,7 +142,7 @@ def _run(
 
 
 def _require_close(file: Flatbuffer, max_lsb: int) -> None:
-    # One step for each FULLY_CONNECTED, see the top of this file.
+    # One step for each FULLY_CONNECTED, see the top of `target`.
     allowed = operator_counts(file).get("FULLY_CONNECTED", 0)
     if max_lsb > allowed:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Weights as indices into tables, which `DECODE` unpacks on the device."""
+"""Weights as indices into tables; `DECODE` unpacks them on the device."""
 
 from typing import Any, NamedTuple
 
@@ -45,8 +45,8 @@ def compress(data: bytes) -> tuple[bytes, list[str]]:
     request = {"action": "compress", "tensors": tensors}
     outputs, _ = ask_wheel(data, {}, request)
     names = [site.tensor.name for site in chosen.values()]
-    # The tool leaves scales on the packed bytes, which nothing reads, and
-    # writes equal vectors again and again.
+    # The tool leaves scales on the packed bytes, and nothing reads them. It
+    # also writes equal vectors again and again.
     compressed = Flatbuffer(outputs["model"].tobytes())
     _share_tables(compressed)
     drop_scales(compressed, _packed(compressed))
@@ -84,7 +84,7 @@ def _packed(file: Flatbuffer) -> set[tuple[int, int]]:
 
 
 def table_saving(site: WeightSite) -> int:
-    """Returns about how many bytes a table saves; negative if none."""
+    """Returns the estimated bytes that a table saves; negative if none."""
     lookup = _lookup(site)
     if lookup.index_bits > MAX_INDEX_BITS:
         return -1
@@ -93,7 +93,7 @@ def table_saving(site: WeightSite) -> int:
 
 
 class _Lookup(NamedTuple):
-    """How a tensor becomes indices into tables."""
+    """The bits of an index, and the number of tables, for a tensor."""
 
     index_bits: int
     num_tables: int
@@ -104,7 +104,7 @@ class _Lookup(NamedTuple):
         return indices + self.num_tables * 2**self.index_bits
 
     def request(self, site: WeightSite) -> dict[str, Any]:
-        """Returns what `tflite_micro` is asked for."""
+        """Returns the request to `tflite_micro`."""
         mode: dict[str, Any] = {"per_tensor": None}
         if self.num_tables > 1:
             mode = {"per_channel": {"axis": site.tensor.axis}}
@@ -112,7 +112,7 @@ class _Lookup(NamedTuple):
 
 
 def _lookup(site: WeightSite) -> _Lookup:
-    """The smaller one of one table and a table for each channel."""
+    """One table or a table for each channel, whichever is smaller."""
     codes = site.slot.codes
     options = [_Lookup(_index_bits(codes), 1)]
     if site.tensor.scales.size > 1:
@@ -128,7 +128,7 @@ def _index_bits(codes: np.ndarray) -> int:
 
 
 def _share_tables(file: Flatbuffer) -> None:
-    """Makes tables that are for a whole tensor right where it has scales."""
+    """Corrects a single table of a tensor with scales, see `share_table`."""
     shared = {}
     for operator in file.operators:
         if operator.name != DECODE:

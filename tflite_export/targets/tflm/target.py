@@ -1,12 +1,12 @@
-"""LiteRT for Microcontrollers: convolutions only, tables where they pay.
+"""LiteRT for Microcontrollers: convolutions, and look-up tables on request.
 
 The interpreter reads dense weights, or, with `DECODE`, indices into tables.
 
 FULLY_CONNECTED is written as a convolution of 1x1. Both runtimes multiply the
 sum by `scale_in * scale_weights / scale_out`, as 31 bits and a shift. TFLM
-rounds the product to 32 bits and then, after the shift, again, as both do in
-convolutions; LiteRT's kernel of FULLY_CONNECTED rounds once. They differ by one
-step where the first rounding makes a tie, in a few outputs of a hundred.
+rounds the product to 32 bits, and again after the shift; so do both runtimes in
+convolutions. LiteRT's FULLY_CONNECTED rounds once. They differ by one step if
+the first rounding makes a tie, in a few outputs of a hundred.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ from tflite_export.targets.tflm.tables import compress
 if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
 
-# The runtime is compared on as many samples; it is slow.
+# The runtime is slow, so few samples are compared.
 MAX_SAMPLES = 16
 _ADVICE = "Look-up tables ('lut') are its way to few bytes."
 
@@ -62,7 +62,7 @@ class Tflm(Target):
         return []
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
-        """Adds C++ source and header; takes tables if they were asked for."""
+        """Adds C++ source and header; `"lut"` replaces weights by tables."""
         names = [spec.name for spec in trained.inputs]
         samples = [array[:MAX_SAMPLES] for array in trained.samples or ()]
         inputs = interpreter.quantized_inputs(proven.file, samples, names)
@@ -98,7 +98,7 @@ class Tflm(Target):
 def _with_tables(
     proven: ProvenFile, inputs: Mapping[int, np.ndarray]
 ) -> tuple[bytes, TflmReport, tuple[str, ...]]:
-    """The file to ship, its needs, and a note on look-up tables."""
+    """The file to ship, its report, and a note on look-up tables."""
     is_wanted = proven.weight_storage == "lut"
     dense = measure(proven.data, inputs)
     compressed, names = compress(proven.data)
@@ -108,7 +108,7 @@ def _with_tables(
             raise ValueError(
                 "`weight_storage='lut'` must make a file smaller. Received: a "
                 "model whose tensors have too many different values for their "
-                "size. Use 'auto'."
+                "size. Use `weight_storage='auto'`."
             )
         return proven.data, dense, ()
     tables = measure(compressed, inputs, reference=proven.data)
@@ -124,11 +124,10 @@ def _with_tables(
 
 
 def write_convolutions(file: Flatbuffer) -> None:
-    """Writes each FULLY_CONNECTED as a convolution, in place, for equal
-    outputs.
+    """Writes each FULLY_CONNECTED as a convolution, in place.
 
     One whose kernel is computed, or read by another operator, stays; its
-    outputs are within one step.
+    outputs are within one step of LiteRT's.
     """
     operators = file.operators
     dense = [o for o in operators if o.name == "FULLY_CONNECTED"]
@@ -138,7 +137,7 @@ def write_convolutions(file: Flatbuffer) -> None:
         if operator.name != "FULLY_CONNECTED"
         for index in (*operator.inputs, *operator.outputs)
     }
-    # From the last, since operators behind a changed one move.
+    # The last one first, since operators after a changed one move.
     for operator in reversed(dense):
         kernel = (operator.subgraph, operator.inputs[1])
         if kernel not in others and file.tensor(*kernel).data is not None:
