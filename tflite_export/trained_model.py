@@ -84,7 +84,7 @@ class TrainedModel:
         """Returns the same model with other samples."""
         return dataclasses.replace(self, samples=samples)
 
-    def reading(
+    def with_dataset(
         self, dataset: Any, *, argument: str, limit: int | None = MAX_SAMPLES
     ) -> "TrainedModel":
         """Returns the same model with the samples of a dataset, if given."""
@@ -115,7 +115,7 @@ def read_model(
         if not any(held is not None for held in ranges.values()):
             ranges = {}
         trained = dataclasses.replace(trained, reference=model, ranges=ranges)
-    return trained.reading(samples, argument=argument, limit=limit)
+    return trained.with_dataset(samples, argument=argument, limit=limit)
 
 
 def read_plain(

@@ -102,7 +102,7 @@ def export_random(
     **options: Any,
 ) -> ExportResult:
     """Exports a network that has its integers without quantizers."""
-    read = read_plain(model, trained).reading(
+    read = read_plain(model, trained).with_dataset(
         representative_dataset, argument="representative_dataset"
     )
     return export_trained(read, path, **options)

@@ -7,7 +7,7 @@ from tflite_export.trained_model import read_plain
 def read_samples(model, weights, samples):
     """The model as the export reads it, with samples."""
     trained = read_plain(model, weights)
-    return trained.reading(samples, argument="representative_dataset")
+    return trained.with_dataset(samples, argument="representative_dataset")
 
 
 def export_plain(model, weights, path, *, representative_dataset, **options):

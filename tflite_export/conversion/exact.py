@@ -14,7 +14,7 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
 from tflite_export.trained_model import TrainedModel
 from tflite_export.weights.explaining import FoldedInputGainError
-from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.integer_graph import write_codes
 
 
 class ConvertedModel(NamedTuple):
@@ -44,9 +44,7 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
         graph, missing = trained_graph(trained, model)
         file = repaired_file(convert(graph, trained.inputs, samples))
         try:
-            written = write_exact_weights(
-                file, trained.weights, trained.kernels
-            )
+            written = write_codes(file, trained.weights, trained.kernels)
         except FoldedInputGainError as error:
             if folded >= set(error.paths):
                 raise

@@ -89,7 +89,7 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
     _insert_reshape(file, subgraph, at + 2, narrow, result)
 
 
-def fold(
+def replace_by_constants(
     file: Flatbuffer, name: str, values: Mapping[tuple[int, int], np.ndarray]
 ) -> None:
     """Replaces the operators of a name by their outputs, given as constants."""

@@ -13,7 +13,7 @@ from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.devices import (
     android,
-    coral,
+    edgetpu,
     emulated_arm,
     ethos_u,
     host,
@@ -114,7 +114,7 @@ def measures_for(
         android.DEVICE: _one_by_one(
             android.measure, program=program, num_threads=num_threads
         ),
-        coral.DEVICE: _one_by_one(coral.measure),
+        edgetpu.DEVICE: _one_by_one(edgetpu.measure),
         microcontroller.DEVICE: _one_by_one(microcontroller.measure),
     }
     for cpu in arm.CPUS:

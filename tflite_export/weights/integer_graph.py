@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BIAS = 2**31 - 1
 
 
-def write_exact_weights(
+def write_codes(
     file: Flatbuffer,
     weights: Mapping[str, "QuantizedWeight"],
     kernels: Mapping[str, np.ndarray],

@@ -12,7 +12,7 @@ from tflite_export.conversion.graphs import inference_graph
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import model_inputs
 from tflite_export.trained_model import read_plain
-from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.integer_graph import write_codes
 
 OLD = b"an older file"
 
@@ -62,7 +62,7 @@ def test_kernel_that_no_operator_holds_is_named(zoo, weight, rng):
     kernels["lost/kernel"] = lost.codes
 
     with pytest.raises(ValueError, match="'lost/kernel': no operator holds it"):
-        write_exact_weights(file, trained, kernels)
+        write_codes(file, trained, kernels)
 
 
 def test_scale_along_an_input_axis_is_refused(weight, rng):
@@ -76,4 +76,4 @@ def test_scale_along_an_input_axis_is_refused(weight, rng):
     file = Flatbuffer(data)
 
     with pytest.raises(ValueError, match="scale varies along an input axis"):
-        write_exact_weights(file, trained, read_plain(model, trained).kernels)
+        write_codes(file, trained, read_plain(model, trained).kernels)

@@ -7,7 +7,7 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Constant
 from tflite_export.runtime.interpreter import predict
 from tflite_export.trained_model import read_plain
-from tflite_export.weights.integer_graph import write_exact_weights
+from tflite_export.weights.integer_graph import write_codes
 from tflite_export.weights.sites import weight_sites
 
 
@@ -21,7 +21,7 @@ def test_writing_exact_weights_again_changes_nothing(dense_only):
     file = Flatbuffer(data)
     kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
-    write_exact_weights(file, dense_only.trained, kernels)
+    write_codes(file, dense_only.trained, kernels)
 
     assert file.to_bytes() == data
 
@@ -39,7 +39,7 @@ def test_dense_with_one_scale_is_made_exact(dense_only, gains):
     file.replace_inputs({site.site: Constant(held, one_scale, 0)})
     kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
-    write_exact_weights(file, dense_only.trained, kernels)
+    write_codes(file, dense_only.trained, kernels)
 
     tensor = _hidden(file).tensor
     assert np.array_equal(tensor.data, weight.codes.T)
@@ -59,7 +59,7 @@ def test_limited_scale_is_estimated_and_noted(dense_only):
     file.replace_inputs({site.site: Constant(held, np.ones(12, np.float32), 0)})
     kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
-    notes = write_exact_weights(file, dense_only.trained, kernels).notes
+    notes = write_codes(file, dense_only.trained, kernels).notes
 
     tensor = _hidden(file).tensor
     assert np.array_equal(tensor.data, weight.codes.T)
@@ -85,4 +85,4 @@ def test_bias_that_overflows_int32_names_the_layer(dense_only):
     kernels = read_plain(dense_only.model, dense_only.trained).kernels
 
     with pytest.raises(ValueError, match="bias of 'hidden/kernel'"):
-        write_exact_weights(file, dense_only.trained, kernels)
+        write_codes(file, dense_only.trained, kernels)

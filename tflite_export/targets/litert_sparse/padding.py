@@ -24,7 +24,7 @@ from tflite_export.format.records import (
 MARGINS = (1, 2)
 
 
-class Embedding(NamedTuple):
+class PlacedKernel(NamedTuple):
     """The place of a kernel in a larger one.
 
     Attributes:
@@ -38,7 +38,7 @@ class Embedding(NamedTuple):
 
 def symmetric_form(
     image: tuple[int, int], kernel: tuple[int, int], stride: int
-) -> Embedding | None:
+) -> PlacedKernel | None:
     """Returns the equivalent of SAME with equal zeros on all sides.
 
     `image` and `kernel` are heights and widths. None if 5x5 is too small.
@@ -46,9 +46,9 @@ def symmetric_form(
     Example:
 
     >>> symmetric_form((96, 96), (3, 3), stride=2)
-    Embedding(margin=2, offset=(2, 2))
+    PlacedKernel(margin=2, offset=(2, 2))
     >>> symmetric_form((95, 95), (3, 3), stride=2)
-    Embedding(margin=1, offset=(0, 0))
+    PlacedKernel(margin=1, offset=(0, 0))
     >>> symmetric_form((96, 96), (5, 5), stride=2) is None
     True
     """
@@ -62,7 +62,7 @@ def symmetric_form(
             0 <= first and first + k <= 2 * margin + 1
             for first, k in zip(offset, kernel, strict=True)
         ):
-            return Embedding(margin, (offset[0], offset[1]))
+            return PlacedKernel(margin, (offset[0], offset[1]))
     return None
 
 
@@ -102,7 +102,7 @@ def pad_symmetrically(file: Flatbuffer) -> list[str]:
     return notes[::-1]
 
 
-def _embedding(file: Flatbuffer, operator: Operator) -> Embedding | None:
+def _embedding(file: Flatbuffer, operator: Operator) -> PlacedKernel | None:
     options = operator.options
     strides = (options.get("strideH"), options.get("strideW"))
     if (
@@ -117,7 +117,7 @@ def _embedding(file: Flatbuffer, operator: Operator) -> Embedding | None:
     kernel = file.tensor(0, operator.inputs[1]).shape
     size = (kernel[1], kernel[2])
     embedding = symmetric_form((height, width), size, 2)
-    is_entry = size == (3, 3) and embedding == Embedding(1, (0, 0))
+    is_entry = size == (3, 3) and embedding == PlacedKernel(1, (0, 0))
     if operator.name == "CONV_2D" and not is_entry:
         return None
     return embedding

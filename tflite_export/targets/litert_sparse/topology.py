@@ -41,7 +41,7 @@ _MIDDLE_REMEDY = (
 )
 
 
-class Map(NamedTuple):
+class Layout(NamedTuple):
     """The layout of a tensor on the way through the network.
 
     `kind` is "image" (HWC, before the entry), "map" (CHW), "pooled" (CHW, one
@@ -59,7 +59,7 @@ def topology_findings(file: Flatbuffer) -> tuple[Finding, ...]:
 
     The weights do not count. Each first cause is one blocking finding.
     """
-    return tuple(_Walk(file).findings)
+    return tuple(_LayoutWalk(file).findings)
 
 
 def is_computed_sparsely(file: Flatbuffer) -> bool:
@@ -78,13 +78,13 @@ def is_computed_sparsely(file: Flatbuffer) -> bool:
     return any(file.tensor(*key).dtype == "float32" for key in sparse)
 
 
-class _Walk:
+class _LayoutWalk:
     """Follows the image through the operators, in order of execution."""
 
     def __init__(self, file: Flatbuffer) -> None:
         self.findings: list[Finding] = []
         self._file = file
-        self._maps: dict[int, Map] = {}
+        self._maps: dict[int, Layout] = {}
         self._num_entries = 0
         self._readers = Counter(
             index for operator in file.operators for index in operator.inputs
@@ -112,7 +112,7 @@ class _Walk:
                     f"shape {tensor.shape}.",
                     ENTRY_REMEDY,
                 )
-            self._maps[index] = Map("image")
+            self._maps[index] = Layout("image")
 
     def _finish(self) -> None:
         if not self.findings and not self._num_entries:
@@ -126,16 +126,16 @@ class _Walk:
                     "front of the head, and a Dense after it.",
                 )
 
-    def _visit(self, operator: Operator) -> Map:
+    def _visit(self, operator: Operator) -> Layout:
         maps = [self._map(i) for i in operator.inputs if i >= 0]
         kinds = {m.kind for m in maps}
         if "unknown" in kinds:
-            return Map("unknown")
+            return Layout("unknown")
         if kinds <= {"constant"} and operator.name in _UNPACKING:
-            return Map("constant")
+            return Layout("constant")
         if kinds <= {"flat", "constant"}:
             return self._flat(operator)
-        rules: dict[str, Callable[[Operator, list[Map]], Map]] = {
+        rules: dict[str, Callable[[Operator, list[Layout]], Layout]] = {
             "ADD": self._arithmetic,
             "CONV_2D": self._convolution,
             "DEPTHWISE_CONV_2D": self._depthwise,
@@ -147,10 +147,10 @@ class _Walk:
         }
         if kinds <= {"image", "constant"} and maps[0].margins is None:
             if operator.name in _INPUT_ARITHMETIC:
-                return Map("image")
+                return Layout("image")
         is_convolution = operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D")
         if is_convolution and not self._has_fixed_weights(operator):
-            return Map("unknown")
+            return Layout("unknown")
         if operator.name in rules:
             return rules[operator.name](operator, maps)
         if operator.name in _ACTIVATIONS and self._is_plain(maps[0]):
@@ -173,7 +173,7 @@ class _Walk:
             return self._stop(operator, "is no entry.", ENTRY_REMEDY)
         return self._stop(operator, "knows no CHW layout.", _MIDDLE_REMEDY)
 
-    def _convolution(self, operator: Operator, maps: list[Map]) -> Map:
+    def _convolution(self, operator: Operator, maps: list[Layout]) -> Layout:
         source = maps[0]
         kernel = self._file.tensor(0, operator.inputs[1]).shape
         size, strides, dilation = _geometry(operator, kernel)
@@ -187,7 +187,7 @@ class _Walk:
                 and self._num_entries == 1
             )
             if is_entry:
-                return Map("map")
+                return Layout("map")
             return self._stop(
                 operator,
                 "is not the entry that the CHW layout needs. Received: a "
@@ -210,7 +210,7 @@ class _Walk:
             return self._stop(operator, text, "Use `groups=1`.")
         return source
 
-    def _depthwise(self, operator: Operator, maps: list[Map]) -> Map:
+    def _depthwise(self, operator: Operator, maps: list[Layout]) -> Layout:
         source = maps[0]
         kernel = self._file.tensor(0, operator.inputs[1]).shape
         size, strides, dilation = _geometry(operator, kernel)
@@ -228,7 +228,7 @@ class _Walk:
             and kernel[3] == channels
             and is_symmetric
         ):
-            return Map("map")
+            return Layout("map")
         return self._stop(
             operator,
             "must be 3x3 with 1 or 5x5 with 2 zeros on each side. Received: a "
@@ -238,13 +238,13 @@ class _Walk:
             _DEPTHWISE_REMEDY,
         )
 
-    def _padding(self, operator: Operator, maps: list[Map]) -> Map:
+    def _padding(self, operator: Operator, maps: list[Layout]) -> Layout:
         amounts = self._file.tensor(0, operator.inputs[1]).data
         if (
             amounts is None
             or amounts.shape != (4, 2)
             or amounts[[0, 3]].any()
-            or maps[0] not in (Map("image"), Map("map"))
+            or maps[0] not in (Layout("image"), Layout("map"))
             or self._readers[operator.outputs[0]] != 1
         ):
             return self._stop(
@@ -255,7 +255,7 @@ class _Walk:
         margins = tuple(int(amount) for amount in amounts[1:3].ravel())
         return maps[0]._replace(margins=margins)
 
-    def _arithmetic(self, operator: Operator, maps: list[Map]) -> Map:
+    def _arithmetic(self, operator: Operator, maps: list[Layout]) -> Layout:
         if any(m.kind == "constant" for m in maps):
             return self._stop(
                 operator,
@@ -279,36 +279,36 @@ class _Walk:
             text = f"combines tensors of shapes {left} and {right}."
             return self._stop(operator, text, "Use maps of equal shapes.")
         if not self._is_fusable(operator):
-            return Map("unknown")
-        return Map("map" if "map" in kinds else "pooled")
+            return Layout("unknown")
+        return Layout("map" if "map" in kinds else "pooled")
 
-    def _pooling(self, operator: Operator, maps: list[Map]) -> Map:
+    def _pooling(self, operator: Operator, maps: list[Layout]) -> Layout:
         axes = self._file.tensor(0, operator.inputs[1]).data
         is_global = axes is not None and sorted(
             int(axis) % 4 for axis in axes.ravel()
         ) == [1, 2]
-        if maps[0] != Map("map") or not is_global:
+        if maps[0] != Layout("map") or not is_global:
             return self._stop(
                 operator,
                 "must be the mean of a map over height and width.",
                 "Use `GlobalAveragePooling2D()` once, after the last map.",
             )
-        return Map("pooled" if _option(operator, "keepDims") else "flat")
+        return Layout("pooled" if _option(operator, "keepDims") else "flat")
 
-    def _turn_back(self, operator: Operator, maps: list[Map]) -> Map:
-        if maps[0] == Map("map"):
-            return Map("pixels")
+    def _turn_back(self, operator: Operator, maps: list[Layout]) -> Layout:
+        if maps[0] == Layout("map"):
+            return Layout("pixels")
         return self._stop(operator, "must read a map.", _MIDDLE_REMEDY)
 
-    def _resizing(self, operator: Operator, maps: list[Map]) -> Map:
-        if maps[0] == Map("map") and maps[1].kind == "constant":
-            return Map("map")
+    def _resizing(self, operator: Operator, maps: list[Layout]) -> Layout:
+        if maps[0] == Layout("map") and maps[1].kind == "constant":
+            return Layout("map")
         return self._stop(operator, "must read a map.", _MIDDLE_REMEDY)
 
-    def _flat(self, operator: Operator) -> Map:
+    def _flat(self, operator: Operator) -> Layout:
         shapes = [self._file.tensor(0, i).shape for i in operator.outputs]
         if all(len(shape) <= 2 for shape in shapes):
-            return Map("flat")
+            return Layout("flat")
         return self._stop(
             operator,
             f"makes a tensor of shape {shapes[0]} after the pooling.",
@@ -332,24 +332,24 @@ class _Walk:
             return False
         return True
 
-    def _is_plain(self, source: Map) -> bool:
+    def _is_plain(self, source: Layout) -> bool:
         return source.kind in ("map", "pooled") and source.margins is None
 
-    def _map(self, index: int) -> Map:
+    def _map(self, index: int) -> Layout:
         if index in self._maps:
             return self._maps[index]
         # Only constants come from no operator.
-        return Map("constant")
+        return Layout("constant")
 
     def _padding_text(self, operator: Operator) -> str:
         margins = self._map(operator.inputs[0]).margins
         padding = str(_option(operator, "padding"))
         return padding if margins is None else f"{padding} and zeros {margins}"
 
-    def _stop(self, operator: Operator, text: str, remedy: str) -> Map:
+    def _stop(self, operator: Operator, text: str, remedy: str) -> Layout:
         names = [_short(self._file.tensor(0, i)) for i in operator.outputs[:1]]
         self._add(" ".join([operator.name, *names]), text, remedy)
-        return Map("unknown")
+        return Layout("unknown")
 
     def _add(self, subject: str, text: str, remedy: str) -> None:
         self.findings.append(Finding(subject, text, remedy))

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tflite_export.format.edits import drop_scales, fold
+from tflite_export.format.edits import drop_scales, replace_by_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE, MAX_INDEX_BITS, share_table
 from tflite_export.format.names import shorten_names
@@ -61,7 +61,7 @@ def decompress(data: bytes) -> bytes:
     if not decoded:
         return data
     drop_scales(file, _packed(file))
-    fold(
+    replace_by_constants(
         file,
         DECODE,
         {
