@@ -11,7 +11,6 @@ after the imports and the building of the network; memory is the peak of the
 process and its children together, what they share counted once (PSS).
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -43,7 +42,12 @@ def main(argv: Sequence[str]) -> None:
     rows: list[Sequence[str]] = []
     for network in args.models:
         rounds = [
-            [measure(network, way, args) for way in WAYS]
+            [
+                processes.run_alone(
+                    time_once, network, way, args.size, args.samples
+                )
+                for way in WAYS
+            ]
             for _ in range(args.rounds)
         ]
         rows += rows_of(network, rounds)
@@ -57,16 +61,6 @@ def main(argv: Sequence[str]) -> None:
             results.table(COLUMNS, rows),
         )
     print(results.table(COLUMNS, rows))
-
-
-def measure(
-    network: str, way: str, args: argparse.Namespace
-) -> tuple[float, float]:
-    """Returns the seconds, and the peak of the memory in MiB."""
-    seconds, peak_bytes = processes.run_alone(
-        time_once, network, way, args.size, args.samples
-    )
-    return seconds, peak_bytes / 2**20
 
 
 def time_once(network: str, way: str, size: int, num_samples: int) -> float:

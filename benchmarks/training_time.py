@@ -16,7 +16,6 @@ reason.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -85,10 +84,8 @@ def main(argv: Sequence[str]) -> None:
             measured["loads"] = before, os.getloadavg()[0]
             runs.append({"network": network, "backend": backend, **measured})
             print(as_markdown(runs[-1]), flush=True)
-            path = args.output / "training_time.json"
-            path.write_text(json.dumps(runs, indent=2) + "\n")
             results.write_page(
-                path.with_suffix(".md"),
+                args.output / "training_time.md",
                 "Training-step time",
                 setting(args),
                 *map(as_markdown, runs),

@@ -17,8 +17,8 @@ def run_alone(
     function: Callable[..., Any],
     *arguments: Any,
     environment: Mapping[str, str] | None = None,
-) -> tuple[Any, int]:
-    """Returns what a function returns, and the peak of the memory in bytes.
+) -> tuple[Any, float]:
+    """Returns what a function returns, and the peak of the memory in MiB.
 
     The memory is that of the process and its children together; what they
     share is counted once (PSS).
@@ -44,7 +44,7 @@ def run_alone(
     finally:
         process.join()
         watcher.join()
-    return result, peak[0]
+    return result, peak[0] / 2**20
 
 
 def _send(sender: Any, function: Callable[..., Any], *arguments: Any) -> None:
