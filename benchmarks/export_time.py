@@ -17,7 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import cli, processes, results
+import keras
+import numpy as np
+from harness import cli, processes, provenance, results
+
+import codeq_keras
+import tflite_export
 
 WAYS = ("plain converter, full-integer int8", "`quantize_model` + `export`")
 MEASURES = ("time, s", "peak memory (PSS), MiB")
@@ -27,8 +32,6 @@ SEED = 0
 
 def main(argv: Sequence[str]) -> None:
     """Measures in turns and writes medians and ratios."""
-    from harness import provenance
-
     args = cli.parse(
         "export_time",
         __doc__,
@@ -65,12 +68,7 @@ def main(argv: Sequence[str]) -> None:
 
 def time_once(network: str, way: str, size: int, num_samples: int) -> float:
     """Returns the seconds of one way; runs in a process of its own."""
-    import keras
-    import numpy as np
     import tensorflow  # noqa: F401, not a part of the time.
-
-    import codeq_keras
-    import tflite_export
 
     keras.utils.set_random_seed(SEED)
     model = getattr(keras.applications, network)(
@@ -106,15 +104,11 @@ def rows_of(
     network: str, rounds: Sequence[Sequence[tuple[float, float]]]
 ) -> list[tuple[str, ...]]:
     """Returns a row for each way, and one of the ratios of each round."""
-    plain, ours = zip(*rounds, strict=True)
-    ratios = [
-        (o[0] / p[0], o[1] / p[1]) for p, o in zip(plain, ours, strict=True)
-    ]
+    plain, ours = np.array(rounds).swapaxes(0, 1)
     rows = []
     for way, values, digits in zip(
-        (*WAYS, "ratio"), (plain, ours, ratios), (1, 1, 2), strict=True
+        (*WAYS, "ratio"), (plain, ours, ours / plain), (1, 1, 2), strict=True
     ):
-        columns = zip(*values, strict=True)
-        cells = [results.median_and_range(c, digits) for c in columns]
+        cells = [results.median_and_range(c, digits) for c in values.T]
         rows.append((network, way, *cells))
     return rows

@@ -122,7 +122,7 @@ def quantized(
 
 
 def sgd(rate: Any, decay: float) -> keras.optimizers.Optimizer:
-    """SGD as in the paper: Keras's decay bypasses the momentum, theirs not."""
+    """SGD with PyTorch's decay: unlike Keras's, it goes through momentum."""
     decay = decay / (1 - MOMENTUM)
     return keras.optimizers.SGD(rate, MOMENTUM, weight_decay=decay)
 
