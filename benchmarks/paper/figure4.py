@@ -116,7 +116,7 @@ def train_once(
         curves["sparsity"].append(float(np.mean([k.sparsity for k in kernels])))
         curves["logit"].append(float(np.mean(logits)))
 
-    record()
+    record()  # The start.
     training.fit(
         qmodel,
         # Each row of the curves is the same number of random batches.
