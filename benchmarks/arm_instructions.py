@@ -12,10 +12,9 @@ Instructions are not cycles. About 8 minutes of two cores.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import keras
 import networks
@@ -24,17 +23,22 @@ from harness import cli, files, provenance, results
 
 import codeq_keras
 import tflite_export
+from codeq_keras.deployment import find_kernels
 from tflite_export import arm
 from tflite_export.conversion.converter import convert_float
 from tflite_export.conversion.graphs import inference_graph
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs, random_samples
 from tflite_export.targets.litert_storage import store_weights
 
+Named = tuple[str, codeq_keras.QuantizedModel]
 ALPHA = 0.5
 NUM_CLASSES = 10
 NUM_SAMPLES = 16
 SEED = 0
+SCALE = 0.07
+CONFIG = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
 # Network, block, zeros: every network without blocks first.
 RANDOM = (
     *(
@@ -48,18 +52,6 @@ _MEASURES = [cell for name in (*arm.CPUS, "bytes") for cell in (name, "ratio")]
 COLUMNS = ("network", "form", "zeros in 1x1", *_MEASURES, "difference")
 
 
-class Network(NamedTuple):
-    """A network whose weights are on the grid.
-
-    `export` writes it to a path, given the options of `tflite_export.export`.
-    """
-
-    name: str
-    plain: keras.Model
-    weights: Mapping[str, Any]
-    export: Callable[..., Any]
-
-
 def main(argv: Sequence[str]) -> None:
     """Measures all networks and writes a table."""
     name = "arm_instructions"
@@ -70,8 +62,8 @@ def main(argv: Sequence[str]) -> None:
     found = trained_networks(paths) if paths else random_networks()
     baselines: dict[str, list[int]] = {}
     rows: list[Sequence[str]] = []
-    for network in itertools.islice(found, 1 if args.smoke else None):
-        for row in measure(network, baselines):
+    for title, qmodel in itertools.islice(found, 1 if args.smoke else None):
+        for row in measure(title, qmodel, baselines):
             rows.append(row)
             print(results.table(COLUMNS, rows[-1:]), flush=True)
     results.write_page(
@@ -86,41 +78,45 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
-def random_networks() -> Iterator[Network]:
-    """Yields MobileNets with random codes."""
+def trained_networks(paths: Sequence[Path]) -> Iterator[Named]:
+    """Yields titles and the quantized networks of files."""
+    for path in paths:
+        yield path.stem, keras.saving.load_model(path, compile=False)
+
+
+def random_networks() -> Iterator[Named]:
+    """Yields titles and MobileNets with random codes."""
     for name, block, zeros in RANDOM:
         keras.utils.set_random_seed(SEED)
-        model = getattr(networks, name)(
+        net = getattr(networks, name)(
             alpha=ALPHA, input_shape=(96, 96, 3), classes=NUM_CLASSES
         )
         rng = np.random.default_rng(SEED)
-        codes = {
-            variable.path: files.block_codes(rng, variable.shape, zeros, block)
-            for variable in model.weights
-            if "kernel" in variable.name and is_pointwise(variable.shape)
-        }
-        weights = files.put_on_grid(model, rng, codes=codes)
+        for kernel in find_kernels(net):
+            shape = kernel.variable.shape
+            if is_pointwise(shape):
+                codes = block_codes(rng, shape, zeros, block)
+                kernel.variable.assign(SCALE * codes)
         # So that no activation dies or explodes.
-        images = random_samples(model_inputs(model), 2 * NUM_SAMPLES)
-        codeq_keras.reestimate_batch_norm(model, images)
-
-        export = partial(files.export_random, model, weights)
+        images = random_samples(model_inputs(net), 2 * NUM_SAMPLES)
+        codeq_keras.reestimate_batch_norm(net, images)
         title = f"{name}, random, blocks of {block}, {zeros:.0%}"
-        yield Network(title, model, weights, export)
+        yield title, codeq_keras.quantize_model(net, CONFIG)
 
 
-def trained_networks(paths: Sequence[Path]) -> Iterator[Network]:
-    """Yields the quantized networks of files."""
-    for path in paths:
-        qmodel = keras.saving.load_model(path, compile=False)
-
-        export = partial(tflite_export.export, qmodel)
-        yield Network(
-            path.stem,
-            codeq_keras.strip_quantizers(qmodel),
-            codeq_keras.quantized_weights(qmodel),
-            export,
-        )
+def block_codes(
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    sparsity: float,
+    block: int = 1,
+) -> np.ndarray:
+    """Returns 4-bit codes with zeros in blocks of neighbouring channels."""
+    codes = rng.integers(1, 8, shape) * rng.choice([-1, 1], shape)
+    *others, channels = shape
+    if channels % block:
+        block = 1
+    kept = rng.random((*others, channels // block)) >= sparsity
+    return (codes * np.repeat(kept, block, axis=-1)).astype(np.int8)
 
 
 def is_pointwise(shape: Sequence[int]) -> bool:
@@ -129,41 +125,50 @@ def is_pointwise(shape: Sequence[int]) -> bool:
 
 
 def measure(
-    network: Network, baselines: dict[str, list[int]]
+    title: str,
+    qmodel: codeq_keras.QuantizedModel,
+    baselines: dict[str, list[int]],
 ) -> Iterator[list[str]]:
     """Yields a row for each form of the file.
 
     Dense forms only of an architecture that has no baseline: their kernels
     execute the same for all weights.
     """
-    inputs = model_inputs(network.plain)
+    plain = codeq_keras.strip_quantizers(qmodel)
+    inputs = model_inputs(plain)
     samples = random_samples(inputs, NUM_SAMPLES)
     write = partial(
-        files.to_bytes, network.export, representative_dataset=samples
+        files.to_bytes,
+        tflite_export.export,
+        qmodel,
+        representative_dataset=samples,
     )
     forms: dict[str, bytes] = {}
-    if network.plain.name not in baselines:
+    if plain.name not in baselines:
         forms["int8"], _ = write(weight_storage="int8")
         packed = Flatbuffer(forms["int8"])
         # Not by `export`, which refuses it where 28 random layers blow up the
         # rounding of int4 kernels; their instructions are the same.
         store_weights(packed, "int4")
         forms["int4"] = packed.to_bytes()
-        graph = inference_graph(network.plain)
+        graph = inference_graph(plain)
         forms["float32"] = convert_float(graph, inputs, samples)
     forms["litert-sparse"], result = write(target="litert-sparse")
-    all_codes = [weight.codes for weight in network.weights.values()]
-    codes = [c.ravel() for c in all_codes if is_pointwise(c.shape)]
+    weights = codeq_keras.quantized_weights(qmodel).values()
+    codes = [w.codes.ravel() for w in weights if is_pointwise(w.codes.shape)]
     zeros = f"{np.mean(np.concatenate(codes) == 0):.1%}"
     for form, data in forms.items():
-        counts = files.count_on_arm(data, network.plain, samples).values()
+        arrays = interpreter.quantized_inputs(
+            Flatbuffer(data), samples, [tensor.name for tensor in inputs]
+        )
+        counts = [arm.count_instructions(data, arrays, cpu=c) for c in arm.CPUS]
         found = [*counts, len(data)]
         # The int8 form comes first.
-        baseline = baselines.setdefault(network.plain.name, found)
+        baseline = baselines.setdefault(plain.name, found)
         cells = [f"{count / 1e6:.3f}" for count in counts] + [f"{len(data):,}"]
         ratios = [f"{n / b:.2f}" for n, b in zip(found, baseline, strict=True)]
         pairs = itertools.chain(*zip(cells, ratios, strict=True))
         is_sparse = form == "litert-sparse"
         largest = max(result.device.differences.values()) if is_sparse else None
         difference = "" if largest is None else f"{largest:.1e}"
-        yield [network.name, form, zeros, *pairs, difference]
+        yield [title, form, zeros, *pairs, difference]

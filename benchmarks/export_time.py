@@ -11,14 +11,18 @@ after the imports and the building of the network; memory is the peak of the
 process and its children together, what they share counted once (PSS).
 """
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import cli, processes, results
+import keras
+import numpy as np
+from harness import cli, processes, provenance, results
+
+import codeq_keras
+import tflite_export
 
 WAYS = ("plain converter, full-integer int8", "`quantize_model` + `export`")
 MEASURES = ("time, s", "peak memory (PSS), MiB")
@@ -28,8 +32,6 @@ SEED = 0
 
 def main(argv: Sequence[str]) -> None:
     """Measures in turns and writes medians and ratios."""
-    from harness import provenance
-
     args = cli.parse(
         "export_time",
         __doc__,
@@ -43,7 +45,12 @@ def main(argv: Sequence[str]) -> None:
     rows: list[Sequence[str]] = []
     for network in args.models:
         rounds = [
-            [measure(network, way, args) for way in WAYS]
+            [
+                processes.run_alone(
+                    time_once, network, way, args.size, args.samples
+                )
+                for way in WAYS
+            ]
             for _ in range(args.rounds)
         ]
         rows += rows_of(network, rounds)
@@ -59,24 +66,9 @@ def main(argv: Sequence[str]) -> None:
     print(results.table(COLUMNS, rows))
 
 
-def measure(
-    network: str, way: str, args: argparse.Namespace
-) -> tuple[float, float]:
-    """Returns the seconds, and the peak of the memory in MiB."""
-    seconds, peak_bytes = processes.run_alone(
-        time_once, network, way, args.size, args.samples
-    )
-    return seconds, peak_bytes / 2**20
-
-
 def time_once(network: str, way: str, size: int, num_samples: int) -> float:
     """Returns the seconds of one way; runs in a process of its own."""
-    import keras
-    import numpy as np
     import tensorflow  # noqa: F401, not a part of the time.
-
-    import codeq_keras
-    import tflite_export
 
     keras.utils.set_random_seed(SEED)
     model = getattr(keras.applications, network)(
@@ -112,15 +104,11 @@ def rows_of(
     network: str, rounds: Sequence[Sequence[tuple[float, float]]]
 ) -> list[tuple[str, ...]]:
     """Returns a row for each way, and one of the ratios of each round."""
-    plain, ours = zip(*rounds, strict=True)
-    ratios = [
-        (o[0] / p[0], o[1] / p[1]) for p, o in zip(plain, ours, strict=True)
-    ]
+    plain, ours = np.array(rounds).swapaxes(0, 1)
     rows = []
     for way, values, digits in zip(
-        (*WAYS, "ratio"), (plain, ours, ratios), (1, 1, 2), strict=True
+        (*WAYS, "ratio"), (plain, ours, ours / plain), (1, 1, 2), strict=True
     ):
-        columns = zip(*values, strict=True)
-        cells = [results.median_and_range(c, digits) for c in columns]
+        cells = [results.median_and_range(c, digits) for c in values.T]
         rows.append((network, way, *cells))
     return rows

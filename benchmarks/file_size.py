@@ -103,15 +103,16 @@ def storages(name: str, start: Start, args: argparse.Namespace) -> str:
                     model, path, representative_dataset=images, **options
                 )
             except ValueError as error:
-                not_exported.append(f"- no {target} {storage}: {error}")
+                not_exported.append(f"no {target} {storage}: {error}")
                 continue
             paths.append(path)
         report = tflite_export.benchmark(
             *paths, targets=args.targets, samples=images[:16]
         )
         test = x[:NUM_TEST], y[:NUM_TEST]
-        accuracies = [accuracy_of(path, test) for path in paths]
-    return "\n".join([markdown(report, accuracies), *not_exported])
+        rows = [(path.name, accuracy_of(path, test)) for path in paths]
+    accuracies = Table("Accuracy in LiteRT", ("file", "accuracy"), rows)
+    return as_markdown([*report.parts(), accuracies, *not_exported])
 
 
 def accuracy_of(path: Path, test: Arrays) -> str:
@@ -126,21 +127,6 @@ def classes(data: bytes, x: np.ndarray) -> np.ndarray:
     names = list(Flatbuffer(data).inputs())
     (logits,) = interpreter.predict(data, [x], names)
     return logits.argmax(-1)
-
-
-def markdown(
-    report: tflite_export.BenchmarkReport, accuracies: Sequence[str]
-) -> str:
-    """Returns a report in Markdown, with the accuracies beside the sizes."""
-
-    def judged(part: str | Table) -> str | Table:
-        if isinstance(part, str) or part.title != "Size":
-            return part
-        rows = zip(part.rows, accuracies, strict=True)
-        columns = (*part.columns, "accuracy")
-        return Table(part.title, columns, [(*row, cell) for row, cell in rows])
-
-    return as_markdown(map(judged, report.parts()))
 
 
 def beside_tfmot(start: Start, epochs: int) -> str:

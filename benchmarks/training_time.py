@@ -15,16 +15,21 @@ and per activation (extra `hgq2`). What does not run here is listed with the
 reason.
 """
 
-import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import keras
+import networks
 import numpy as np
-from harness import cli, processes, results
+from baselines import hgq2
+from harness import cli, processes, provenance, results
+from harness.workload import CLASSIFICATION
+
+from codeq_keras import quantize_model
 
 # Name of the backend: Keras's backend and whether to compile with XLA.
 BACKENDS = {
@@ -53,8 +58,6 @@ COLUMNS = (
     *("to Keras 3, processor time", "to its own float", "first steps"),
 )
 VARIANTS = (BASELINE, WEIGHTS, BUDGET, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
-
-
 SMOKE = {"rounds": 2, "turns": 1, "batch_size": 2, "models": ["resnet8"]}
 SMOKE |= {"backends": ["tensorflow"], "variants": [BASELINE, WEIGHTS]}
 
@@ -74,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
         turns=10,
         batch_size=64,
     )
-    runs: list[dict[str, Any]] = []
+    sections: list[str] = []
     for network in args.models:
         for backend in args.backends:
             before = os.getloadavg()[0]
@@ -83,15 +86,18 @@ def main(argv: Sequence[str]) -> None:
                 measure, backend, network, args, environment=environment
             )
             measured["loads"] = before, os.getloadavg()[0]
-            runs.append({"network": network, "backend": backend, **measured})
-            print(as_markdown(runs[-1]), flush=True)
-            path = args.output / "training_time.json"
-            path.write_text(json.dumps(runs, indent=2) + "\n")
+            run = {"network": network, "backend": backend, **measured}
+            sections.append(as_markdown(run))
+            print(sections[-1], flush=True)
             results.write_page(
-                path.with_suffix(".md"),
+                args.output / "training_time.md",
                 "Training-step time",
-                setting(args),
-                *map(as_markdown, runs),
+                f"{provenance.line(*PACKAGES, seeds=[SEED])}; threads as the "
+                "backends choose (one per core), TF_ENABLE_ONEDNN_OPTS="
+                f"{os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}; Adam, "
+                f"batch {args.batch_size}, random 32x32x3 images; "
+                f"{args.rounds} rounds of {args.turns} turns.",
+                *sections,
             )
 
 
@@ -146,41 +152,28 @@ def one_round(
 
 def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
     """Returns what builds and compiles each variant, by its name."""
-    import keras
-    import networks
-    from baselines import hgq2
-    from harness.workload import CLASSIFICATION
-
-    import codeq_keras
-
     keras_backend, jit_compile = BACKENDS[backend]
     keras.utils.set_random_seed(SEED)
     model = getattr(networks, network)()
 
-    def compiled(build: Callable[[Any], Any]) -> Callable[[], Any]:
-        def make() -> Any:
-            made, loss = build(model), CLASSIFICATION.loss
-            made.compile("adam", loss, jit_compile=jit_compile)
-            return made
-
-        return make
-
-    def quantized(**arguments: Any) -> Callable[[Any], Any]:
-        return lambda model: codeq_keras.quantize_model(model, **arguments)
+    def compiled(build: Callable[..., Any], **arguments: Any) -> Any:
+        made = build(model, **arguments)
+        made.compile("adam", CLASSIFICATION.loss, jit_compile=jit_compile)
+        return made
 
     def to_a_budget(model: Any) -> Any:
-        made = quantized()(model)
+        made = quantize_model(model)
         made.regularizer.set_budget("relative_bops", start=0.12, target=0.05)
         return made
 
     found = {
-        BASELINE: compiled(keras.models.clone_model),
-        WEIGHTS: compiled(quantized()),
-        BUDGET: compiled(to_a_budget),
-        BOTH: compiled(quantized(activation_bit_width=8)),
-        TFMOT_BASELINE: lambda: legacy(model, jit_compile, qat=False),
-        TFMOT: lambda: legacy(model, jit_compile, qat=True),
-        HGQ2: compiled(hgq2.convert),
+        BASELINE: partial(compiled, keras.models.clone_model),
+        WEIGHTS: partial(compiled, quantize_model),
+        BUDGET: partial(compiled, to_a_budget),
+        BOTH: partial(compiled, quantize_model, activation_bit_width=8),
+        TFMOT_BASELINE: partial(legacy, model, jit_compile, qat=False),
+        TFMOT: partial(legacy, model, jit_compile, qat=True),
+        HGQ2: partial(compiled, hgq2.convert),
     }
     if keras_backend != "tensorflow":
         del found[TFMOT_BASELINE], found[TFMOT]
@@ -190,28 +183,15 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
 def legacy(model: Any, jit_compile: bool, *, qat: bool) -> Any:
     """Returns the network in tf_keras, as it is or with TFMOT's 8 bits."""
     import tf_keras
-    from tensorflow_model_optimization.quantization.keras import quantize_model
+    from tensorflow_model_optimization.quantization import keras as tfmot
 
     from codeq_keras.tfmot import to_tf_keras
 
     translated = to_tf_keras(model)
-    made = quantize_model(translated) if qat else translated
+    made = tfmot.quantize_model(translated) if qat else translated
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     made.compile("adam", loss, jit_compile=jit_compile)
     return made
-
-
-def setting(args: argparse.Namespace) -> str:
-    """Returns versions, hardware and settings in one paragraph."""
-    from harness import provenance
-
-    return (
-        f"{provenance.line(*PACKAGES, seeds=[SEED])}; threads as the backends "
-        "choose (one per core), TF_ENABLE_ONEDNN_OPTS="
-        f"{os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'default')}; Adam, batch "
-        f"{args.batch_size}, random 32x32x3 images; "
-        f"{args.rounds} rounds of {args.turns} turns."
-    )
 
 
 def as_markdown(run: dict[str, Any]) -> str:

@@ -64,10 +64,6 @@ class Outcome:
             "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
             "relative_bops": float(bops / (macs.sum() * _FLOAT_BITS**2)),
             "kernel_bytes": int(stored.sum()),
-            "layer_sparsity": {
-                kernel.path: round(1 - float(k / n), 4)
-                for kernel, k, n in zip(self.kernels, kept, sizes, strict=True)
-            },
             **self.own_costs,
         }
 
@@ -141,7 +137,7 @@ def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
         training.batches,
         density=budget * _FLOAT_BITS / pqat.BIT_WIDTH,
         epochs=training.epochs,
-        learning_rate=training.learning_rate,
+        learning_rate=training.workload.learning_rate,
     )
     kernels = find_kernels(net)
     return Outcome(model, kernels, deployed, [pqat.BIT_WIDTH] * len(kernels))
@@ -229,7 +225,6 @@ def codeq(
             distance = training.workload.goal.distance
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
-        settings["largest_code"] = _largest_code(model)
         if activation_bit_width is not None:
             settings["activation_bit_width"] = activation_bit_width
         return _codeq_outcome(model, training, settings)
@@ -322,18 +317,20 @@ def _codeq_outcome(
     model: Any, training: Training, settings: dict[str, Any]
 ) -> Outcome:
     activation_bits = model.activation_bit_width
-    plain = codeq_keras.strip_quantizers(model)
-    before = training.evaluate(plain, "validation")
-    settings["validation_score_before_batch_norm"] = before
     if not activation_bits:
         codeq_keras.reestimate_batch_norm(model, calibration(training))
-        plain = codeq_keras.strip_quantizers(model)
+    plain = codeq_keras.strip_quantizers(model)
     kernels = find_kernels(plain)
     widths = {
         kernel.path: int(kernel.quantizer.bit_width)
         for kernel in model.quantized_kernels
     }
     bits = [widths.get(kernel.path, _FLOAT_BITS) for kernel in kernels]
+    weights = codeq_keras.quantized_weights(model)
+    for kernel, values in zip(kernels, _values(kernels), strict=True):
+        if kernel.path in weights:  # Accuracies are those of the integers.
+            deployed = weights[kernel.path].dequantize()
+            np.testing.assert_array_equal(deployed, values)
     return Outcome(
         model if activation_bits else plain,  # Only `model` has its ranges.
         kernels,
@@ -343,19 +340,6 @@ def _codeq_outcome(
         settings,
         trained=model,
     )
-
-
-def _largest_code(model: Any) -> int:
-    """The largest magnitude of a code; checks that `codes * scale` ran."""
-    largest = 0
-    weights = codeq_keras.quantized_weights(model)
-    for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
-        weight = weights.get(kernel.path)
-        if weight is not None:
-            [value] = _values([kernel])
-            np.testing.assert_array_equal(weight.dequantize(), value)
-            largest = max(largest, int(np.abs(weight.codes.astype(int)).max()))
-    return largest
 
 
 def _values(kernels: Sequence[Kernel]) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """Table and plot of the results of `accuracy.run`."""
 
-import collections
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,17 +42,14 @@ def grouped(lines: Sequence[Line]) -> list[list[Line]]:
 
     In the order of the methods; large budgets first.
     """
-    groups: dict[Any, list[Line]] = collections.defaultdict(list)
-    for line in lines:
-        key = (line["epochs"], line["budget"], line["method"])
-        groups[key].append(line)
+    order = list(METHODS)
 
-    def place(group: list[Line]) -> tuple[Any, ...]:
-        first, order = group[0], list(METHODS)
-        budget = first["budget"] or 0
-        return order.index(first["method"]), first["epochs"], -budget
+    def place(line: Line) -> tuple[int, int, float]:
+        budget = line["budget"] or 0
+        return order.index(line["method"]), line["epochs"], -budget
 
-    return sorted(groups.values(), key=place)
+    groups = itertools.groupby(sorted(lines, key=place), place)
+    return [list(group) for _, group in groups]
 
 
 def page(
@@ -107,14 +104,13 @@ def plot(
 
     figure = Figure(figsize=(11, 4.5))
     axes = figure.subplots(1, 2, sharey=True)
-    by_method: dict[str, list[Sequence[Line]]] = collections.defaultdict(list)
-    for group in groups:
-        by_method[group[0]["method"]].append(group)
     for axis, key, label, factor in (
         (axes[0], "relative_bops", "relative BOPs, %", 100),
         (axes[1], "kernel_bytes", "kernels, bytes", 1),
     ):
-        for index, (method, members) in enumerate(by_method.items()):
+        by_method = itertools.groupby(groups, lambda g: g[0]["method"])
+        for index, (method, found) in enumerate(by_method):
+            members = list(found)
             scores = [100 * values(g, "test_score") for g in members]
             axis.errorbar(
                 [factor * values(g, key).mean() for g in members],
@@ -137,13 +133,14 @@ def plot(
 
 def _provenance(lines: Sequence[Line]) -> str:
     """Dates, versions and hardware of all lines."""
-    versions = {
-        ", ".join(f"{k} {v}" for k, v in line["versions"].items())
-        for line in lines
+    texts = {
+        "Dates": [line["date"] for line in lines],
+        "Versions": [
+            ", ".join(map(" ".join, line["versions"].items())) for line in lines
+        ],
+        "Hardware": [line["hardware"] for line in lines],
     }
-    facts = {
-        "Dates": {line["date"] for line in lines},
-        "Versions": versions,
-        "Hardware": {line["hardware"] for line in lines},
-    }
-    return "\n".join(f"- {k}: {'; '.join(sorted(v))}" for k, v in facts.items())
+    return "\n".join(
+        f"- {name}: {'; '.join(sorted(set(found)))}"
+        for name, found in texts.items()
+    )

@@ -47,7 +47,6 @@ _resnet8 = partial(
     lambda: networks.resnet8(stem_strides=2),
 )
 
-
 WORKLOADS = {
     "resnet8": _resnet8(),
     "resnet8_15000": _resnet8(num_train=15_000),

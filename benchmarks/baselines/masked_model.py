@@ -14,11 +14,8 @@ class MaskedModel(keras.Model):
 
     One scale per output channel from the largest magnitude, taken anew in
     every step, and a straight-through gradient: TFMOT's scheme for weights at
-    any bit width. As in TFMOT, a pruned weight gets no lasting update.
-
-    Args:
-        latent_model: Built Keras model. Owned: not copied.
-        bit_width: Bits of the kernels, or None to leave them in float.
+    any bit width, None for float. As in TFMOT, a pruned weight gets no lasting
+    update. `latent_model` is owned, not copied.
     """
 
     def __init__(

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from baselines.pruning import best_of_all
 from codeq_keras.architecture.kernels import Kernel, find_kernels
 
 _DAMPING = 0.01  # Added to the diagonal of H, relative to its mean.
@@ -50,7 +51,8 @@ def compress(
 ) -> None:
     """Replaces the kernels in place; `density` is of multiply-accumulates."""
     kernels = find_kernels(model)
-    inputs = _layer_inputs(model, kernels, samples)
+    probe = keras.Model(model.inputs, [k.layer.input for k in kernels])
+    inputs = probe.predict(samples, batch_size=250, verbose=0)
     problems = list(map(_problem, kernels, inputs))
     orders = [pruning_order(p.rows, p.hessian) for p in problems]
     masks = _choose_masks(problems, orders, density)
@@ -168,20 +170,8 @@ def _choose_masks(
         score = np.empty_like(rising)
         np.put_along_axis(score, order, rising, axis=1)
         scores.append(score)
-        macs.append(np.full(score.size, per_weight))
-    flat = np.concatenate([score.ravel() for score in scores])
-    cost = np.concatenate(macs)
-    ranked = np.argsort(-flat)
-    kept = int((np.cumsum(cost[ranked]) <= density * cost.sum()).sum())
-    threshold = flat[ranked[max(kept - 1, 0)]]
-    return [score >= threshold for score in scores]
-
-
-def _layer_inputs(
-    model: keras.Model, kernels: Sequence[Kernel], samples: np.ndarray
-) -> list[np.ndarray]:
-    probe = keras.Model(model.inputs, [k.layer.input for k in kernels])
-    return probe.predict(samples, batch_size=250, verbose=0)
+        macs.append(per_weight)
+    return best_of_all(scores, macs, density)
 
 
 def _problem(kernel: Kernel, inputs: np.ndarray) -> Problem:

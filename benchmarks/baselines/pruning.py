@@ -26,23 +26,27 @@ def layer_wise_densities(
     and by the multiply-accumulates per weight to the power `exponent`. The
     `density` is of the multiply-accumulates.
     """
-    scores, costs, owners = [], [], []
-    for index, kernel in enumerate(kernels):
-        weights = np.abs(keras.ops.convert_to_numpy(kernel.variable)).ravel()
-        cost = (kernel.num_macs or 0) / kernel.num_weights
+    scores, costs = [], []
+    for kernel in kernels:
+        weights = np.abs(keras.ops.convert_to_numpy(kernel.variable))
+        costs.append((kernel.num_macs or 0) / kernel.num_weights)
         rms = np.sqrt(np.mean(weights**2))
-        scores.append(weights / rms / cost**exponent)
-        costs.append(np.full(weights.size, cost))
-        owners.append(np.full(weights.size, index))
-    order = np.argsort(-np.concatenate(scores))
-    cost = np.concatenate(costs)[order]
-    kept = order[np.cumsum(cost) <= density * cost.sum()]
-    counts = np.bincount(np.concatenate(owners)[kept], minlength=len(kernels))
+        scores.append(weights / rms / costs[-1] ** exponent)
+    masks = best_of_all(scores, costs, density)
     # No kernel may vanish: a network that is cut in two learns nothing.
-    return [
-        max(count, 1) / kernel.num_weights
-        for count, kernel in zip(counts, kernels, strict=True)
-    ]
+    return [max(mask.sum(), 1) / mask.size for mask in masks]
+
+
+def best_of_all(
+    scores: Sequence[np.ndarray], costs: Sequence[float], density: float
+) -> list[np.ndarray]:
+    """Returns masks of the best scores, to a fraction of all weights' costs."""
+    flat = np.concatenate([score.ravel() for score in scores])
+    cost = np.repeat(costs, [score.size for score in scores])
+    ranked = np.argsort(-flat)
+    kept = int((np.cumsum(cost[ranked]) <= density * cost.sum()).sum())
+    threshold = flat[ranked[max(kept - 1, 0)]]
+    return [score >= threshold for score in scores]
 
 
 def set_masks(model: MaskedModel, densities: Sequence[float]) -> None:

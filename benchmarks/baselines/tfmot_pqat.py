@@ -5,7 +5,7 @@ are fixed, so a budget in BOPs is met by pruning alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -19,20 +19,11 @@ from codeq_keras.tfmot import to_tf_keras
 BIT_WIDTH = 8
 
 
-class _Batches(tf_keras.utils.Sequence):
-    """Batches of Keras 3 for tf_keras."""
-
-    def __init__(self, source: keras.utils.PyDataset) -> None:
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.source[index]
-
-    def on_epoch_end(self) -> None:
-        self.source.on_epoch_end()
+def _endless(batches: keras.utils.PyDataset) -> Iterator[Any]:
+    """Yields the batches of Keras 3 for tf_keras, epoch by epoch."""
+    while True:
+        yield from (batches[index] for index in range(len(batches)))
+        batches.on_epoch_end()
 
 
 def train(
@@ -93,10 +84,17 @@ def fit(
 ) -> None:
     """Trains to classify, with Adam on a cosine."""
     cosine = tf_keras.optimizers.schedules.CosineDecay
-    rate = cosine(learning_rate, epochs * len(batches))
+    steps = len(batches)
+    rate = cosine(learning_rate, epochs * steps)
     loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf_keras.optimizers.Adam(rate), loss)
-    model.fit(_Batches(batches), epochs=epochs, callbacks=callbacks, verbose=0)
+    model.fit(
+        _endless(batches),
+        steps_per_epoch=steps,
+        epochs=epochs,
+        callbacks=callbacks,
+        verbose=0,
+    )
 
 
 def _kernel(layer: tf_keras.layers.Layer) -> np.ndarray:

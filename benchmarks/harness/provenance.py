@@ -43,8 +43,6 @@ def hardware() -> str:
     """Returns the processor's name, or the architecture, and the cores."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    names = [
-        line.split(":")[1].strip() for line in lines if "model name" in line
-    ]
-    name = names[0] if names else platform.machine()
+    names = (line.split(":")[1] for line in lines if "model name" in line)
+    name = next(names, platform.machine()).strip()
     return f"{name}, {os.cpu_count()} cores"

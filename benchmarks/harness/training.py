@@ -118,21 +118,12 @@ def fit(
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The training that all methods share: AdamW on a cosine.
-
-    The cosine begins with a part of the workload's learning rate.
-    """
+    """The training that all methods share: AdamW on a cosine."""
 
     workload: Workload
     split: Splits
     epochs: int
     seed: int
-    rate_part: float = 1.0
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate that the cosine begins with."""
-        return self.rate_part * self.workload.learning_rate
 
     @property
     def num_steps(self) -> int:
@@ -147,7 +138,7 @@ class Training:
     def fit(self, model: keras.Model, callbacks: Iterable[Any] = ()) -> None:
         """Compiles and trains a model."""
         cosine = keras.optimizers.schedules.CosineDecay
-        rate = cosine(self.learning_rate, self.num_steps)
+        rate = cosine(self.workload.learning_rate, self.num_steps)
         optimizer, loss = keras.optimizers.AdamW(rate), self.workload.goal.loss
         data, epochs = self.batches(), self.epochs
         fit(model, data, optimizer, loss, epochs=epochs, callbacks=callbacks)
@@ -168,7 +159,9 @@ def float_network(
         keras.utils.set_random_seed(FLOAT_SEED)
         net = workload.build()
         for epochs, part in cycles or FLOAT_CYCLES:
-            Training(workload, split, epochs, FLOAT_SEED, part).fit(net)
+            rate = part * workload.learning_rate
+            slower = dataclasses.replace(workload, learning_rate=rate)
+            Training(slower, split, epochs, FLOAT_SEED).fit(net)
         save(net, path)
     return keras.saving.load_model(path, compile=False)
 

@@ -61,23 +61,17 @@ ANOMALY_DETECTION = Goal(_squares, reconstruction_auc, "AUC", _squares)
 class Workload:
     """A network and its data.
 
-    Attributes:
-        build: Returns the untrained network.
-        load: Returns the first examples of a split as arrays: inputs, and
-            targets where the split is "train", labels elsewhere.
-        note: What a reader must know of it.
-        goal: What it is trained for.
-        augment: Whether images may be mirrored and transposed.
-        num_train: Training examples.
-        learning_rate: Of all methods; chosen on ResNet-8's validation split
-            where nothing else is said.
+    `load` returns the first examples of a split: inputs, and targets where the
+    split is "train", labels elsewhere. `note` is for readers of the results.
+    The learning rate, that of all methods, was chosen on ResNet-8's validation
+    split where nothing else is said.
     """
 
     build: Callable[[], keras.Model]
     load: Callable[[str, int], Arrays]
     note: str
     goal: Goal = CLASSIFICATION
-    augment: bool = False
+    augment: bool = False  # Mirror and transpose images.
     num_train: int = 10_000
     learning_rate: float = 6e-3
 

@@ -28,7 +28,7 @@ from harness.training import Batches
 from harness.workload import CLASSIFICATION, Arrays
 
 import codeq_keras
-from paper.recipes import MOMENTUM
+from paper.recipes import MOMENTUM, sgd
 
 # lambda_dz, weight decay, final mean sparsity and final mean logit, read off
 # Fig. 4a; where there is weight decay off Fig. 4b, which has one lambda_dz.
@@ -106,7 +106,17 @@ def train_once(
             dead_zone_penalty=penalty / 2
         ),
     )
-    curves = Curves()
+    curves: dict[str, list[float]] = {"sparsity": [], "logit": []}
+
+    def record(*_: Any) -> None:
+        """Keeps the means over the kernels, as the paper's figure does."""
+        kernels = codeq_keras.report(qmodel).layers
+        quantizers = [k.quantizer for k in qmodel.quantized_kernels]
+        logits = [abs(float(q.dead_zone_logit)) for q in quantizers]
+        curves["sparsity"].append(float(np.mean([k.sparsity for k in kernels])))
+        curves["logit"].append(float(np.mean(logits)))
+
+    record()  # The start.
     training.fit(
         qmodel,
         # Each row of the curves is the same number of random batches.
@@ -114,48 +124,22 @@ def train_once(
         optimizer(weight_decay, args.steps),
         CLASSIFICATION.loss,
         epochs=NUM_LOGS,
-        callbacks=[curves],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=record)],
     )
     x, y = (array[:NUM_TEST_IMAGES] for array in splits["test"])
     accuracy = CLASSIFICATION.evaluate(qmodel, (x, y))
-    found = {"sparsity": curves.sparsity, "logit": curves.logit}
-    return found | {"test_accuracy": accuracy}
+    return {**curves, "test_accuracy": accuracy}
 
 
 def optimizer(weight_decay: float, steps: int) -> keras.Optimizer:
     """Returns the paper's optimizer: the logits have a rate of their own."""
     total_decay = DECAY_PER_EPOCH * PAPER_EPOCHS
     logit_rate = total_decay * (1 - MOMENTUM) / steps
-    weights = keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps),
-        momentum=MOMENTUM,
-        # Keras's decay bypasses the momentum, PyTorch's goes through it.
-        weight_decay=weight_decay / (1 - MOMENTUM),
-    )
+    cosine = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    weights = sgd(cosine, weight_decay)
     logits = keras.optimizers.SGD(logit_rate, momentum=MOMENTUM)
     paths = keras.optimizers.OptimizerMap(weights, {".*_logit/.*": logits})
     return keras.optimizers.MultiOptimizer(paths)
-
-
-class Curves(keras.callbacks.Callback):
-    """Records the means over the kernels, as the paper's figure does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sparsity: list[float] = []
-        self.logit: list[float] = []
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Records the start."""
-        self.on_epoch_end(-1)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Records the means."""
-        kernels = codeq_keras.report(self.model).layers
-        self.sparsity.append(float(np.mean([k.sparsity for k in kernels])))
-        quantizers = [k.quantizer for k in self.model.quantized_kernels]
-        logits = [abs(float(q.dead_zone_logit)) for q in quantizers]
-        self.logit.append(float(np.mean(logits)))
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
@@ -175,33 +159,28 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     return results.table(COLUMNS, table)
 
 
-def header(args: argparse.Namespace) -> str:
-    """Returns what was run, on what and when."""
-    data = args.dataset
-    if DATASETS[data].is_synthetic:
-        data += " (synthetic)"
-    return (
-        f"{provenance.line(seeds=[SEED])}; {args.model} on {data}, tested "
-        f"on {NUM_TEST_IMAGES} images, from scratch, {args.steps} steps of "
+def write_results(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Writes the table, the numbers and the plot."""
+    is_synthetic = DATASETS[args.dataset].is_synthetic
+    header = (
+        f"{provenance.line(seeds=[SEED])}; {args.model} on {args.dataset}"
+        f"{' (synthetic)' if is_synthetic else ''}, tested on "
+        f"{NUM_TEST_IMAGES} images, from scratch, {args.steps} steps of "
         f"{training.BATCH_SIZE} images, SGD {LEARNING_RATE:g} with momentum "
         f"{MOMENTUM:g} and a cosine for the weights, a constant rate for the "
         f"logits. The paper: ResNet-20 on CIFAR-10, {PAPER_EPOCHS} epochs."
     )
-
-
-def write_results(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Writes the table, the numbers and the plot."""
     path = args.output / "figure4"
     results.write_page(
         path.with_suffix(".md"),
         "The paper's Fig. 4 on our data",
-        header(args),
+        header,
         "Means over the kernels, as in the figure; the paper's values are "
         "read off it. `python benchmarks figure4`",
         as_table(rows),
         f"![curves]({path.name}.png)",
     )
-    record = {"header": header(args), "rows": rows}
+    record = {"header": header, "rows": rows}
     path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     plot(rows, path.with_suffix(".png"), args.steps)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import networks
@@ -120,6 +121,12 @@ def quantized(
     )
 
 
+def sgd(rate: Any, decay: float) -> keras.optimizers.Optimizer:
+    """SGD with PyTorch's decay: unlike Keras's, it goes through momentum."""
+    decay = decay / (1 - MOMENTUM)
+    return keras.optimizers.SGD(rate, MOMENTUM, weight_decay=decay)
+
+
 def optimizer(
     recipe: Recipe, num_steps: int, *, is_published: bool
 ) -> keras.optimizers.Optimizer:
@@ -130,11 +137,8 @@ def optimizer(
 
     def on_cosine(value: float, decay: float) -> keras.optimizers.Optimizer:
         rate = keras.optimizers.schedules.CosineDecay(value, num_steps)
-        if recipe.is_adam:
-            return keras.optimizers.AdamW(rate, decay)
-        # Keras's decay bypasses the momentum, an L2 term goes through it.
-        decay = decay / (1 - MOMENTUM)
-        return keras.optimizers.SGD(rate, MOMENTUM, weight_decay=decay)
+        make = keras.optimizers.AdamW if recipe.is_adam else sgd
+        return make(rate, decay)
 
     weights = on_cosine(recipe.learning_rate, WEIGHT_DECAY)
     if not is_published:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-from harness.files import put_on_grid, random_codes
 from keras import layers
-from support.plain import export_plain
+from support.plain import export_plain, put_on_grid, random_codes
 
 from codeq_keras import QuantizedWeight
 from tflite_export.exporting import ExportResult

@@ -7,12 +7,12 @@ from harness import processes
 
 
 def test_result_memory_and_environment_are_those_of_the_child():
-    name, peak_bytes = processes.run_alone(
+    name, peak_mib = processes.run_alone(
         os.getenv, "CODEQ_TEST", environment={"CODEQ_TEST": "here"}
     )
 
     assert name == "here"
-    assert peak_bytes >= 0
+    assert peak_mib >= 0
     assert "CODEQ_TEST" not in os.environ
 
 

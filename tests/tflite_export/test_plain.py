@@ -1,9 +1,9 @@
-"""Networks with random integers."""
+"""Networks with random integers, as the tests of the export take them."""
 
 import keras
 import numpy as np
 import pytest
-from harness import files
+from support.plain import put_on_grid
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_kernels_are_codes_times_scale(model):
     rng = np.random.default_rng(0)
     codes = {"pointwise/kernel": np.full((1, 1, 2, 4), 7, "int8")}
 
-    weights = files.put_on_grid(
+    weights = put_on_grid(
         model, rng, axis=["pointwise/kernel"], codes=codes, skip=["conv"]
     )
 
@@ -31,15 +31,3 @@ def test_kernels_are_codes_times_scale(model):
     np.testing.assert_array_equal(
         weight.dequantize(), np.array(model.get_layer("pointwise").kernel)
     )
-
-
-def test_zeros_come_in_blocks_of_neighbouring_channels():
-    rng = np.random.default_rng(0)
-
-    codes = files.block_codes(rng, (1, 1, 200, 8), 0.8, block=4)
-
-    blocks = np.abs(codes.reshape(-1, 4))
-    assert set((blocks > 0).sum(1)) == {0, 4}
-    # One standard error of 400 blocks is 0.02.
-    assert abs(np.mean(codes == 0) - 0.8) < 0.06
-    assert blocks.max() <= 7
