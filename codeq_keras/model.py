@@ -33,6 +33,7 @@ from codeq_keras.quantizers.kernels import (
     compute_bounds,
     find_quantizer,
     quantized,
+    quantizer_name,
     states_of,
     with_quantizers,
 )
@@ -280,7 +281,7 @@ class QuantizedModel(keras.Model):
                 for pattern, rule in self.overrides.items()
             },
             "activation_bit_width": self.activation_bit_width,
-            "quantizer": keras.saving.get_registered_name(self.quantizer),
+            "quantizer": quantizer_name(self.quantizer),
             "regularizer": serialize(self.regularizer),
         }
 

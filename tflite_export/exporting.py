@@ -209,11 +209,18 @@ def export_trained(
     shorten_names(file)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
+    is_dense = file.to_bytes() == dense
     write_record(file, trained.weights, silent_channels)
     data = file.to_bytes()
     verification = prove(data, trained)
     proven = ProvenFile(
-        path.stem, file, data, dense, verification, weight_storage
+        name=path.stem,
+        file=file,
+        data=data,
+        # Where no weight was stored otherwise, the file is its own dense form.
+        dense=data if is_dense else dense,
+        verification=verification,
+        weight_storage=weight_storage,
     )
     package = device.package(proven, trained)
     others = {path.with_name(n): d for n, d in package.others.items()}

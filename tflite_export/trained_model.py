@@ -18,7 +18,7 @@ from codeq_keras.deployment import (
     strip_quantizers,
 )
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.runtime.interpreter import random_samples
+from tflite_export.runtime.interpreter import quantized_inputs, random_samples
 from tflite_export.samples import (
     MAX_SAMPLES,
     ModelInput,
@@ -67,12 +67,30 @@ class TrainedModel:
         """Whether the ranges of the activations were trained."""
         return self.fake_quantizes or bool(self.ranges)
 
+    def inputs_of(
+        self, file: Flatbuffer, limit: int | None = None
+    ) -> dict[int, np.ndarray]:
+        """Returns the samples in the types of a file's inputs, by index."""
+        names = [spec.name for spec in self.inputs]
+        samples = [array[:limit] for array in self.samples or ()]
+        return quantized_inputs(file, samples, names)
+
     def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
         """Returns the same model with samples over a file's input ranges."""
         drawn = random_samples(file, NUM_RANDOM_SAMPLES)
         names = [spec.name for spec in self.inputs]
         if set(names) != set(drawn):
             names = list(drawn)
+        shapes = [array.shape[1:] for array in drawn.values()]
+        expected = [spec.shape for spec in self.inputs]
+        if not all(map(_fits, shapes, expected)) or len(shapes) != len(
+            expected
+        ):
+            raise ValueError(
+                "The inputs of the file must have the shapes of the model's, "
+                f"{expected} without the batch. Received: {shapes}. Is it the "
+                "file of another model?"
+            )
         return self.with_samples(
             [
                 drawn[name].astype(spec.dtype)
@@ -172,6 +190,13 @@ def _kernels(
         for path, values in named.items()
         if values.ndim >= 2
     }
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        size in (None, actual)
+        for size, actual in zip(expected, shape, strict=True)
+    )
 
 
 def _is_tf_keras(model: Any) -> bool:

@@ -225,6 +225,13 @@ def codeq(
             distance = training.workload.goal.distance
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
         training.fit(model, callbacks)
+        # Accuracies are those of the integers.
+        weights = codeq_keras.quantized_weights(model)
+        for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
+            [values] = _values([kernel])
+            np.testing.assert_array_equal(
+                weights[kernel.path].dequantize(), values
+            )
         if activation_bit_width is not None:
             settings["activation_bit_width"] = activation_bit_width
         return _codeq_outcome(model, training, settings)
@@ -326,11 +333,6 @@ def _codeq_outcome(
         for kernel in model.quantized_kernels
     }
     bits = [widths.get(kernel.path, _FLOAT_BITS) for kernel in kernels]
-    weights = codeq_keras.quantized_weights(model)
-    for kernel, values in zip(kernels, _values(kernels), strict=True):
-        if kernel.path in weights:  # Accuracies are those of the integers.
-            deployed = weights[kernel.path].dequantize()
-            np.testing.assert_array_equal(deployed, values)
     return Outcome(
         model if activation_bits else plain,  # Only `model` has its ranges.
         kernels,

@@ -71,6 +71,16 @@ class QuantizedKernel(Kernel):
         return self.quantizer.quantized_weight(self.variable)
 
 
+def quantizer_name(kind: Callable[..., Any]) -> str:
+    """Returns the name by which `find_quantizer` finds a class."""
+    if not hasattr(kind, "__name__"):
+        raise ValueError(
+            "`quantizer` must be a class or a function with a name, to be "
+            f"saved. Received: {kind!r}."
+        )
+    return keras.saving.get_registered_name(kind)
+
+
 def find_quantizer(
     name: str | None, custom_objects: dict[str, Any] | None
 ) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ class PlainLogit(keras.layers.Layer):
         super().__init__(**kwargs)
         self.initial_value = initial_value
         self.count = count
-        self._is_loaded = False
+        self._was_elsewhere = False
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the variable."""
@@ -66,10 +66,18 @@ class PlainLogit(keras.layers.Layer):
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the vectors; those of older files, see `older_files`."""
-        if self._is_loaded and not store.keys():
-            return  # It was read from where an older file has it.
+        if self._was_elsewhere and not store.keys():
+            self._was_elsewhere = False
+            return
         super().load_own_variables(as_vectors(store))
-        self._is_loaded = True
+
+    def load_elsewhere(self, store: Mapping[str, Any]) -> None:
+        """Loads the vectors from where an older file has them.
+
+        Keras then finds nothing in their own place, once.
+        """
+        self.load_own_variables(store)
+        self._was_elsewhere = True
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

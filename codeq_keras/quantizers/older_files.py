@@ -13,12 +13,16 @@ from codeq_keras.quantizers.kernels import quantized
 
 def load_lone_logits(kernels: Iterable[Kernel], store: Any) -> None:
     """Loads the logits that such a file has under the quantizers."""
-    if not hasattr(store, "has_path"):
+    if not hasattr(store, "h5_file"):
         return
+    groups: list[str] = []
+    store.h5_file.visit(groups.append)
     for index, kernel in enumerate(quantized(kernels)):
         state = getattr(kernel.quantizer, "state", None)
         name = "dead_zone_quantizer" + (f"_{index}" if index else "")
         for logit in state.logits.values() if state is not None else ():
             path = f"layers/{name}/{logit.name}"
-            if store.has_path(path):
-                logit.load_own_variables(store.get(path))
+            # The model may be part of another one, at a path of its own.
+            found = [g for g in groups if f"/{g}".endswith(f"/{path}")]
+            if len(found) == 1:
+                logit.load_elsewhere(store.get(found[0]))

@@ -10,5 +10,8 @@ def write_whole(
 ) -> None:
     """Writes a file under another name in its folder, then moves it."""
     partial = path.with_name(f"partial_{path.name}")
-    write(partial)
-    os.replace(partial, path)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def test_codes_scales_and_ranges_are_those_that_were_saved(name):
         assert [held.low, held.high] == values[f"range:{path}"].tolist()
 
 
-@pytest.mark.parametrize("name", ["weights", "activations", "lone"])
+@pytest.mark.parametrize("name", ["weights", "activations", "lone", "nested"])
 def test_outputs_are_those_that_were_saved(name):
     model, values = load(name)
 

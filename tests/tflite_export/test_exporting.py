@@ -16,6 +16,7 @@ from codeq_keras.deployment import find_kernels
 from tflite_export.conversion.converter import convert
 from tflite_export.conversion.graphs import inference_graph
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
 from tflite_export.weights.metadata import METADATA_NAME
 from tflite_export.weights.sites import embedding_sites, weight_sites
@@ -356,3 +357,52 @@ def test_operation_that_cannot_be_converted_is_named(grid, rng, tmp_path):
             tmp_path / "model.tflite",
             representative_dataset=rng.normal(size=(4, 4, 4)),
         )
+
+
+def test_tokens_of_few_bits_need_no_samples(tmp_path):
+    tokens = keras.Input((8,), dtype="uint8")
+    x = layers.Flatten()(layers.Embedding(20, 6)(tokens))
+    model = keras.Model(tokens, layers.Dense(3)(x))
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    qmodel(np.zeros((4, 8), "uint8"), training=True)
+
+    result = tflite_export.export(qmodel, tmp_path / "model.tflite")
+
+    # 217 is in no vocabulary of 20 words.
+    assert result.verification.codes_equal
+    assert tflite_export.verify(result.path, qmodel).codes_equal
+
+
+def test_a_vector_of_a_layer_is_no_kernel_whose_ranges_are_asked_for(tmp_path):
+    image = keras.Input((4, 6))
+    x = layers.LayerNormalization(axis=[-2, -1])(layers.Dense(5)(image))
+    model = keras.Model(image, layers.Dense(3)(x))
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    qmodel(np.ones((4, 4, 6), "float32"), training=True)
+
+    result = tflite_export.export(qmodel, tmp_path / "model.tflite")
+
+    assert any("are not trained" in note for note in result.notes)
+
+
+def test_dense_weights_are_run_once_for_the_proof(
+    dense_only, tmp_path, monkeypatch
+):
+    runs = []
+    run = interpreter.run
+
+    def counted(*arguments, **options):
+        runs.append(arguments)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(interpreter, "run", counted)
+
+    export_plain(
+        dense_only.model,
+        dense_only.trained,
+        tmp_path / "model.tflite",
+        representative_dataset=dense_only.samples,
+        weight_storage="int8",
+    )
+
+    assert len(runs) == 1

@@ -36,9 +36,11 @@ class _Report(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; wrong arguments end with 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     try:
         _require_packages(options)
+        _require_target(options, parser)
         code: int = options.run(options)
         return code
     except _ERRORS as error:
@@ -53,6 +55,21 @@ def _require_packages(options: argparse.Namespace) -> None:
     modules = MODEL_MODULES if is_model else FILE_MODULES
     needed_for = f"`tflite-export {options.command}`"
     require_extra(*modules, "rich", extra="export", needed_for=needed_for)
+
+
+def _require_target(
+    options: argparse.Namespace, parser: argparse.ArgumentParser
+) -> None:
+    """Ends with 2 on a wrong target or storage, before a file is loaded."""
+    from tflite_export.targets.target import find_target
+
+    named = getattr(options, "target", None) or []
+    storage = getattr(options, "weight_storage", "auto")
+    try:
+        for name in [named] if isinstance(named, str) else named:
+            find_target(name).require_storage(storage)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _is_tflite(path: str) -> bool:

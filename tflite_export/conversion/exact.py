@@ -38,7 +38,9 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
     _require_samples(trained)
     # A model that fake-quantizes itself must be converted without samples.
     samples = None if trained.fake_quantizes else trained.samples
-    model, notes = rewrite(trained.plain)
+    model, notes = trained.plain, list[str]()
+    if not trained.fake_quantizes:
+        model, notes = rewrite(trained.plain)
     folded: set[str] = set()
     while True:
         graph, missing = trained_graph(trained, model)
@@ -46,7 +48,7 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
         try:
             written = write_codes(file, trained.weights, trained.kernels)
         except FoldedInputGainError as error:
-            if folded >= set(error.paths):
+            if trained.fake_quantizes or folded >= set(error.paths):
                 raise
             folded |= set(error.paths)
             earlier = notes

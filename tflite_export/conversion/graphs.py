@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.deployment import RangedModel
+from codeq_keras.deployment import RangedModel, find_kernels
 from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel
 
@@ -60,10 +60,11 @@ def _require_ranges_for_kernels(
 
     Without samples such a layer is in float in the file, its weights too.
     """
+    kernels = find_kernels(trained.plain)
     hidden = [
         path
         for path in ranged.inner
-        if any(kernel.startswith(f"{path}/") for kernel in trained.kernels)
+        if any(k.path.startswith(f"{path}/") for k in kernels)
     ]
     if hidden and trained.samples is None:
         raise ValueError(

@@ -125,7 +125,13 @@ def measures_for(
     if not devices:
         reason = "its `Target` names no `devices` to measure on."
         return {target: _one_by_one(lambda file: NotRun(target, reason))}
-    return {device: by_device[device] for device in devices}
+    unknown = "it is no device that `benchmark` measures on."
+    return {
+        device: by_device.get(
+            device, _one_by_one(lambda file, d=device: NotRun(d, unknown))
+        )
+        for device in devices
+    }
 
 
 def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:

@@ -117,16 +117,17 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
 def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
     """Returns samples of random numbers by tensor index, always the same ones.
 
-    Integers of up to 16 bits take their whole range, floats a normal
-    distribution. Wider integers are tokens, and 0 is in every vocabulary.
+    Integers with a scale take their whole range, floats a normal distribution.
+    Integers without one are tokens, and 0 is in every vocabulary.
     """
     rng = np.random.default_rng(0)
     inputs = {}
     for index, zeros in zero_inputs(file).items():
+        has_scale = file.tensor(0, index).scales.size > 0
         shape = (num_samples, *zeros.shape[1:])
         if zeros.dtype.kind == "f":
             values = rng.normal(size=shape)
-        elif zeros.dtype.kind in "iu" and zeros.dtype.itemsize <= 2:
+        elif zeros.dtype.kind in "iu" and has_scale:
             limits = np.iinfo(zeros.dtype)
             values = rng.integers(limits.min, limits.max, shape, endpoint=True)
         else:

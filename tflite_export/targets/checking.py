@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflite_export.targets.findings import CheckReport, Finding
+from tflite_export.targets.findings import CheckReport
 from tflite_export.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ def check(
                 "`keras.saving.load_model` and pass the model."
             )
         return device.check(path.read_bytes())
-    trained = _untrained(model_or_path)
-    try:
-        return device.check_model(trained)
-    except (ValueError, RuntimeError) as error:
-        finding = Finding("export", str(error), "")
-        return CheckReport(target, {}, (finding,), {})
+    return device.check_model(_untrained(model_or_path))
 
 
 def _untrained(model: Any) -> "TrainedModel":

@@ -90,9 +90,7 @@ def _require_same_outputs(proven: ProvenFile, trained: "TrainedModel") -> None:
     """Raises an error if the stored weights change the outputs."""
     if proven.data == proven.dense:
         return
-    names = [spec.name for spec in trained.inputs]
-    samples = trained.samples or []
-    inputs = interpreter.quantized_inputs(proven.file, samples, names)
+    inputs = trained.inputs_of(proven.file)
     expected = interpreter.run(proven.dense, inputs)
     actual = interpreter.run(proven.data, inputs)
     # Kernels of packed weights round once more, half a step each at most.

@@ -208,9 +208,17 @@ class Target:
         Args:
             trained: The model, with samples.
         """
-        file = self.convert(trained).file
-        self.store(file, "int8")
+        try:
+            file = self.convert(trained).file
+            self.store(file, "int8")
+        except (ValueError, RuntimeError) as error:
+            return self.refusal(error)
         return self.check(file.to_bytes())
+
+    def refusal(self, error: Exception) -> CheckReport:
+        """Returns the report on a model that the export would refuse."""
+        finding = Finding("export", str(error), "")
+        return CheckReport(self.name, {}, (finding,), {})
 
 
 _REGISTERED: dict[str, Target] = {}
@@ -262,7 +270,7 @@ def find_target(name: str) -> Target:
 'edgetpu', 'ethos-u'] or a size such as 'ethos-u55-128'. Received: \
 target='lite-rt'. Did you mean 'litert'?
     """
-    if name in _REGISTERED:
+    if isinstance(name, str) and name in _REGISTERED:
         return _REGISTERED[name]
     names = [t.name for t in _REGISTERED.values() if not t.is_variant]
     sizes = [t.name for t in _REGISTERED.values() if t.is_variant]
@@ -274,11 +282,6 @@ target='lite-rt'. Did you mean 'litert'?
         f"`target` must be one of {names} or a size such as {sizes[0]!r}. "
         f"Received: target={name!r}.{hint}"
     )
-
-
-def target_names() -> list[str]:
-    """Returns the names of all targets, sizes included."""
-    return list(_REGISTERED)
 
 
 def weight_storages() -> list[str]:

@@ -53,6 +53,20 @@ def verify(
     Raises:
         ValueError: If the file is no `.tflite` file, the model is not
             quantized, or the samples do not have the model's input shape.
+
+    Example:
+
+    >>> import codeq_keras, tempfile, tflite_export
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> samples = np.random.default_rng(0).normal(size=(32, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.tflite")
+    ...     _ = tflite_export.export(
+    ...         qmodel, path, representative_dataset=samples
+    ...     )
+    ...     verify(path, qmodel, samples).codes_equal
+    True
     """
     data = Path(path).read_bytes()
     trained = read_model(model, samples, argument="samples", limit=None)

@@ -73,7 +73,11 @@ def _require_translatable(model: Any) -> None:
             "Expected a built model. Received: "
             f"{model.name!r}, which has no weights yet. Give it an `Input`."
         )
-    if not has_layer_list(model) or "layers" not in model.get_config():
+    try:
+        is_listed = has_layer_list(model) and "layers" in model.get_config()
+    except NotImplementedError:  # A subclass without `get_config`.
+        is_listed = False
+    if not is_listed:
         raise ValueError(
             "Expected a sequential or functional model. Received: "
             f"{type(model).__name__}, a subclass whose `call` is code. Make "

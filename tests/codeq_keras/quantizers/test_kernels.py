@@ -1,5 +1,7 @@
 """`quantize_model(quantizer=)`: another quantizer in front of every kernel."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -132,3 +134,11 @@ def test_layer_that_is_no_quantizer_is_refused(cnn):
 
     with pytest.raises(ValueError, match="Received: a Identity without bit"):
         codeq_keras.quantize_model(cnn, quantizer=layer)
+
+
+def test_quantizer_without_a_name_is_refused_when_saved(cnn, tmp_path):
+    kind = functools.partial(DeadZoneQuantizer)
+    qmodel = codeq_keras.quantize_model(cnn, quantizer=kind)
+
+    with pytest.raises(ValueError, match="function with a name"):
+        qmodel.save(tmp_path / "model.keras")

@@ -1,5 +1,6 @@
 """Logits move at one rate, whatever moves their probe."""
 
+import numpy as np
 import pytest
 
 from codeq_keras.quantizers.logits import Logit
@@ -26,3 +27,25 @@ def test_logit_rests_without_a_gradient():
         logit.advance(rate=0.1, step=step)
 
     assert float(logit.value[0]) == 3.0
+
+
+def test_a_logit_that_a_file_lacks_is_an_error_each_time():
+    logit = Logit(3.0)
+    logit.build()
+    variables = {str(i): np.array(v) for i, v in enumerate(logit.variables)}
+    logit.load_own_variables(variables)
+
+    with pytest.raises(ValueError, match="expected 4 variables"):
+        logit.load_own_variables({})
+
+
+def test_a_logit_that_was_elsewhere_may_lack_its_own_place_once():
+    logit = Logit(3.0)
+    logit.build()
+    variables = {str(i): np.array(v) for i, v in enumerate(logit.variables)}
+
+    logit.load_elsewhere(variables)
+    logit.load_own_variables({})
+
+    with pytest.raises(ValueError, match="expected 4 variables"):
+        logit.load_own_variables({})

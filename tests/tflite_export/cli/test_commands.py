@@ -245,6 +245,19 @@ def test_weights_that_claim_gigabytes_are_refused(folder, tmp_path):
         loading.load_keras_model(path)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [("--target", "npu"), ("--target", "tflm", "--weight-storage", "int4")],
+    ids=["target", "storage"],
+)
+def test_wrong_target_or_storage_ends_with_2_before_loading(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "missing.keras", "m.tflite", *wrong])
+
+    assert ended.value.code == 2
+    assert "Received:" in capsys.readouterr().err
+
+
 def test_check_knows_a_quantized_model_in_a_process_of_its_own(folder):
     command = [sys.executable, "-m", "tflite_export", "check"]
 

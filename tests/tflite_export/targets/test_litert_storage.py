@@ -172,6 +172,7 @@ def test_forced_storage_that_fits_nothing_is_refused(dense_only):
         ("sparse", "tflm", "silently"),
         ("sparse", "edgetpu", "no sparse weights"),
         ("lut", "litert", "Only LiteRT for Microcontrollers"),
+        ("lut", "litert-sparse", "Only LiteRT for Microcontrollers"),
         ("int3", "litert", "must be one of"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 from support.plain import export_plain
 
-from tflite_export import check
+from tflite_export import benchmark, check
 from tflite_export.targets import target as targets
 
 ROOT = Path(__file__).parents[3]
@@ -103,3 +103,12 @@ def test_the_example_of_the_docs_may_stand_in_the_package():
 def test_a_class_in_place_of_a_name_is_told_to_register():
     with pytest.raises(ValueError, match="Call `register_target` with it"):
         targets.find_target(targets.Target)
+
+
+def test_a_target_is_measured_where_it_says_or_the_reason_is_told(
+    example, dense_path
+):
+    report = benchmark(dense_path, targets=[example])
+
+    assert "not run on example-npu" in str(report)
+    assert "names no `devices`" in str(report)

@@ -87,3 +87,11 @@ def test_file_of_another_model_is_refused(zoo, dense_only):
 def test_report_cannot_be_changed(dense_only):
     with pytest.raises(dataclasses.FrozenInstanceError):
         dense_only.result.verification.codes_equal = True
+
+
+def test_file_of_another_model_is_refused_without_samples(zoo, dense_only):
+    trained = read_samples(dense_only.model, dense_only.trained, None)
+    file = Flatbuffer(zoo.result.path.read_bytes())
+
+    with pytest.raises(ValueError, match="Is it the file of another model"):
+        trained.with_random_samples(file)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tflite_export import arm
-from tflite_export.runtime import interpreter
 from tflite_export.verification.report import VerificationReport
 
 if TYPE_CHECKING:
@@ -77,9 +76,7 @@ def measure_on_arm(proven: "ProvenFile", trained: "TrainedModel") -> ArmReport:
         report = compare(proven.data, trained, run_on=run_on, limit=MAX_SAMPLES)
         require_equal(report, cpu, tolerance=tolerance)
         differences[cpu] = report.max_output_lsb
-    names = [spec.name for spec in trained.inputs]
-    samples = trained.samples or []
-    inputs = interpreter.quantized_inputs(proven.file, samples, names)
+    inputs = trained.inputs_of(proven.file)
     result = ArmReport(
         differences,
         report.num_samples,

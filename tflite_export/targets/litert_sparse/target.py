@@ -36,6 +36,7 @@ from tflite_export.targets.litert_sparse.zeros import (
 )
 from tflite_export.targets.litert_storage import DENSIFY_OVERHEAD_BYTES
 from tflite_export.targets.target import (
+    LUT_REFUSAL,
     PHONE_DEVICES,
     Package,
     ProvenFile,
@@ -62,9 +63,10 @@ class LiteRtSparse(Target):
     name = _NAME
     title = "LiteRT with sparse kernels"
     storages = ("auto",)
-    refused_storages: Mapping[str, str] = dict.fromkeys(
-        ("int8", "int4", "sparse"), _REFUSAL
-    )
+    refused_storages: Mapping[str, str] = {
+        **dict.fromkeys(("int8", "int4", "sparse"), _REFUSAL),
+        "lut": LUT_REFUSAL,
+    }
     devices = PHONE_DEVICES
 
     def convert(self, trained: "TrainedModel") -> "ConvertedModel":
@@ -146,7 +148,10 @@ class LiteRtSparse(Target):
 
         The weights of the model do not matter.
         """
-        file, _ = _converted(trained)
+        try:
+            file, _ = _converted(trained)
+        except (ValueError, RuntimeError) as error:
+            return self.refusal(error)
         findings = topology_findings(file)
         count = zero_count(file)
         if not findings:

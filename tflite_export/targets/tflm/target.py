@@ -63,9 +63,7 @@ class Tflm(Target):
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Adds C++ source and header; `"lut"` replaces weights by tables."""
-        names = [spec.name for spec in trained.inputs]
-        samples = [array[:MAX_SAMPLES] for array in trained.samples or ()]
-        inputs = interpreter.quantized_inputs(proven.file, samples, names)
+        inputs = trained.inputs_of(proven.file, MAX_SAMPLES)
         shipped, report, notes = _with_tables(proven, inputs)
         operators = Flatbuffer(shipped).operators
         texts = {
