@@ -359,12 +359,14 @@ def test_operation_that_cannot_be_converted_is_named(grid, rng, tmp_path):
         )
 
 
-def test_tokens_of_few_bits_need_no_samples(tmp_path):
+def test_tokens_of_few_bits_need_no_samples(rng, tmp_path):
     tokens = keras.Input((8,), dtype="uint8")
     x = layers.Flatten()(layers.Embedding(20, 6)(tokens))
     model = keras.Model(tokens, layers.Dense(3)(x))
     qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
-    qmodel(np.zeros((4, 8), "uint8"), training=True)
+    # All words, so that the trained range is that of the whole table.
+    words = rng.integers(0, 20, (64, 8)).astype("uint8")
+    qmodel(words, training=True)
 
     result = tflite_export.export(qmodel, tmp_path / "model.tflite")
 
