@@ -5,7 +5,7 @@ formula for the training and the report.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,12 +97,7 @@ def sparsity(costs: Sequence[KernelCost]) -> Any:
     >>> round(sparsity(costs), 3)
     0.8
     """
-    used = [cost for cost in costs if cost.is_quantized]
-    if not used:
-        return 0.0
-    return 1.0 - _mean(
-        [cost.density for cost in used], [cost.num_weights for cost in used]
-    )
+    return 1.0 - _mean_over_weights(costs, lambda c: c.density, default=1.0)
 
 
 def mean_bit_width(costs: Sequence[KernelCost]) -> Any:
@@ -115,11 +110,8 @@ def mean_bit_width(costs: Sequence[KernelCost]) -> Any:
     >>> mean_bit_width([KernelCost(100, 0, 1, 8), KernelCost(300, 0, 1, 4)])
     5.0
     """
-    used = [cost for cost in costs if cost.is_quantized]
-    if not used:
-        return float(FLOAT_BITS)
-    return _mean(
-        [cost.bit_width for cost in used], [cost.num_weights for cost in used]
+    return _mean_over_weights(
+        costs, lambda c: c.bit_width, default=float(FLOAT_BITS)
     )
 
 
@@ -168,12 +160,8 @@ def bits_per_weight(costs: Sequence[KernelCost]) -> Any:
     >>> bits_per_weight([KernelCost(100, 0, 0.5, 8), KernelCost(300, 0, 1, 4)])
     4.0
     """
-    used = [cost for cost in costs if cost.is_quantized]
-    if not used:
-        return float(FLOAT_BITS)
-    return _mean(
-        [cost.density * cost.bit_width for cost in used],
-        [cost.num_weights for cost in used],
+    return _mean_over_weights(
+        costs, lambda c: c.density * c.bit_width, default=float(FLOAT_BITS)
     )
 
 
@@ -243,6 +231,19 @@ def _kernel_size_bytes(cost: KernelCost) -> Any:
     trained = trained * bit_width
     bits = ops.stop_gradient(bits / trained) * trained
     return cost.num_weights * bits / 8 + 4 * cost.num_scales
+
+
+def _mean_over_weights(
+    costs: Sequence[KernelCost],
+    value: Callable[[KernelCost], Any],
+    *,
+    default: float,
+) -> Any:
+    """The mean over all quantized weights; `default` if there are none."""
+    used = [cost for cost in costs if cost.is_quantized]
+    if not used:
+        return default
+    return _mean([value(c) for c in used], [c.num_weights for c in used])
 
 
 def _mean(values: Sequence[Any], sizes: Sequence[int]) -> Any:
