@@ -18,7 +18,10 @@ from codeq_keras.deployment import (
     strip_quantizers,
 )
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.runtime.interpreter import quantized_inputs, random_samples
+from tflite_export.runtime.interpreter import (
+    quantized_inputs,
+    random_float_inputs,
+)
 from tflite_export.samples import (
     MAX_SAMPLES,
     ModelInput,
@@ -77,7 +80,7 @@ class TrainedModel:
 
     def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
         """Returns the same model with samples over a file's input ranges."""
-        drawn = random_samples(file, NUM_RANDOM_SAMPLES)
+        drawn = random_float_inputs(file, NUM_RANDOM_SAMPLES)
         names = [spec.name for spec in self.inputs]
         if set(names) != set(drawn):
             names = list(drawn)

@@ -136,7 +136,9 @@ def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
     return inputs
 
 
-def random_samples(file: Flatbuffer, num_samples: int) -> dict[str, np.ndarray]:
+def random_float_inputs(
+    file: Flatbuffer, num_samples: int
+) -> dict[str, np.ndarray]:
     """Returns `random_inputs` by name, dequantized to floats."""
     codes = random_inputs(file, num_samples)
     return {
