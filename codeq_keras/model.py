@@ -1,6 +1,5 @@
 """QuantizedModel and quantize_model, which makes one. No training code."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,6 +37,7 @@ from codeq_keras.quantizers.kernels import (
     with_quantizers,
 )
 from codeq_keras.quantizers.older_files import load_lone_logits
+from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import (
     ScheduleCallback,
@@ -133,12 +133,13 @@ class QuantizedModel(keras.Model):
         """Runs the architecture with quantized kernels."""
         if training:
             self._begin_training_step()
-        with contextlib.ExitStack() as stack:
-            for state in self.states:
-                stack.enter_context(state.taken_apart())
+        has_budget = bool(training and self.regularizer.budget)
+        with taken_apart(self.states, for_budget=has_budget) as unit:
             outputs = self._run_quantized(inputs, training, **kwargs)
             if training:
                 self._add_penalty()
+            if has_budget:
+                self._add_pull(unit)
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
@@ -157,6 +158,17 @@ class QuantizedModel(keras.Model):
         )
         if penalty is not None:
             self.add_loss(penalty)
+
+    def _add_pull(self, unit: Any) -> None:
+        """Adds the gradient of the budget's penalty, of value 0, to the loss.
+
+        So the loss is that of the task alone, as in validation.
+        """
+        pull = self.regularizer.budget_penalty(
+            self.kernels, progress=self.schedule.progress()
+        )
+        pull = pull if unit is None else pull + unit
+        self.add_loss(pull - ops.stop_gradient(pull))
 
     def compute_loss(
         self,

@@ -14,9 +14,11 @@ from keras import ops
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.ops.functions import bit_width_from_logit
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
+from codeq_keras.quantizers.balance import balance
 from codeq_keras.quantizers.logits import Logit, PlainLogit, as_vectors
 
 Shape = tuple[int, ...]
+Logits = Sequence[Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,23 +168,18 @@ class QuantizerState(keras.layers.Layer):
             return self.config.bit_width
         return (self._parts or self._apart()).bit_widths[index]
 
-    @contextlib.contextmanager
-    def taken_apart(self) -> Iterator[None]:
-        """Takes the vectors apart once for all that is asked for within."""
-        self._parts = self._apart()
-        try:
-            yield
-        finally:
-            self._parts = None
-
-    def _apart(self) -> _Parts:
-        grid, bit_widths = self._vector_grid(), []
+    def _apart(self, task: Logits = None, budget: Logits = None) -> _Parts:
+        """The vectors taken apart; logits of a budget, see `taken_apart`."""
+        task = task or [logit.tensor() for logit in self.logits.values()]
+        budget = budget or task
+        grid, bit_widths = self._vector_grid(task, budget), []
         fields = {
             name: self._split(value, per_bound=name != "ratio")
             for name, value in grid.tensors().items()
         }
         if self.bit_width_logit is not None:
-            bit_widths = self._split(self._bit_widths(), per_bound=False)
+            bit_widths = self._bit_widths(budget)
+            bit_widths = self._split(bit_widths, per_bound=False)
         return _Parts(
             grids=[
                 dataclasses.replace(
@@ -193,34 +190,32 @@ class QuantizerState(keras.layers.Layer):
             bit_widths=bit_widths,
         )
 
-    def _bit_widths(self) -> Any:
+    def _bit_widths(self, logits: Sequence[Any]) -> Any:
         config = self.config
         if self.bit_width_logit is None:
             return config.bit_width
         return bit_width_from_logit(
-            self.bit_width_logit.tensor(),
+            logits[1],
             min_bit_width=config.min_bit_width,
             max_bit_width=config.max_bit_width,
         )
 
-    def _vector_grid(self) -> Grid:
+    def _vector_grid(self, task: Sequence[Any], budget: Sequence[Any]) -> Grid:
         """All grids as one, with a ratio per kernel, all else per bound."""
-        logits, bit_widths = self.dead_zone_logit.tensor(), self._bit_widths()
-        repeated_logits, repeated_widths = logits, bit_widths
+        logits, bit_widths = task[0], self._bit_widths(task)
         if any(self.bound_shapes):
-            repeated_logits = ops.take(logits, self._owners)
+            logits = ops.take(logits, self._owners)
             if self.bit_width_logit is not None:
-                repeated_widths = ops.take(bit_widths, self._owners)
+                bit_widths = ops.take(bit_widths, self._owners)
         grid = make_grid(
             self.bounds,
-            repeated_logits,
-            repeated_widths,
+            logits,
+            bit_widths,
             self.config.level_grid,
             self.config.sparsity_block,
         )
-        if any(self.bound_shapes):
-            ratio = ratio_from_logit(logits)
-            grid = dataclasses.replace(grid, ratio=ratio)
+        if logits is not budget[0]:
+            grid = dataclasses.replace(grid, ratio=ratio_from_logit(budget[0]))
         return grid
 
     def _split(self, vector: Any, *, per_bound: bool) -> list[Any]:
@@ -233,6 +228,32 @@ class QuantizerState(keras.layers.Layer):
             ops.reshape(part, shape)
             for part, shape in zip(parts, self.bound_shapes, strict=True)
         ]
+
+
+@contextlib.contextmanager
+def taken_apart(
+    states: Sequence[QuantizerState], *, for_budget: bool = False
+) -> Iterator[Any]:
+    """Takes the vectors of states apart once for all that is asked within.
+
+    For a budget, the costs are of other copies of the logits than the values,
+    and the unit that is yielded belongs into its penalty, see `balance`.
+    """
+    tensors = [[t.tensor() for t in s.logits.values()] for s in states]
+    task, budget, unit = tensors, tensors, None
+    if for_budget and states:
+        flat = [tensor for vectors in tensors for tensor in vectors]
+        *copies, unit = balance(flat)
+        task, budget = (
+            keras.tree.pack_sequence_as(tensors, copy) for copy in copies
+        )
+    for state, *vectors in zip(states, task, budget, strict=True):
+        state._parts = state._apart(*vectors)
+    try:
+        yield unit
+    finally:
+        for state in states:
+            state._parts = None
 
 
 def _assign_element(variable: keras.Variable, index: int, value: Any) -> None:

@@ -175,17 +175,14 @@ class CompressionRegularizer(keras.layers.Layer):
         widths = [s.bit_width_logit for s in states if s.bit_width_logit]
         if self.bit_width_penalty and widths:
             terms.append(self.bit_width_penalty * _sum_of_squares(widths))
-        if self.density_penalty or self.budget:
+        if self.density_penalty:
             trained = costs.trained_costs(kernels)
-            if self.density_penalty:
-                terms.append(self.density_penalty * costs.density(trained))
-            if self.budget:
-                terms += self._budget_penalties(trained, progress)
+            terms.append(self.density_penalty * costs.density(trained))
         return sum(terms) if terms else None
 
-    def _budget_penalties(
-        self, trained: Sequence[KernelCost], progress: Any
-    ) -> list[Any]:
+    def budget_penalty(
+        self, kernels: Sequence[Kernel], *, progress: Any
+    ) -> Any:
         """The penalty of the budget, and of each kernel with a least density.
 
         The budget sees a kernel at its least density as one that has no more
@@ -193,7 +190,7 @@ class CompressionRegularizer(keras.layers.Layer):
         second penalty.
         """
         terms = []
-        trained = list(trained)
+        trained = list(costs.trained_costs(kernels))
         for index, min_density in enumerate(self.min_densities):
             if min_density == 0:
                 continue
@@ -205,7 +202,7 @@ class CompressionRegularizer(keras.layers.Layer):
             shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
             terms.append(_BUDGET_STRENGTH * shortfall**2)
         current = costs.MEASURES[self.budget or ""](trained)
-        return [self._budget_penalty(current, progress), *terms]
+        return sum(terms, self._budget_penalty(current, progress))
 
     def _budget_penalty(self, current: Any, progress: Any) -> Any:
         remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3
