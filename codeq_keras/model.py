@@ -1,6 +1,5 @@
 """QuantizedModel and quantize_model, which makes one. No training code."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +25,17 @@ from codeq_keras.config import (
     require_config,
     require_overrides,
 )
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.dead_zone import (
+    DeadZoneQuantizer,
+    begin_training_step,
+)
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     build_quantizers,
-    compute_bounds,
+    follow_held_zeros,
+    hold_zeros,
+    kernels_of,
+    release_zeros,
     find_quantizer,
     quantized,
     quantizer_name,
@@ -116,6 +121,8 @@ class QuantizedModel(keras.Model):
         self._has_scalar_slots = False
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
+        # Of the last training, for a callback that looks at the others.
+        self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if activation_bit_width is not None:
@@ -167,9 +174,9 @@ class QuantizedModel(keras.Model):
 
         So the loss is that of the task alone, as in validation.
         """
-        pull = self.regularizer.budget_penalty(
-            self.kernels, progress=self.schedule.progress()
-        )
+        progress = self.schedule.progress()
+        self.regularizer.settle(self.kernels, progress=progress)
+        pull = self.regularizer.budget_penalty(self.kernels, progress=progress)
         pull = pull if unit is None else pull + unit
         self.add_loss(pull - ops.stop_gradient(pull))
 
@@ -219,18 +226,33 @@ class QuantizedModel(keras.Model):
         self._spare_logits()
         schedule = ScheduleCallback(self.schedule, self.states)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        self.fit_callbacks = tuple(callbacks)
         try:
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
         finally:
             # Also after an interrupt: a budget lasts for one training.
-            if self.regularizer.budget is not None or self.training_loss:
+            if self.regularizer.budget is not None:
                 self.regularizer.set_budget(None)
+                hold_zeros(self.kernels)
+                self.make_train_function(force=True)
+            if self.training_loss is not None:
                 self.training_loss = None
                 self.make_train_function(force=True)
+        # The last step has moved the weights.
+        follow_held_zeros(self.kernels)
         end_fit(callbacks)
         return history
+
+    def release_budget(self) -> None:
+        """Lets trainings without a budget change zeros and bits again.
+
+        Without it they hold the zeros and the bits of each kernel that the
+        last `CompressionBudget` has reached, and so does a loaded model. The
+        next `CompressionBudget` calls it by itself.
+        """
+        release_zeros(self.kernels)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Returns the function of one training step, see `keras.Model`."""
@@ -248,11 +270,9 @@ class QuantizedModel(keras.Model):
         rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
         is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
         for state in self.states:
-            state.advance(rate=rate, step=done)
-            state.refresh_bounds(
-                functools.partial(compute_bounds, state, self.kernels),
-                when=is_due,
-            )
+            kernels = kernels_of(state, self.kernels)
+            pairs = [(k.quantizer, k.variable) for k in kernels]
+            begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
         self.schedule.advance()
 
     def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:

@@ -12,6 +12,7 @@ class KernelReport:
     Attributes:
         path: Path of the kernel.
         is_quantized: False if it was left in float.
+        is_frozen: Whether its layer is not trainable: its codes stay.
         num_weights: Number of weights.
         num_macs: Dense multiply-accumulates per sample, None if unknown.
         sparsity: Fraction of zeros, in [0, 1].
@@ -35,6 +36,7 @@ class KernelReport:
     size_bytes: int
     levels: np.ndarray = dataclasses.field(repr=False)
     histogram: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False)
+    is_frozen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

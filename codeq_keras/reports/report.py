@@ -13,7 +13,7 @@ from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantized import HasQuantizers, require_quantized
-from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.kernels import QuantizedKernel, held_sparsity
 from codeq_keras.reports.plot import plot_kernels
 from codeq_keras.reports.records import ActivationReport, KernelReport
 
@@ -42,6 +42,9 @@ class CompressionReport:
         entropy_size_bytes: Entropy bound of all kernels, in bytes.
         layers: One `KernelReport` per kernel, in the order of the layers.
         activations: `ActivationReport`; None where they are left in float.
+        held_sparsity: Fraction of zeros that trainings without a budget hold,
+            kernel by kernel, in [0, 1]; None where no budget was trained, or
+            `release_budget` was called.
     """
 
     sparsity: float
@@ -53,6 +56,7 @@ class CompressionReport:
     entropy_size_bytes: int
     layers: tuple[KernelReport, ...]
     activations: ActivationReport | None = None
+    held_sparsity: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
@@ -94,6 +98,7 @@ class CompressionReport:
                 f"  {kernel.sparsity:>6.1%}  {kernel.bit_width:>4}"
                 f"  {kernel.entropy_bits:>7.2f}  {kernel.size_bytes:>9,}"
                 + ("" if kernel.is_quantized else "  left in float")
+                + ("  frozen" if kernel.is_frozen else "")
             )
         if self.relative_bops is None:
             bops = "unknown: an input size is not fixed"
@@ -112,6 +117,11 @@ class CompressionReport:
             f"kernel bytes   {self.size_bytes:,} coded, {ratio:.1f}x smaller "
             f"than float32 (entropy bound {self.entropy_size_bytes:,})",
         ]
+        if self.held_sparsity is not None:
+            lines.append(
+                f"held           {self.held_sparsity:.1%} zeros, in trainings "
+                "without a budget, until `release_budget()`"
+            )
         if self.activations is not None:
             lines.append(str(self.activations))
         return "\n".join(lines)
@@ -162,6 +172,7 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
         ),
         layers=kernels,
         activations=_activation_report(qmodel),
+        held_sparsity=held_sparsity(qmodel.kernels),
     )
 
 
@@ -232,6 +243,7 @@ def _float_report(kernel: Kernel) -> KernelReport:
         size_bytes=_FLOAT_BYTES * latent.size,
         levels=np.zeros(0, "float32"),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
+        is_frozen=not kernel.variable.trainable,
     )
 
 
@@ -252,6 +264,7 @@ def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
         size_bytes=round(float(costs.size_bytes([cost]))),
         levels=_levels(kernel, values),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
+        is_frozen=not kernel.variable.trainable,
     )
 
 
