@@ -10,6 +10,7 @@ import numpy as np
 
 from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.format.lut import DECODE
 from tflite_export.format.records import Tensor
 from tflite_export.format.sparse import validate_sparse
@@ -169,7 +170,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
     >>> print(inspect("model.tflite"))  # doctest: +SKIP
     """
-    data = Path(path).read_bytes()
+    data = read_tflite(path)
     return Inspection(Path(path), len(data), tensor_rows(data))
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.format.builder import FILE_IDENTIFIER
 from tflite_export.format.consistency import (
     builtin_code,
     operator_name,
@@ -15,6 +14,7 @@ from tflite_export.format.consistency import (
     require_consistent,
 )
 from tflite_export.format.damaged import DamagedFileError
+from tflite_export.format.kinds import FILE_IDENTIFIER
 from tflite_export.format.offsets import require_safe_offsets
 from tflite_export.format.operators import read_options
 from tflite_export.format.records import NO_SCALES, Operator, Tensor

@@ -15,8 +15,8 @@ class Tensor:
 
     `scales` has the shape `(1,)`, or `(shape[axis],)` for one scale a channel;
     it is empty where the data are the real values. `data` is `None` for a
-    computed tensor, a sparse one, or a type unknown to NumPy; int4 and int2 are
-    unpacked to int8. `sparse` is `None` for a dense tensor.
+    computed tensor, a sparse one, or a type unknown to NumPy; types below a
+    byte are unpacked to int8, bfloat16 to float32. `sparse` is `None` for a dense tensor.
     """
 
     index: int

@@ -11,6 +11,7 @@ import numpy as np
 
 from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.measuring.devices import (
     android,
     edgetpu,
@@ -139,7 +140,7 @@ def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:
 
 
 def _candidate(path: Path, samples: Any) -> Candidate:
-    data = path.read_bytes()
+    data = read_tflite(path)
     file = Flatbuffer(data)
     if samples is None:
         inputs = interpreter.random_inputs(file, NUM_SAMPLES)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tflite_export.conversion.graphs import ranged_model
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.format.records import Tensor
 from tflite_export.runtime import interpreter
 from tflite_export.samples import pack_inputs
@@ -68,7 +69,7 @@ def verify(
     ...     verify(path, qmodel, samples).codes_equal
     True
     """
-    data = Path(path).read_bytes()
+    data = read_tflite(path)
     trained = read_model(model, samples, argument="samples", limit=None)
     if samples is None:
         trained = trained.with_random_samples(Flatbuffer(data))
