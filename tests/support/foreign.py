@@ -193,9 +193,7 @@ def output_of_size_0() -> File:
     parts = [
         graph.tensor(f"part_{n}", shape=(1, n), buffer=0) for n in (5, 3, 0)
     ]
-    graph.operator(
-        "SPLIT_V", [x, sizes, axis], parts, "SplitV", numSplits=3
-    )
+    graph.operator("SPLIT_V", [x, sizes, axis], parts, "SplitV", numSplits=3)
     graph.ends([x], parts)
     return file
 
@@ -208,9 +206,7 @@ def size_0_is_read() -> File:
     x = graph.tensor("x")
     nothing = graph.tensor("nothing", shape=(1, 0))
     y = graph.tensor("y")
-    graph.operator(
-        "CONCATENATION", [x, nothing], [y], "Concatenation", axis=1
-    )
+    graph.operator("CONCATENATION", [x, nothing], [y], "Concatenation", axis=1)
     graph.ends([x], [y])
     return file
 
@@ -534,9 +530,7 @@ def variable_state() -> File:
     time = graph.constant("time", FLOATS[:, :2])
     state = graph.tensor("state", shape=(1, 8), isVariable=True)
     y = graph.tensor("y", shape=(1, 4))
-    graph.operator(
-        "SVDF", [x, feature, time, -1, state], [y], "SVDF", rank=1
-    )
+    graph.operator("SVDF", [x, feature, time, -1, state], [y], "SVDF", rank=1)
     graph.ends([x], [y])
     return file
 

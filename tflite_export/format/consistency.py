@@ -154,9 +154,8 @@ def _require_order(model: Any, graph: Any, data: bytes) -> None:
 
 def _is_empty(model: Any, tensor: Any) -> bool:
     """Whether a tensor has a buffer of no bytes, or no values by its shape."""
-    return (
-        model.buffers[tensor.buffer].data is not None
-        or 0 in indices(tensor.shape)
+    return model.buffers[tensor.buffer].data is not None or 0 in indices(
+        tensor.shape
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 FILE_IDENTIFIER = b"TFL3"
 
+
 class Kind(NamedTuple):
     """A kind of file: its name in texts, and the way to a file of use here."""
 

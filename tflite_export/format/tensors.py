@@ -47,12 +47,13 @@ def as_array(
         upper = np.frombuffer(np.ascontiguousarray(raw), np.uint16)
         bits = upper.astype(np.uint32) << 16
         return bits.view(np.float32).reshape(shape)
-    if not _is_numpy(dtype) or raw.size != size * np.dtype(dtype).itemsize:
+    if not is_number(dtype) or raw.size != size * np.dtype(dtype).itemsize:
         return None
     return np.frombuffer(np.ascontiguousarray(raw), dtype).reshape(shape)
 
 
-def _is_numpy(dtype: str) -> bool:
+def is_number(dtype: str) -> bool:
+    """Whether NumPy has the type."""
     return dtype == "bool" or bool(
         re.fullmatch(
             r"u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", dtype
@@ -66,7 +67,7 @@ def sparse_tensor(
     """Returns the stored arrays, unchecked; `None` for a dense tensor."""
     if sparsity is None:
         return None
-    kind = np.dtype(dtype) if _is_numpy(dtype) else np.dtype(np.uint8)
+    kind = np.dtype(dtype) if is_number(dtype) else np.dtype(np.uint8)
     usable = raw[: raw.size // kind.itemsize * kind.itemsize]
     return SparseTensor(
         shape=shape,

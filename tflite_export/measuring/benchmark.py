@@ -52,8 +52,8 @@ def benchmark(
     file, or lacks its tool, the report has the reason.
 
     Args:
-        *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
-            the first one.
+        *paths: `.tflite` files of any origin and name. Ratios are to the first
+            one.
         targets: Targets to measure for, by the names of `export`:
             - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
@@ -148,7 +148,7 @@ def _candidate(path: Path, samples: Any) -> Candidate:
     named = samples if isinstance(samples, dict) else {"": samples}
     arrays = [np.asarray(values) for values in named.values()]
     shapes = sorted(array.shape[1:] for array in arrays)
-    needed = sorted(tensor.shape[1:] for tensor in file.inputs().values())
+    needed = sorted(map(interpreter.sample_shape, file.inputs().values()))
     if shapes != needed:
         raise ValueError(
             f"`samples` must have the shapes of the inputs of {str(path)!r}, "

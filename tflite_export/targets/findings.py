@@ -1,11 +1,13 @@
 """The report of a check: where operators run, and the faults of a file."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.tensors import is_number
 from tflite_export.tables import as_text
 
 
@@ -80,6 +82,68 @@ class CheckReport:
             lines.append(f"{place}: {names}")
         lines += [f"{name}: {value:,g}" for name, value in self.facts.items()]
         return [*lines, *map(str, self.findings)]
+
+
+def run_failure(
+    subject: str,
+    file: Flatbuffer,
+    error: Exception,
+    *,
+    is_blocking: bool = True,
+) -> Finding:
+    """Returns the finding of a run that failed, with advice where it fits."""
+    text = str(error)
+    if any(tensor.is_open for tensor in file.inputs().values()):
+        return Finding(
+            subject,
+            f"was tried with 1 for each open size, which failed. {text}",
+            "Convert the model with a fixed input shape, and check again.",
+            is_blocking=False,
+        )
+    names = {operator.name for operator in file.operators} - {""}
+    is_named = any(re.search(rf"\b{re.escape(n)}\b", text) for n in names)
+    remedy = "Replace the layer whose operator it names."
+    if not is_named:
+        remedy = "It names no operator: convert the model again."
+    text = f"does not run the file. {text}"
+    return Finding(subject, text, remedy, is_blocking=is_blocking)
+
+
+def compiled_report(
+    target: str, file: Flatbuffer, operator: str, place: str
+) -> CheckReport | None:
+    """Returns the report on a file that was compiled for the device, or None.
+
+    `operator` is the one that the device's compiler writes.
+    """
+    counts = operator_counts(file)
+    if operator not in counts:
+        return None
+    others = {name: n for name, n in counts.items() if name != operator}
+    placement = {place: {operator: counts[operator]}}
+    note = Finding(
+        f"{counts[operator]} {operator}",
+        "were compiled for the device, so nothing is compiled here.",
+        "Check the file from before its compiler to see cycles and faults.",
+        is_blocking=False,
+    )
+    return CheckReport(
+        target, placement | ({"CPU": others} if others else {}), (note,), {}
+    )
+
+
+def untried(file: Flatbuffer) -> list[Finding]:
+    """Returns a note for each input that no sample can be made for."""
+    return [
+        Finding(
+            f"input {tensor.name!r}",
+            f"takes {tensor.dtype}, so the file was not run.",
+            "Run it with inputs of your own.",
+            is_blocking=False,
+        )
+        for tensor in file.inputs().values()
+        if not is_number(tensor.dtype)
+    ]
 
 
 def operator_counts(file: Flatbuffer) -> dict[str, int]:

@@ -81,6 +81,7 @@ def test_fallback_is_an_error_for_the_export():
         *("ethos-u55-128", "", 1, 1, 1, 1, 1, 1),
         cpu_operators=(("FLOOR", "x", "Unsupported opType"),),
         num_cpu_operators=1,
+        num_npu_operators=1,
         compiled=b"",
     )
 
