@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -58,6 +57,7 @@ def verify(
     Example:
 
     >>> import codeq_keras, tempfile, tflite_export
+    >>> from pathlib import Path
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> qmodel = codeq_keras.quantize_model(model)
     >>> samples = np.random.default_rng(0).normal(size=(32, 4))
