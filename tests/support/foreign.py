@@ -1,7 +1,7 @@
 """Small `.tflite` files with the features of files that other tools wrote.
 
 They are written from the objects of the schema: no converter gives most of the
-features. `FILES` has a builder for each one; its `runs` is only for people.
+features. `FILES` has a builder for each one, by name.
 """
 
 import io
@@ -33,8 +33,6 @@ class Graph:
 
     def __init__(self, file: "File", held: Any) -> None:
         self._file, self.held = file, held
-        held.tensors, held.operators = [], []
-        held.inputs = held.outputs = np.zeros(0, np.int32)
 
     def tensor(
         self,
@@ -101,8 +99,14 @@ class File:
 
     def graph(self) -> Graph:
         """Adds a subgraph."""
-        self.model.subgraphs.append(schema.SubGraphT())
-        return Graph(self, self.model.subgraphs[-1])
+        held = schema.SubGraphT()
+        held.tensors, held.operators = [], []
+        self.model.subgraphs.append(held)
+        return Graph(self, held)
+
+    def main(self) -> Graph:
+        """The first subgraph, to add to it."""
+        return Graph(self, self.model.subgraphs[0])
 
     def buffer(self, values: np.ndarray) -> int:
         """Adds the bytes of an array."""
@@ -251,7 +255,7 @@ def zero_point_of_each_channel() -> File:
     graph = file.graph()
     w = graph.constant(
         "w",
-        np.array([[1, 1, 0, 0], [2, 2, 2, 0], [3, 0, 0, 0]], np.int8),
+        np.array([[1, 1, 1, 0], [2, 2, 2, 0], [3, 0, 1, 1]], np.int8),
         quantization=scales([0.1, 0.2, 0.3], [1, 2, 3], axis=0),
     )
     x = graph.tensor("x", shape=(1, 4))
@@ -276,8 +280,7 @@ def zero_point_of_a_sparse_tensor() -> File:
 def every_type() -> File:
     """A constant of each type of numbers; none of an operator."""
     file = _dense()
-    graph = Graph.__new__(Graph)
-    graph._file, graph.held = file, file.model.subgraphs[0]
+    graph = file.main()
     for dtype in NUMBERS:
         values = np.array([[0, 1, 1], [2, 0, 3]]).astype(dtype)
         graph.constant(f"of_{dtype}", values)
@@ -288,8 +291,7 @@ def every_type() -> File:
 def types_without_numpy() -> File:
     """Types that NumPy does not have, and some without numbers."""
     file = _dense()
-    graph = Graph.__new__(Graph)
-    graph._file, graph.held = file, file.model.subgraphs[0]
+    graph = file.main()
     text = np.frombuffer(
         np.array([1, 12, 15], np.int32).tobytes() + b"abc", np.uint8
     )
@@ -578,8 +580,7 @@ def two_branches() -> File:
 def custom_operator() -> File:
     """An operator of the maker's own, which LiteRT does not have."""
     file = _dense()
-    graph = Graph.__new__(Graph)
-    graph._file, graph.held = file, file.model.subgraphs[0]
+    graph = file.main()
     z = graph.tensor("z", shape=(1, 4))
     graph.operator("MakersOwn", [2], [z])
     graph.ends([0], [z])
@@ -635,8 +636,7 @@ def old_operator_codes() -> File:
 def shared_buffer() -> File:
     """Two tensors of one constant."""
     file = _dense()
-    graph = Graph.__new__(Graph)
-    graph._file, graph.held = file, file.model.subgraphs[0]
+    graph = file.main()
     graph.tensor("again", shape=(8, 4), buffer=graph.held.tensors[1].buffer)
     return file
 

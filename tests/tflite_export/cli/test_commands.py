@@ -175,7 +175,8 @@ def test_error_is_one_text_on_stderr_and_ends_with_3(
 
     assert code == EXIT_ERROR
     assert captured.out == ""
-    assert "error: Expected a .tflite file. Received: path=" in captured.err
+    assert "error: Expected a .tflite file" in captured.err
+    assert "starts with b'no model'" in captured.err
     assert "Traceback" not in captured.err
 
 
