@@ -341,8 +341,7 @@ def _computing(
     """The name of the operator behind those that unpack a constant."""
     while reader and reader.name in _UNPACKING:
         behind = readers.get((reader.subgraph, reader.outputs[0]))
-        # Operators are in order; a tensor of size 0 may be read before.
-        if behind is None or behind.index <= reader.index:
+        if behind is None:
             break
         reader = behind
     return reader.name if reader else ""
