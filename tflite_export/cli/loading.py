@@ -145,10 +145,11 @@ def _loading_errors() -> tuple[type[Exception], ...]:
 
 def _require_keras_file(path: Path) -> None:
     kind = kind_at(path)
-    # Other archives may be damaged models: Keras says of what kind.
-    if kind not in (KERAS, ZIP):
+    is_named = path.suffix == ".keras"
+    # An archive of that name may be a damaged model: Keras says what it lacks.
+    if kind != KERAS and not (kind == ZIP and is_named):
         raise wrong_kind(path, kind, _MODEL)
-    if path.suffix != ".keras":
+    if not is_named:
         rename = kind._replace(remedy="Rename it to end in '.keras'.")
         raise wrong_kind(path, rename, _MODEL)
     size = path.stat().st_size
