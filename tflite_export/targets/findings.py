@@ -101,9 +101,14 @@ def run_failure(
             is_blocking=False,
         )
     names = {operator.name for operator in file.operators} - {""}
-    is_named = any(re.search(rf"\b{re.escape(n)}\b", text) for n in names)
-    remedy = "Replace the layer whose operator it names."
-    if not is_named:
+    custom = {
+        operator.name for operator in file.operators if operator.is_custom
+    }
+    if any(re.search(rf"\b{re.escape(name)}\b", text) for name in names):
+        remedy = "Replace the layer whose operator it names."
+    elif custom:
+        remedy = f"It may lack the custom operators {sorted(custom)}."
+    else:
         remedy = "It names no operator: convert the model again."
     text = f"does not run the file. {text}"
     return Finding(subject, text, remedy, is_blocking=is_blocking)
@@ -151,8 +156,13 @@ def operator_counts(file: Flatbuffer) -> dict[str, int]:
     return dict(Counter(operator.name for operator in file.operators))
 
 
-def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
-    """Finds weights that only LiteRT reads; `target` is the name in texts."""
+def storage_findings(
+    file: Flatbuffer, target: str, *, reads_int4: bool = False
+) -> list[Finding]:
+    """Finds weights that only LiteRT reads; `target` is the name in texts.
+
+    `reads_int4`: the target reads int4 weights, with one scale a tensor.
+    """
     readers = {
         (operator.subgraph, index): operator.name
         for operator in file.operators
@@ -161,13 +171,17 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
     findings = []
     for subgraph in range(file.num_subgraphs):
         for tensor in file.tensors(subgraph):
-            if not tensor.size_bytes:
+            reader = readers.get((subgraph, tensor.index))
+            if reader is None or not tensor.size_bytes:
                 continue
-            reader = readers.get((subgraph, tensor.index), "constant")
             subject = f"{reader} {tensor.name!r}"
             if tensor.sparse is not None:
                 text = f"{target} would read a sparse tensor as a dense one."
-            elif tensor.dtype in ("int2", "int4"):
+            elif tensor.dtype == "int4" and reads_int4:
+                if tensor.scales.size <= 1:
+                    continue
+                text = f"{target} cannot run int4 weights of several scales."
+            elif tensor.dtype in ("int2", "int4", "uint4"):
                 text = f"{target} cannot run {tensor.dtype} weights."
             else:
                 continue
@@ -176,9 +190,11 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
     return findings
 
 
-def require_dense_storage(file: Flatbuffer, target: str) -> None:
+def require_dense_storage(
+    file: Flatbuffer, target: str, *, reads_int4: bool = False
+) -> None:
     """Raises an error if the file has weights that only LiteRT can read."""
-    findings = storage_findings(file, target)
+    findings = storage_findings(file, target, reads_int4=reads_int4)
     if findings:
         raise ValueError(
             f"A file for {target} must hold dense int8 weights. Received: "

@@ -1,6 +1,7 @@
 """Files for microcontrollers: sources that compile, and equal outputs."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 
@@ -190,9 +191,13 @@ def test_steps_of_floats_are_parts_of_their_range():
 
 @needs_tflm
 @pytest.mark.parametrize(
-    "name", ["scalar_input", "integer_batch_on_a_microcontroller", "no_input"]
+    "name",
+    [
+        *("scalar_input", "integer_batch_on_a_microcontroller", "no_input"),
+        *("int4_weights", "empty_buffer_0"),
+    ],
 )
-def test_inputs_of_any_shape_run_on_a_microcontroller(tmp_path, name):
+def test_what_the_wheel_runs_is_not_blocked(tmp_path, name):
     path = tmp_path / "model.tflite"
     path.write_bytes(FILES[name]())
 
@@ -200,3 +205,39 @@ def test_inputs_of_any_shape_run_on_a_microcontroller(tmp_path, name):
 
     assert report.is_ok
     assert report.findings == ()
+
+
+@needs_tflm
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("custom_operator", r"lack the custom operators \['MakersOwn'\]"),
+        ("half_precision", "names no operator"),
+        ("types_without_numpy", "names no operator"),
+        ("sparse_floats", "read a sparse tensor as a dense one"),
+    ],
+)
+def test_what_it_does_not_run_is_blocked(tmp_path, name, text):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES[name]())
+
+    report = check(path, target="tflm")
+
+    assert not report.is_ok
+    assert re.search(text, str(report))
+
+
+def test_int4_weights_of_several_scales_are_blocked(tmp_path):
+    file = File()
+    graph = file.graph()
+    x = graph.tensor("x", "int8", quantization=scales([0.5], [0]))
+    several = scales([0.1] * 4, [0] * 4)
+    packed = np.zeros(16, np.uint8)
+    w = graph.constant("w", packed, "int4", shape=(4, 8), quantization=several)
+    y = graph.tensor("y", "int8", (1, 4), quantization=scales([1.0], [0]))
+    graph.operator("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnected")
+    graph.ends([x], [y])
+    path = tmp_path / "model.tflite"
+    path.write_bytes(file.to_bytes())
+
+    assert "int4 weights of several scales" in str(check(path, target="tflm"))

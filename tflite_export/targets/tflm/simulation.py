@@ -99,7 +99,7 @@ def measure(
     does not run is a ValueError; one that LiteRT does not run is not compared.
     """
     file = Flatbuffer(data)
-    require_dense_storage(file, "microcontrollers")
+    require_dense_storage(file, "microcontrollers", reads_int4=True)
     positions, outputs = file.interface()
     runs = interpreter.by_run(file, inputs)
     columns = {str(positions.index(i)): v for i, v in runs.items()}

@@ -83,7 +83,7 @@ class Tflm(Target):
     def check(self, data: bytes) -> CheckReport:
         """Says whether a file runs on a microcontroller, by running it."""
         file = Flatbuffer(data)
-        findings = storage_findings(file, self.title)
+        findings = storage_findings(file, self.title, reads_int4=True)
         if findings or untried(file):
             notes = (*findings, *untried(file))
             return CheckReport(self.name, {}, notes, {})
@@ -105,7 +105,7 @@ def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
     if report.max_lsb is None or not report.is_close:
         yield Finding(
             "outputs",
-            f"are {report.comparison}",
+            f"are {report.comparison.removesuffix('.')}.",
             "Compare them on the device.",
             is_blocking=False,
         )
