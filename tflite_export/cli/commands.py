@@ -121,6 +121,7 @@ def _verify(options: argparse.Namespace) -> int:
         from tflite_export.cli.loading import load_keras_model, load_samples
         from tflite_export.verification.verify import verify
 
+        # Another kind of file is refused before the work.
         read_tflite(options.file)
         samples = options.samples and load_samples(options.samples)
         model = load_keras_model(options.model)

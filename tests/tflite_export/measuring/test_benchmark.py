@@ -159,6 +159,11 @@ def test_samples_of_a_fixed_batch_have_its_shape(tmp_path):
     benchmark(path, targets=(), samples=np.zeros((2, 4, 8)))
 
 
+def test_samples_that_are_no_whole_batch_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"batch of 1.*'x' of shape \(4, 8\)"):
+        interpreter.run(FILES["fixed_batch"](), {0: np.zeros((4, 8))})
+
+
 def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     files, tmp_path, capsys
 ):
