@@ -32,13 +32,13 @@ from codeq_keras.quantizers.dead_zone import (
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     build_quantizers,
+    find_quantizer,
     follow_held_zeros,
     hold_zeros,
     kernels_of,
-    release_zeros,
-    find_quantizer,
     quantized,
     quantizer_name,
+    release_zeros,
     states_of,
     with_quantizers,
 )

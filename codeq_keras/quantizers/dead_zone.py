@@ -1,6 +1,7 @@
 """DeadZoneQuantizer: the levels of one kernel and its integers."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -284,4 +285,9 @@ def begin_training_step(
     state.refresh_bounds(
         lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
     )
-    state.follow_held_zeros(lambda: [q.count_zeros(v) for q, v in pairs])
+    state.follow_held_zeros(functools.partial(count_zeros, pairs))
+
+
+def count_zeros(pairs: Sequence[tuple[DeadZoneQuantizer, Any]]) -> list[Any]:
+    """Returns the fraction of zeros of each kernel."""
+    return [quantizer.count_zeros(weights) for quantizer, weights in pairs]

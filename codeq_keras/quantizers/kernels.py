@@ -1,6 +1,7 @@
 """QuantizedKernel: a kernel that knows its quantizer, and how it gets one."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +10,11 @@ from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizers.dead_zone import (
+    DeadZoneQuantizer,
+    QuantizedWeight,
+    count_zeros,
+)
 from codeq_keras.quantizers.state import QuantizerState
 
 
@@ -167,12 +172,8 @@ def kernels_of(
 def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
     """Moves the logits to the zeros that are held, for the weights now."""
     for state in states_of(kernels):
-        group = kernels_of(state, kernels)
-        state.follow_held_zeros(
-            lambda group=group: [
-                k.quantizer.count_zeros(k.variable) for k in group
-            ]
-        )
+        pairs = [(k.quantizer, k.variable) for k in kernels_of(state, kernels)]
+        state.follow_held_zeros(functools.partial(count_zeros, pairs))
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:

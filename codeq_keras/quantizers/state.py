@@ -152,7 +152,7 @@ class QuantizerState(keras.layers.Layer):
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the bounds, also of older files, see `as_vectors`."""
-        free = np.full(len(self.bound_shapes), _FREE, "float32")
+        free: np.ndarray = np.full(len(self.bound_shapes), _FREE, "float32")
         # Files of November 2026 hold no zeros.
         super().load_own_variables({"1": free, **as_vectors(store)})
 
