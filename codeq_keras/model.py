@@ -19,7 +19,8 @@ from codeq_keras.architecture.copying import (
     serialize_architecture,
 )
 from codeq_keras.architecture.kernels import find_kernels
-from codeq_keras.architecture.scoped import ScopedRun, run_scoped
+from codeq_keras.architecture.scoped import keep_updates, run_scoped
+from codeq_keras.architecture.wrapping import ModelWrapper
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
@@ -38,7 +39,10 @@ from codeq_keras.quantizers.kernels import (
     states_of,
     with_quantizers,
 )
-from codeq_keras.quantizers.older_files import load_lone_logits
+from codeq_keras.quantizers.older_files import (
+    has_parts_as_layers,
+    load_lone_logits,
+)
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import (
     ScheduleCallback,
@@ -53,7 +57,7 @@ REFRESH_STEPS = 10
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
-class QuantizedModel(keras.Model):
+class QuantizedModel(ModelWrapper):
     """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
@@ -121,7 +125,7 @@ class QuantizedModel(keras.Model):
         if activation_bit_width is not None:
             graph = self.activation_graph = ActivationGraph(latent_model)
             self.activation_quantizers = list(graph.quantizers.values())
-        self.built = True
+        self.build_as_latent()
 
     @property
     def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
@@ -144,12 +148,15 @@ class QuantizedModel(keras.Model):
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
+        if isinstance(inputs, dict):
+            inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            self._substituted_state(),
+            self._substituted_values(),
         )
-        for variable, value in self._kept_updates(run):
-            variable.assign(value)
+        keep_updates(
+            run, {id(k.variable): k.path for k in self.quantized_kernels}
+        )
         for loss in run.losses:
             self.add_loss(loss)
         return run.outputs
@@ -243,29 +250,15 @@ class QuantizedModel(keras.Model):
             )
         self.schedule.advance()
 
-    def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
-        # All variables, not only the kernels: under JAX the values live in an
-        # outer scope, which an inner one hides.
-        held = [*self.latent_model.variables, *self._range_variables()]
-        state = {id(v): (v, v) for v in held}
-        for kernel in self.quantized_kernels:
-            state[id(kernel.variable)] = (kernel.variable, kernel.values())
+    def _substituted_values(self) -> list[tuple[keras.Variable, Any]]:
+        values = [(k.variable, k.values()) for k in self.quantized_kernels]
         if self.activation_graph is not None:
-            for twin, original in self.activation_graph.twins:
-                state[id(twin)] = (twin, state[id(original)][1])
-        return list(state.values())
-
-    def _range_variables(self) -> list[keras.Variable]:
-        return [v for q in self.activation_quantizers for v in q.variables]
-
-    def _kept_updates(self, run: ScopedRun) -> list[tuple[Any, Any]]:
-        """Statistics, ranges and seeds."""
-        kept = [
-            *self.latent_model.non_trainable_variables,
-            *self._range_variables(),
-        ]
-        ids = {id(variable) for variable in kept}
-        return [update for update in run.updates if id(update[0]) in ids]
+            deployed = {id(variable): value for variable, value in values}
+            values += [
+                (twin, deployed.get(id(original), original.value))
+                for twin, original in self.activation_graph.twins
+            ]
+        return values
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -287,6 +280,7 @@ class QuantizedModel(keras.Model):
         """Loads nothing but what older files have in other places."""
         super().load_own_variables(store)
         load_lone_logits(self.kernels, store)
+        self.loads_parts_as_layers = has_parts_as_layers(store)
 
     @classmethod
     def from_config(
