@@ -91,8 +91,9 @@ class QuantizedModel(ModelWrapper):
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
-        # The latent model casts its inputs itself, by its own policy.
-        super().__init__(autocast=False, **kwargs)
+        # The latent model casts its inputs itself, by its own policy. Kernels,
+        # logits and codes are float32 under every policy.
+        super().__init__(autocast=False, dtype="float32", **kwargs)
         self.config = require_config(config)
         self.overrides = dict(overrides or {})
         require_activation_bit_width(activation_bit_width)

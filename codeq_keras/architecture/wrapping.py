@@ -58,6 +58,7 @@ class ModelWrapper(keras.Model):
     """
 
     latent_model: keras.Model
+    optimizer: Any
     loads_parts_as_layers = False
 
     @functools.cached_property
@@ -139,6 +140,30 @@ class ModelWrapper(keras.Model):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shapes of the outputs."""
         return self.latent_model.compute_output_shape(input_shape)
+
+    def compile(
+        self, *args: Any, auto_scale_loss: bool = True, **kwargs: Any
+    ) -> None:
+        """Compiles as the model inside, which decides on loss scaling."""
+        super().compile(*args, auto_scale_loss=auto_scale_loss, **kwargs)
+        scaled = keras.optimizers.LossScaleOptimizer
+        if (
+            auto_scale_loss
+            and self.latent_model.dtype_policy.name == "mixed_float16"
+            and self.optimizer is not None
+            and not isinstance(self.optimizer, scaled)
+        ):
+            self.optimizer = scaled(self.optimizer, name="loss_scale_optimizer")
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Returns what `compile` was given, and the loss scaling in use."""
+        config = super().get_compile_config()
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # A model that is loaded under another policy goes on with it.
+            config["optimizer"] = keras.saving.serialize_keras_object(
+                self.optimizer
+            )
+        return config
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raises a ValueError: the model is quantized already."""
