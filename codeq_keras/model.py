@@ -211,8 +211,9 @@ class QuantizedModel(ModelWrapper):
                 "`callbacks` must be a list of callbacks. Received: a "
                 "CallbackList. Pass `callbacks.callbacks`."
             )
-        # Again: the user may have excluded other variables since `compile`.
-        self._spare_logits()
+        if self.compiled:  # Else Keras says what is missing.
+            # Again: the user may have excluded other variables since then.
+            self._spare_logits()
         schedule = ScheduleCallback(self.schedule, self.states)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         try:
@@ -375,11 +376,6 @@ def quantize_model(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981). Differs from it in:
       only kernels are quantized, never BatchNorm gammas.
     """
-    if isinstance(model, QuantizedModel):
-        raise ValueError(
-            "Expected a float model. Received: a model that is quantized "
-            "already. Call `strip_quantizers` on it first."
-        )
     require_quantizable(model)
     return QuantizedModel(
         copy_model(model),

@@ -197,6 +197,60 @@ def test_losses_metrics_and_labels_go_by_output_name(heads):
     assert stop.best is not None
 
 
+@pytest.mark.parametrize(
+    "method", ["fit", "evaluate", "train_on_batch", "test_on_batch"]
+)
+def test_missing_compile_is_what_keras_calls_it(heads, method):
+    x = samples(heads)
+    messages = []
+
+    for model in (heads, codeq_keras.quantize_model(heads)):
+        with pytest.raises(ValueError, match="compile") as raised:
+            getattr(model, method)(x, x)
+        messages.append(str(raised.value))
+
+    assert messages[1] == messages[0]
+
+
+def twice():
+    inputs = keras.Input((6,), name="x")
+    hidden = layers.Dense(5, name="hidden")(inputs)
+    return keras.Model(inputs, [hidden, layers.Dense(3)(hidden), hidden])
+
+
+def nested():
+    inputs = keras.Input((6,), name="x")
+    hidden = layers.Dense(5)(inputs)
+    boxes = {"near": layers.Dense(2)(hidden), "far": layers.Dense(4)(hidden)}
+    return keras.Model(inputs, {"kind": layers.Dense(3)(hidden), "box": boxes})
+
+
+@pytest.mark.parametrize("make", [twice, nested])
+@pytest.mark.parametrize("activation_bit_width", [None, 8])
+def test_outputs_that_share_a_tensor_or_are_nested_train_and_load(
+    make, activation_bit_width, tmp_path
+):
+    model = make()
+    qmodel = codeq_keras.quantize_model(
+        model, activation_bit_width=activation_bit_width
+    )
+    x = samples(model)
+    y = keras.tree.map_structure(np.ones_like, model.predict(x, verbose=0))
+    losses = keras.tree.map_structure(lambda _: "mse", y)
+    logs = []
+    for each in (model, qmodel):
+        each.compile("adam", losses)
+        logs.append(each.fit(x, y, verbose=0).history.keys())
+    qmodel.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert logs[1] == logs[0]
+    outputs = qmodel.predict(x, verbose=0)
+    keras.tree.assert_same_structure(outputs, y)
+    assert_equal(loaded.predict(x, verbose=0), outputs)
+
+
 def test_summary_lists_the_layers(heads):
     lines = []
 
