@@ -17,7 +17,8 @@ from codeq_keras.architecture.copying import (
     serialize_architecture,
 )
 from codeq_keras.architecture.kernels import find_kernels
-from codeq_keras.architecture.scoped import ScopedRun, run_scoped
+from codeq_keras.architecture.scoped import keep_updates, run_scoped
+from codeq_keras.architecture.wrapping import ModelWrapper
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
@@ -42,7 +43,10 @@ from codeq_keras.quantizers.kernels import (
     states_of,
     with_quantizers,
 )
-from codeq_keras.quantizers.older_files import load_lone_logits
+from codeq_keras.quantizers.older_files import (
+    has_parts_as_layers,
+    load_lone_logits,
+)
 from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import (
@@ -58,7 +62,7 @@ REFRESH_STEPS = 10
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
-class QuantizedModel(keras.Model):
+class QuantizedModel(ModelWrapper):
     """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
@@ -92,8 +96,9 @@ class QuantizedModel(keras.Model):
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
-        # The latent model casts its inputs itself, by its own policy.
-        super().__init__(autocast=False, **kwargs)
+        # The latent model casts its inputs itself, by its own policy. Kernels,
+        # logits and codes are float32 under every policy.
+        super().__init__(autocast=False, dtype="float32", **kwargs)
         self.config = require_config(config)
         self.overrides = dict(overrides or {})
         require_activation_bit_width(activation_bit_width)
@@ -128,7 +133,7 @@ class QuantizedModel(keras.Model):
         if activation_bit_width is not None:
             graph = self.activation_graph = ActivationGraph(latent_model)
             self.activation_quantizers = list(graph.quantizers.values())
-        self.built = True
+        self.build_as_latent()
 
     @property
     def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
@@ -147,17 +152,26 @@ class QuantizedModel(keras.Model):
             if training:
                 self._add_penalty()
             if has_budget:
-                self._add_pull(unit)
+                self.add_loss(
+                    self.regularizer.pull(
+                        self.kernels,
+                        progress=self.schedule.progress(),
+                        unit=unit,
+                    )
+                )
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
+        if isinstance(inputs, dict):
+            inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            self._substituted_state(),
+            self._substituted_values(),
         )
-        for variable, value in self._kept_updates(run):
-            variable.assign(value)
+        keep_updates(
+            run, {id(k.variable): k.path for k in self.quantized_kernels}
+        )
         for loss in run.losses:
             self.add_loss(loss)
         return run.outputs
@@ -168,17 +182,6 @@ class QuantizedModel(keras.Model):
         )
         if penalty is not None:
             self.add_loss(penalty)
-
-    def _add_pull(self, unit: Any) -> None:
-        """Adds the gradient of the budget's penalty, of value 0, to the loss.
-
-        So the loss is that of the task alone, as in validation.
-        """
-        progress = self.schedule.progress()
-        self.regularizer.settle(self.kernels, progress=progress)
-        pull = self.regularizer.budget_penalty(self.kernels, progress=progress)
-        pull = pull if unit is None else pull + unit
-        self.add_loss(pull - ops.stop_gradient(pull))
 
     def compute_loss(
         self,
@@ -222,8 +225,9 @@ class QuantizedModel(keras.Model):
                 "`callbacks` must be a list of callbacks. Received: a "
                 "CallbackList. Pass `callbacks.callbacks`."
             )
-        # Again: the user may have excluded other variables since `compile`.
-        self._spare_logits()
+        if self.compiled:  # Else Keras says what is missing.
+            # Again: the user may have excluded other variables since then.
+            self._spare_logits()
         schedule = ScheduleCallback(self.schedule, self.states)
         callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
         self.fit_callbacks = tuple(callbacks)
@@ -275,29 +279,15 @@ class QuantizedModel(keras.Model):
             begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
         self.schedule.advance()
 
-    def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
-        # All variables, not only the kernels: under JAX the values live in an
-        # outer scope, which an inner one hides.
-        held = [*self.latent_model.variables, *self._range_variables()]
-        state = {id(v): (v, v) for v in held}
-        for kernel in self.quantized_kernels:
-            state[id(kernel.variable)] = (kernel.variable, kernel.values())
+    def _substituted_values(self) -> list[tuple[keras.Variable, Any]]:
+        values = [(k.variable, k.values()) for k in self.quantized_kernels]
         if self.activation_graph is not None:
-            for twin, original in self.activation_graph.twins:
-                state[id(twin)] = (twin, state[id(original)][1])
-        return list(state.values())
-
-    def _range_variables(self) -> list[keras.Variable]:
-        return [v for q in self.activation_quantizers for v in q.variables]
-
-    def _kept_updates(self, run: ScopedRun) -> list[tuple[Any, Any]]:
-        """Statistics, ranges and seeds."""
-        kept = [
-            *self.latent_model.non_trainable_variables,
-            *self._range_variables(),
-        ]
-        ids = {id(variable) for variable in kept}
-        return [update for update in run.updates if id(update[0]) in ids]
+            deployed = {id(variable): value for variable, value in values}
+            values += [
+                (twin, deployed.get(id(original), original.value))
+                for twin, original in self.activation_graph.twins
+            ]
+        return values
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -319,6 +309,7 @@ class QuantizedModel(keras.Model):
         """Loads nothing but what older files have in other places."""
         super().load_own_variables(store)
         load_lone_logits(self.kernels, store)
+        self.loads_parts_as_layers = has_parts_as_layers(store)
 
     @classmethod
     def from_config(
@@ -412,11 +403,6 @@ def quantize_model(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981). Differs from it in:
       only kernels are quantized, never BatchNorm gammas.
     """
-    if isinstance(model, QuantizedModel):
-        raise ValueError(
-            "Expected a float model. Received: a model that is quantized "
-            "already. Call `strip_quantizers` on it first."
-        )
     require_quantizable(model)
     return QuantizedModel(
         copy_model(model),

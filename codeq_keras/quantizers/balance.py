@@ -6,8 +6,8 @@ from typing import Any
 
 from keras import ops
 
-# Weight of a budget's gradient beside that of the task, which has the length 1.
-# A budget that is missed by 1 % then weighs about as much; 0.3 to 1 train alike.
+# Weight of a budget beside the task, whose gradient has the length 1. A budget
+# that is missed by 1 % then weighs as much; 0.3 to 1 train alike.
 _PULL = 0.5
 
 # Length of the task's gradient to the logits: as small as not to be felt by

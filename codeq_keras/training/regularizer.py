@@ -182,6 +182,19 @@ class CompressionRegularizer(keras.layers.Layer):
             terms.append(self.density_penalty * costs.density(trained))
         return sum(terms) if terms else None
 
+    def pull(
+        self, kernels: Sequence[Kernel], *, progress: Any, unit: Any
+    ) -> Any:
+        """The gradient of the budget's penalty, as a loss of the value 0.
+
+        So the loss is that of the task alone, as in validation. `unit` is that
+        of `quantizers.balance`. In the last steps the zeros are held.
+        """
+        self._settle(kernels, progress=progress)
+        pull = self.budget_penalty(kernels, progress=progress)
+        pull = pull if unit is None else pull + unit
+        return pull - ops.stop_gradient(pull)
+
     def budget_penalty(
         self, kernels: Sequence[Kernel], *, progress: Any
     ) -> Any:
@@ -216,7 +229,7 @@ class CompressionRegularizer(keras.layers.Layer):
         # A fully pruned model has the logarithm of 1e-6, not minus infinity.
         return ops.log(ops.maximum(current, 1e-6))
 
-    def settle(self, kernels: Sequence[Kernel], *, progress: Any) -> None:
+    def _settle(self, kernels: Sequence[Kernel], *, progress: Any) -> None:
         """Holds the zeros that meet the budget in the last steps.
 
         The densities of all kernels change by one factor, that of the measure
