@@ -12,6 +12,7 @@ from codeq_keras.architecture.kernels import all_layers, find_kernels
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
+from codeq_keras.quantizers.deployed import deployed_copy
 
 __all__ = [
     "ActivationRange",
@@ -50,11 +51,7 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     'Sequential'
     """
     require_quantized(qmodel)
-    stripped = copy_model(qmodel.latent_model)
-    targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
-    for kernel in qmodel.quantized_kernels:
-        targets[kernel.path].variable.assign(kernel.values())
-    return stripped
+    return deployed_copy(qmodel.latent_model, qmodel.kernels)
 
 
 def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:

@@ -39,12 +39,9 @@ from codeq_keras.quantizers.kernels import (
     with_quantizers,
 )
 from codeq_keras.quantizers.older_files import load_lone_logits
+from codeq_keras.training.beginning import begin_fit
 from codeq_keras.training.regularizer import CompressionRegularizer
-from codeq_keras.training.schedule import (
-    ScheduleCallback,
-    TrainingSchedule,
-    end_fit,
-)
+from codeq_keras.training.schedule import TrainingSchedule, end_fit
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less
@@ -195,18 +192,21 @@ class QuantizedModel(keras.Model):
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Any = None,
+        *,
+        reestimate_batch_norm: bool = True,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit`; the logits settle by its last step."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            raise ValueError(
-                "`callbacks` must be a list of callbacks. Received: a "
-                "CallbackList. Pass `callbacks.callbacks`."
-            )
+        """Trains as Keras; BatchNorm gets the deployed weights' statistics."""
         # Again: the user may have excluded other variables since `compile`.
         self._spare_logits()
-        schedule = ScheduleCallback(self.schedule, self.states)
-        callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        x, callbacks = begin_fit(
+            self,
+            x,
+            callbacks,
+            batch_size=batch_size,
+            validation_split=kwargs.get("validation_split", 0.0),
+            reestimate=reestimate_batch_norm,
+        )
         try:
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs

@@ -52,6 +52,18 @@ class ActivationGraph:
                 quantizer.build()
                 self.quantizers[site.path] = quantizer
 
+    def copied_to(self, model: keras.Model) -> "ActivationGraph":
+        """Returns the graph of a copy of the model, with the same ranges."""
+        copy = ActivationGraph(model)
+        for twin, original in copy.twins:
+            twin.assign(original)
+        for path, quantizer in copy.quantizers.items():
+            source = self.quantizers[path].variables
+            for target, held in zip(quantizer.variables, source, strict=True):
+                # Through NumPy: JAX would share the buffer.
+                target.assign(keras.ops.convert_to_numpy(held))
+        return copy
+
     def __call__(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:
@@ -63,13 +75,18 @@ class ActivationGraph:
                 f"and `training` only. Received: {given}."
             )
 
+        return self.run(inputs, training=training, observe=training)
+
+    def run(self, inputs: Any, *, training: Any, observe: Any) -> Any:
+        """Returns the outputs: layers and ranges learn by their own flags."""
+
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
             if site.shared is None or quantizer.fixed_range is not None:
-                return quantizer(value, training=training)
+                return quantizer(value, training=observe)
             if site.is_average:
                 return quantizer.round_average(value)
-            return quantizer.round_joined(value, training=training)
+            return quantizer.round_joined(value, training=observe)
 
         return run_graph(
             self.graph,
