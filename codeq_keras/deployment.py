@@ -8,11 +8,11 @@ import keras
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
-from codeq_keras.quantizers.deployed import deployed_copy
 
 __all__ = [
     "ActivationRange",
@@ -51,7 +51,11 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     'Sequential'
     """
     require_quantized(qmodel)
-    return deployed_copy(qmodel.latent_model, qmodel.kernels)
+    stripped = copy_model(qmodel.latent_model)
+    targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
+    for kernel in qmodel.quantized_kernels:
+        targets[kernel.path].variable.assign(kernel.values())
+    return stripped
 
 
 def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:

@@ -18,7 +18,7 @@ from codeq_keras.architecture.copying import (
     require_quantizable,
     serialize_architecture,
 )
-from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.kernels import find_float_weights, find_kernels
 from codeq_keras.architecture.scoped import ScopedRun, run_scoped
 from codeq_keras.config import (
     CoDeQConfig,
@@ -60,8 +60,8 @@ class QuantizedModel(keras.Model):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found: a `QuantizedKernel`, or a `Kernel` where
-            it was left in float.
+        kernels: All kernels: a `QuantizedKernel`, or a `Kernel` where it was
+            left in float; then all other weights, as `FloatWeight`.
         states: Logits and bounds of the `DeadZoneQuantizer`s, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
@@ -101,6 +101,7 @@ class QuantizedModel(keras.Model):
             lambda k: first_match(k.path, self.overrides, self.config),
             quantizer,
         )
+        self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
         self.states = states_of(self.kernels)
         # Quantizers of another class have variables that are in no state.
@@ -334,9 +335,10 @@ def quantize_model(
 
     Every kernel (variables of rank >= 2 called "kernel", "…_kernel" or
     "embeddings", in Keras's own and in custom layers) gets a
-    `DeadZoneQuantizer` in front. Biases and BatchNorm stay in float. The
-    weights and the BatchNorm statistics are copied; the optimizer is not, so
-    compile the result. `model` is not changed.
+    `DeadZoneQuantizer` in front. All else stays in float: `report` lists
+    weights of other names, but no biases and normalizations. The weights and
+    the BatchNorm statistics are copied; the optimizer is not, so compile the
+    result. `model` is not changed.
 
     Args:
         model: Built `keras.Model`: sequential, functional, nested or

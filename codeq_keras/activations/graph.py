@@ -52,18 +52,6 @@ class ActivationGraph:
                 quantizer.build()
                 self.quantizers[site.path] = quantizer
 
-    def copied_to(self, model: keras.Model) -> "ActivationGraph":
-        """Returns the graph of a copy of the model, with the same ranges."""
-        copy = ActivationGraph(model)
-        for twin, original in copy.twins:
-            twin.assign(original)
-        for path, quantizer in copy.quantizers.items():
-            source = self.quantizers[path].variables
-            for target, held in zip(quantizer.variables, source, strict=True):
-                # Through NumPy: JAX would share the buffer.
-                target.assign(keras.ops.convert_to_numpy(held))
-        return copy
-
     def __call__(
         self, inputs: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from codeq_keras.architecture.kernels import has_layer_list
+from codeq_keras.architecture.visits import has_layer_list
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,8 +72,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
             multiply-accumulates are not known.
 
     Warns:
-        UserWarning: At the end of `fit`, if the budget or `max_sparsity` was
-            missed, with what was reached and why.
+        UserWarning: At the beginning of `fit`, of weights in float that it
+            does not cover, if they are more than 1 % of all; at the end of
+            `fit`, if the budget or `max_sparsity` was missed, with what was
+            reached and why.
 
     Example:
 
@@ -161,6 +163,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             raise ValueError(
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
+        if (words := costs.not_covered(self.model.kernels)) is not None:
+            warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         self._num_steps = 0
         self._trained: list[KernelCost] | None = None
         # Below what is possible, the penalty would only drown the task.

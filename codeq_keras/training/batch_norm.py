@@ -1,16 +1,16 @@
 """BatchNorm statistics of the deployed weights, within `fit` and outside."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import all_layers
-from codeq_keras.quantizers.deployed import deployed_copy
+from codeq_keras.architecture.scoped import run_scoped
+from codeq_keras.architecture.visits import all_layers
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.batches import few_batches, num_samples
 
@@ -28,20 +28,20 @@ class Deployable(Protocol):
 
 def reestimate_plain(model: keras.Model, batches: Iterable[Any]) -> None:
     """Replaces the statistics of a model without quantizers."""
-    # On a copy: a forward pass in training mode also moves seeds and buffers,
-    # and a bad batch must not leave the model without statistics.
-    copy = copy_model(model)
-    _assign(model, _averages(copy, copy, batches))
+    _reestimate(model, model, [], batches)
 
 
 def reestimate_deployed(qmodel: Deployable, batches: Iterable[Any]) -> None:
     """Replaces the statistics of a quantized model, weights as deployed."""
-    copy = deployed_copy(qmodel.latent_model, qmodel.quantized_kernels)
-    run: Callable[..., Any] = copy
-    if qmodel.activation_graph is not None:
-        graph = qmodel.activation_graph.copied_to(copy)
+    latent, graph = qmodel.latent_model, qmodel.activation_graph
+    kernels = qmodel.quantized_kernels
+    deployed = {id(k.variable): k.values() for k in kernels}
+    values = [(k.variable, deployed[id(k.variable)]) for k in kernels]
+    run: Callable[..., Any] = latent
+    if graph is not None:
         run = functools.partial(graph.run, observe=False)
-    _assign(qmodel.latent_model, _averages(copy, run, batches))
+        values += [(t, deployed.get(id(o), o)) for t, o in graph.twins]
+    _reestimate(latent, run, values, batches)
 
 
 def trainable_batch_norms(model: keras.Model) -> list[Any]:
@@ -53,37 +53,53 @@ def trainable_batch_norms(model: keras.Model) -> list[Any]:
     return list(unique.values())
 
 
-def _averages(
-    copy: keras.Model, run: Callable[..., Any], batches: Iterable[Any]
-) -> list[list[Any]]:
-    """Mean and variance of each BatchNorm, averaged over all samples."""
-    layers = trainable_batch_norms(copy)
-    for layer in layers:
-        layer.momentum = 0.0  # The moving average is the batch's average.
+def _reestimate(
+    model: keras.Model,
+    run: Callable[..., Any],
+    values: list[tuple[keras.Variable, Any]],
+    batches: Iterable[Any],
+) -> None:
+    """Averages the statistics of each batch, weighted by its samples."""
+    layers = trainable_batch_norms(model)
+    held = [v for layer in layers for v in _statistics(layer)]
     # In float64, where the average of equal float32 numbers is that number: a
     # layer that is called in inference mode keeps what it has.
-    sums = [[np.float64(0), np.float64(0)] for _ in layers]
+    sums: list[Any] = [np.float64(0)] * len(held)
     count = 0
-    for batch in batches:
-        run(batch, training=True)
-        size = num_samples(batch)
-        for layer, total in zip(layers, sums, strict=True):
-            for i, held in enumerate(_statistics(layer)):
-                value = keras.ops.convert_to_numpy(held).astype("float64")
-                total[i] = total[i] + size * value
-        count += size
+    with _without_memory(layers):
+        for batch in batches:
+            # In a scope: a forward pass in training mode also moves seeds, and
+            # a bad batch must not leave the model without statistics.
+            scoped = run_scoped(
+                functools.partial(run, batch, training=True),
+                [*values, *((v, v) for v in held)],
+            )
+            moved = {id(v): value for v, value in scoped.updates}
+            size = num_samples(batch)
+            for index, variable in enumerate(held):
+                value = moved.get(id(variable), variable)
+                array = keras.ops.convert_to_numpy(value).astype("float64")
+                sums[index] = sums[index] + size * array
+            count += size
     if count == 0:
         raise ValueError(
             "`dataset` must yield at least one batch. Received: an empty one."
         )
-    return [[total / count for total in pair] for pair in sums]
+    for variable, total in zip(held, sums, strict=True):
+        variable.assign((total / count).astype("float32"))
 
 
-def _assign(model: keras.Model, averages: Sequence[Sequence[Any]]) -> None:
-    layers = trainable_batch_norms(model)
-    for layer, values in zip(layers, averages, strict=True):
-        for variable, value in zip(_statistics(layer), values, strict=True):
-            variable.assign(value.astype("float32"))
+@contextlib.contextmanager
+def _without_memory(layers: Sequence[Any]) -> Iterator[None]:
+    """Makes the moving averages those of the last batch."""
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def _statistics(layer: Any) -> tuple[keras.Variable, keras.Variable]:
