@@ -1,10 +1,13 @@
-"""All that an exporter reads of a quantized model.
+"""All that an exporter reads of a quantized model, and ranges by samples.
 
-`__all__` is the whole of it: an exporter imports nothing deeper.
+`__all__` is the whole of the former: an exporter imports nothing deeper.
 """
+
+from typing import Any
 
 import keras
 
+from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.architecture.copying import copy_model
@@ -13,6 +16,7 @@ from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
+from codeq_keras.quantizers.deployed import deployed_values
 
 __all__ = [
     "ActivationRange",
@@ -118,3 +122,55 @@ def activation_ranges(
         return {}
     quantizers = qmodel.activation_graph.quantizers
     return {path: quantizer.range for path, quantizer in quantizers.items()}
+
+
+def calibrate_activations(qmodel: QuantizedModel, samples: Any) -> None:
+    """Gives every activation the range that it has on samples.
+
+    For models that are not trained any more: after it they round as after a
+    training, and `export` needs no representative dataset. Runs the deployed
+    weights in inference mode. A range is the mean over batches of the least
+    and the largest value, as in the first steps of a training; earlier ranges
+    are replaced. Weights, logits, BatchNorm and seeds stay as they are, and
+    `fit` goes on from the ranges.
+
+    Args:
+        qmodel: Model from `quantize_model(..., activation_bit_width=8)`. Its
+            ranges are changed in place.
+        samples: Inputs as for `fit`, unlabelled or not: an array, a list or
+            dict of arrays for several inputs, or an iterable of batches such
+            as a `tf.data.Dataset`. The first 1,024 samples are used, some
+            hundred are enough. Arrays are read in batches of 32.
+
+    Raises:
+        ValueError: If `qmodel` is not a quantized model, has no
+            `activation_bit_width` or is frozen; if there is no sample, one of
+            another shape, NaN or infinity. The ranges are as before then.
+
+    Example:
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential(
+    ...     [keras.Input((2,), name="x"), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    >>> samples = keras.ops.array([[-64.0, 0.0], [2.0, 191.0]])
+    >>> codeq_keras.calibrate_activations(qmodel, samples)
+    >>> codeq_keras.activation_ranges(qmodel)["x"]
+    ActivationRange(scale=1.0, zero_point=-64)
+    """
+    require_quantized(qmodel)
+    graph = qmodel.activation_graph
+    if graph is None:
+        raise ValueError(
+            "Expected a model with quantized activations. Received: "
+            "activation_bit_width=None. Call `quantize_model(..., "
+            "activation_bit_width=8)`, or give the samples to `export`."
+        )
+    if not all(quantizer.trainable for quantizer in graph.quantizers.values()):
+        raise ValueError(
+            "Expected ranges that may change. Received: a frozen model, "
+            "`trainable=False`. Calibrate it before you freeze it."
+        )
+    values = deployed_values(qmodel.quantized_kernels, graph)
+    observe_ranges(graph, values, samples)

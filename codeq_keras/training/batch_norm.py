@@ -11,6 +11,7 @@ import numpy as np
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.scoped import run_scoped
 from codeq_keras.architecture.visits import all_layers
+from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.batches import few_batches, num_samples
 
@@ -34,13 +35,10 @@ def reestimate_plain(model: keras.Model, batches: Iterable[Any]) -> None:
 def reestimate_deployed(qmodel: Deployable, batches: Iterable[Any]) -> None:
     """Replaces the statistics of a quantized model, weights as deployed."""
     latent, graph = qmodel.latent_model, qmodel.activation_graph
-    kernels = qmodel.quantized_kernels
-    deployed = {id(k.variable): k.values() for k in kernels}
-    values = [(k.variable, deployed[id(k.variable)]) for k in kernels]
     run: Callable[..., Any] = latent
     if graph is not None:
         run = functools.partial(graph.run, observe=False)
-        values += [(t, deployed.get(id(o), o)) for t, o in graph.twins]
+    values = deployed_values(qmodel.quantized_kernels, graph)
     _reestimate(latent, run, values, batches)
 
 
