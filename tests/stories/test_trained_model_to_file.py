@@ -148,7 +148,7 @@ def test_calibrated_model_without_a_training_is_exported_exactly(
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.SeparableConv2D(8, 3),
-            layers.AveragePooling2D(),
+            layers.AveragePooling2D(2),
             layers.Flatten(),
             layers.Dense(4),
         ]
