@@ -10,6 +10,7 @@ import keras
 from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
+from codeq_keras.activations.rounding import rounded_model
 from codeq_keras.architecture.copying import copy_model
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.visits import all_layers
@@ -31,19 +32,32 @@ __all__ = [
 ]
 
 
-def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
+def strip_quantizers(
+    qmodel: QuantizedModel, *, rounded_activations: bool = False
+) -> keras.Model:
     """Returns the plain model whose kernels are the deployed values.
+
+    By default its activations are in float, whatever `activation_bit_width`
+    is: its outputs are those of `qmodel` without, and differ from those of a
+    model with 8-bit activations by their roundings. With
+    `rounded_activations=True` it rounds them as `qmodel` does in inference.
 
     Args:
         qmodel: Model from `quantize_model`, trained or not. Not changed.
+        rounded_activations: False for a model of the original class and
+            architecture. True for a functional model with the layers of the
+            original, nested models unfolded, and Keras's operations between
+            them, whose outputs are those of `qmodel`. Only for models with
+            `activation_bit_width`.
 
     Returns:
-        A new model of the original class and architecture, without
-        quantizers. Its kernels are `codes * scale` (the unsnapped levels on
-        the grid `"paper"`), its outputs those of `qmodel`.
+        A new model of Keras's and your own layers only, without quantizers.
+        Its kernels are `codes * scale` (the unsnapped levels on the grid
+        `"paper"`).
 
     Raises:
-        ValueError: If `qmodel` is not a quantized model.
+        ValueError: If `qmodel` is not a quantized model, or activations that
+            are in float are to be rounded.
 
     Example:
 
@@ -59,7 +73,14 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
     for kernel in qmodel.quantized_kernels:
         targets[kernel.path].variable.assign(kernel.values())
-    return stripped
+    if not rounded_activations:
+        return stripped
+    if qmodel.activation_graph is None:
+        raise ValueError(
+            "Expected a model with quantized activations. Received: "
+            "activation_bit_width=None. Leave out `rounded_activations`."
+        )
+    return rounded_model(stripped, qmodel.activation_graph)
 
 
 def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
