@@ -110,13 +110,7 @@ def _copied(array: Any) -> Any:
 
 def _features(batch: Any) -> Any:
     features, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-    return keras.tree.map_structure(_local, features)
-
-
-def _local(value: Any) -> Any:
-    """The part of the first device, where a strategy has dealt a batch out."""
-    parts = getattr(value, "values", None)
-    return parts[0] if isinstance(parts, tuple) else value
+    return features
 
 
 def _is_arrays(x: Any) -> bool:
