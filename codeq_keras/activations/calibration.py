@@ -28,7 +28,7 @@ def observe_ranges(
     """Gives the quantizers the ranges of samples; `values` are the weights'."""
     quantizers = graph.quantizers
     held = [v for quantizer in quantizers.values() for v in quantizer.variables]
-    ranges = {id(v): (v, ops.zeros_like(v)) for v in held}
+    ranges = {id(v): (v, ops.zeros(v.shape, v.dtype)) for v in held}
     count = 0
     for batch in _batches(samples, tensors_in(graph.graph.inputs)):
         size = _require_samples(batch, graph)
