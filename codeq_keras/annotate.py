@@ -10,11 +10,8 @@ from typing import Any
 import keras
 
 from codeq_keras.architecture.copying import copy_model, require_quantizable
-from codeq_keras.architecture.kernels import (
-    all_layers,
-    find_kernels,
-    has_layer_list,
-)
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers, has_layer_list
 from codeq_keras.config import CoDeQConfig, require_config
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.training.regularizer import CompressionRegularizer

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.activations.quantizer import (
@@ -16,7 +15,7 @@ from codeq_keras.architecture.copying import (
     require_quantizable,
     serialize_architecture,
 )
-from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.kernels import find_float_weights, find_kernels
 from codeq_keras.architecture.scoped import keep_updates, run_scoped
 from codeq_keras.architecture.wrapping import ModelWrapper
 from codeq_keras.config import (
@@ -26,17 +25,12 @@ from codeq_keras.config import (
     require_config,
     require_overrides,
 )
-from codeq_keras.quantizers.dead_zone import (
-    DeadZoneQuantizer,
-    begin_training_step,
-)
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     build_quantizers,
     find_quantizer,
-    follow_held_zeros,
-    hold_zeros,
-    kernels_of,
     quantized,
     quantizer_name,
     release_zeros,
@@ -48,17 +42,14 @@ from codeq_keras.quantizers.older_files import (
     load_lone_logits,
 )
 from codeq_keras.quantizers.state import taken_apart
-from codeq_keras.training.regularizer import CompressionRegularizer
-from codeq_keras.training.schedule import (
-    ScheduleCallback,
-    TrainingSchedule,
-    end_fit,
+from codeq_keras.training.fitting import (
+    begin_fit,
+    begin_step,
+    end_training,
 )
+from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.schedule import TrainingSchedule, end_fit
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
-
-# The exact quantile of |w| costs a partial sort; over 10 steps it moves less
-# than the noise between seeds.
-REFRESH_STEPS = 10
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -72,8 +63,8 @@ class QuantizedModel(ModelWrapper):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found: a `QuantizedKernel`, or a `Kernel` where
-            it was left in float.
+        kernels: All kernels: a `QuantizedKernel`, or a `Kernel` where it was
+            left in float; then all other weights, as `FloatWeight`.
         states: Logits and bounds of the `DeadZoneQuantizer`s, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
@@ -114,6 +105,7 @@ class QuantizedModel(ModelWrapper):
             lambda k: first_match(k.path, self.overrides, self.config),
             quantizer,
         )
+        self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
         self.states = states_of(self.kernels)
         # Quantizers of another class have variables that are in no state.
@@ -145,7 +137,7 @@ class QuantizedModel(ModelWrapper):
     ) -> Any:
         """Runs the architecture with quantized kernels."""
         if training:
-            self._begin_training_step()
+            begin_step(self)
         has_budget = bool(training and self.regularizer.budget)
         with taken_apart(self.states, for_budget=has_budget) as unit:
             outputs = self._run_quantized(inputs, training, **kwargs)
@@ -167,7 +159,7 @@ class QuantizedModel(ModelWrapper):
             inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            self._substituted_values(),
+            deployed_values(self.quantized_kernels, self.activation_graph),
         )
         keep_updates(
             run, {id(k.variable): k.path for k in self.quantized_kernels}
@@ -217,35 +209,29 @@ class QuantizedModel(ModelWrapper):
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Any = None,
+        *,
+        reestimate_batch_norm: bool = True,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit`; the logits settle by its last step."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            raise ValueError(
-                "`callbacks` must be a list of callbacks. Received: a "
-                "CallbackList. Pass `callbacks.callbacks`."
-            )
+        """Trains as Keras; BatchNorm gets the deployed weights' statistics."""
         if self.compiled:  # Else Keras says what is missing.
             # Again: the user may have excluded other variables since then.
             self._spare_logits()
-        schedule = ScheduleCallback(self.schedule, self.states)
-        callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        x, callbacks = begin_fit(
+            self,
+            x,
+            callbacks,
+            batch_size=batch_size,
+            validation_split=kwargs.get("validation_split", 0.0),
+            reestimate=reestimate_batch_norm,
+        )
         self.fit_callbacks = tuple(callbacks)
         try:
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
         finally:
-            # Also after an interrupt: a budget lasts for one training.
-            if self.regularizer.budget is not None:
-                self.regularizer.set_budget(None)
-                hold_zeros(self.kernels)
-                self.make_train_function(force=True)
-            if self.training_loss is not None:
-                self.training_loss = None
-                self.make_train_function(force=True)
-        # The last step has moved the weights.
-        follow_held_zeros(self.kernels)
+            end_training(self)  # Also after an interrupt.
         end_fit(callbacks)
         return history
 
@@ -269,25 +255,6 @@ class QuantizedModel(ModelWrapper):
     def _spare_logits(self) -> None:
         logits = [v for s in self.states for v in s.trainable_variables]
         exclude_from_weight_decay(self.optimizer, logits)
-
-    def _begin_training_step(self) -> None:
-        rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
-        is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
-        for state in self.states:
-            kernels = kernels_of(state, self.kernels)
-            pairs = [(k.quantizer, k.variable) for k in kernels]
-            begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
-        self.schedule.advance()
-
-    def _substituted_values(self) -> list[tuple[keras.Variable, Any]]:
-        values = [(k.variable, k.values()) for k in self.quantized_kernels]
-        if self.activation_graph is not None:
-            deployed = {id(variable): value for variable, value in values}
-            values += [
-                (twin, deployed.get(id(original), original.value))
-                for twin, original in self.activation_graph.twins
-            ]
-        return values
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -357,9 +324,10 @@ def quantize_model(
 
     Every kernel (variables of rank >= 2 called "kernel", "…_kernel" or
     "embeddings", in Keras's own and in custom layers) gets a
-    `DeadZoneQuantizer` in front. Biases and BatchNorm stay in float. The
-    weights and the BatchNorm statistics are copied; the optimizer is not, so
-    compile the result. `model` is not changed.
+    `DeadZoneQuantizer` in front. All else stays in float: `report` lists
+    weights of other names, but no biases and normalizations. The weights and
+    the BatchNorm statistics are copied; the optimizer is not, so compile the
+    result. `model` is not changed.
 
     Args:
         model: Built `keras.Model`: sequential, functional, nested or

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers
 from codeq_keras.architecture.wrapping import ModelWrapper
 
 

@@ -91,9 +91,11 @@ class CompressionBudget(FitCallback, CompressionLogger):
             multiply-accumulates are not known.
 
     Warns:
-        UserWarning: At the end of `fit`, if the budget or `max_sparsity` was
-            missed, with what was reached and why; and if a `ModelCheckpoint`
-            kept an epoch from before it was met.
+        UserWarning: At the beginning of `fit`, of weights in float that it
+            does not cover, if they are more than 1 % of all. At its end, if
+            the budget or `max_sparsity` was missed, with what was reached and
+            why; and if a `ModelCheckpoint` kept an epoch from before it was
+            met.
 
     Example:
 
@@ -183,6 +185,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
         release_zeros(self.model.kernels)
+        if (words := costs.not_covered(self.model.kernels)) is not None:
+            warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         self._num_steps = 0
         self._epochs: dict[int, list[KernelCost]] = {}
         self._trained: list[KernelCost] | None = None

@@ -12,6 +12,7 @@ class KernelReport:
     Attributes:
         path: Path of the kernel.
         is_quantized: False if it was left in float.
+        float_reason: Why it was; None if it was not.
         is_frozen: Whether its layer is not trainable: its codes stay.
         num_weights: Number of weights.
         num_macs: Dense multiply-accumulates per sample, None if unknown.
@@ -28,6 +29,7 @@ class KernelReport:
 
     path: str
     is_quantized: bool
+    float_reason: str | None
     num_weights: int
     num_macs: int | None
     sparsity: float

@@ -12,13 +12,13 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 from codeq_keras import ops
 from codeq_keras.architecture.kernels import output_axes
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.model import REFRESH_STEPS
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     begin_training_step,
 )
 from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.training.fitting import REFRESH_STEPS
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule
 

@@ -19,7 +19,7 @@ from architectures.parity import measure_parity
 
 import codeq_keras
 import tflite_export
-from codeq_keras.architecture.kernels import all_layers
+from codeq_keras.architecture.visits import all_layers
 from tflite_export.conversion.converter import convert
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
@@ -127,8 +127,10 @@ def _trained_values(qmodel):
     """Copies of all that a training must move, by group."""
     variables = qmodel.latent_model.non_trainable_variables
     groups = {
-        "kernels": [kernel.variable for kernel in qmodel.kernels],
-        "logits": [k.quantizer.dead_zone_logit for k in qmodel.kernels],
+        "kernels": [kernel.variable for kernel in qmodel.quantized_kernels],
+        "logits": [
+            k.quantizer.dead_zone_logit for k in qmodel.quantized_kernels
+        ],
         "statistics": [v for v in variables if v.name.startswith("moving_")],
     }
     return {
@@ -140,7 +142,7 @@ def _trained_values(qmodel):
 def _like_trained(qmodel, inputs):
     """Zeros, negative gammas, and statistics that fit the weights."""
     rng = np.random.default_rng(SEED)
-    for kernel in qmodel.kernels:
+    for kernel in qmodel.quantized_kernels:
         kernel.quantizer.assign_logits(dead_zone=DEAD_ZONE_LOGIT)
     for layer in all_layers(qmodel.latent_model):
         if not isinstance(layer, keras.layers.BatchNormalization):
