@@ -11,7 +11,6 @@ from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
 from codeq_keras.quantizers.kernels import kernels_of, states_of
-from codeq_keras.quantizers.logits import PlainLogit
 
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
 _BUDGET_STRENGTH = 100.0
@@ -171,10 +170,10 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         terms = []
         states = states_of(kernels)
-        dead_zones = [state.dead_zone_logit for state in states]
+        dead_zones = [state.tensors()[0] for state in states]
         if self.dead_zone_penalty and dead_zones:
             terms.append(self.dead_zone_penalty * _sum_of_squares(dead_zones))
-        widths = [s.bit_width_logit for s in states if s.bit_width_logit]
+        widths = [s.tensors()[1] for s in states if s.bit_width_logit]
         if self.bit_width_penalty and widths:
             terms.append(self.bit_width_penalty * _sum_of_squares(widths))
         if self.density_penalty:
@@ -263,5 +262,5 @@ class CompressionRegularizer(keras.layers.Layer):
         }
 
 
-def _sum_of_squares(logits: Sequence[PlainLogit]) -> Any:
-    return sum(ops.sum(logit.tensor() ** 2) for logit in logits)
+def _sum_of_squares(logits: Sequence[Any]) -> Any:
+    return sum(ops.sum(logit**2) for logit in logits)
