@@ -37,9 +37,9 @@ def require_quantizable(model: Any) -> None:
             f"{model.name!r}, which has none. Give it an `Input`, call "
             "`build(input_shape)` or call it once on data."
         )
-    _require_rebuildable(model)
     for layer in all_layers(model):
         _require_float(layer)
+    _require_rebuildable(model)
     kernels = find_kernels(model)
     if not kernels:
         raise ValueError(
