@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -81,22 +80,13 @@ def _save_function(
         for spec, shape in zip(inputs, shapes, strict=True)
     ]
 
-    @tf.function(input_signature=specs)
-    def outputs_by_name(*values: Any) -> dict[str, Any]:
-        outputs = graph.function(*values)
-        if isinstance(outputs, dict):
-            return outputs
-        flat = tf.nest.flatten(outputs)
-        return {f"output_{index}": value for index, value in enumerate(flat)}
-
     module = tf.Module()
     # Variables of Keras only wrap those of TensorFlow.
     module.weights = [
         v.value if isinstance(v, keras.Variable) else v for v in graph.variables
     ]
-    tf.saved_model.save(
-        module, str(folder / SAVED_MODEL), signatures=outputs_by_name
-    )
+    signature = tf.function(graph.function, input_signature=specs)
+    tf.saved_model.save(module, str(folder / SAVED_MODEL), signatures=signature)
 
 
 def _convert_in_child(folder: str, dtype: str) -> bytes:

@@ -1,13 +1,13 @@
 """Makes a model a function for the converter, with its trained ranges."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.deployment import RangedModel, find_kernels
+from codeq_keras.deployment import RangedModel, copy_model, find_kernels
 from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel
 
@@ -15,17 +15,17 @@ from tflite_export.trained_model import TrainedModel
 class Graph(NamedTuple):
     """A function of one tensor per input, and the variables that it reads.
 
-    It returns a structure of tensors.
+    It returns the outputs by their names in the file.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., dict[str, Any]]
     variables: Sequence[Any]
 
 
 def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
     """Returns a plain model as a graph with the trained ranges, and notes."""
     if trained.ranges:
-        ranged = ranged_model(trained, plain)
+        ranged = ranged_model(trained, with_uneven_biases(plain))
         _require_ranges_for_kernels(ranged, trained)
         return _ranged_graph(ranged), _range_notes(ranged, trained)
     return inference_graph(plain), []
@@ -34,17 +34,65 @@ def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
 def inference_graph(model: Any) -> Graph:
     """Returns a model of Keras or `tf_keras` as a graph."""
 
-    def predict(*values: Any) -> Any:
-        return model(pack_inputs(model, values), training=False)
+    def predict(*values: Any) -> dict[str, Any]:
+        outputs = model(pack_inputs(model, values), training=False)
+        return named_outputs(outputs)
 
     return Graph(predict, model.variables)
+
+
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Returns the values of a structure of outputs by their names in the file.
+
+    A dict gives its keys, joined where dicts are nested. All other outputs are
+    `output_0`, `output_1`, ..., in their order.
+
+    Example:
+
+    >>> named_outputs({"p16": 1, "p8": {"box": 2, "score": 3}})
+    {'p16': 1, 'p8/box': 2, 'p8/score': 3}
+    >>> named_outputs([4, 5])
+    {'output_0': 4, 'output_1': 5}
+    """
+    paths, values = zip(*keras.tree.flatten_with_path(outputs), strict=True)
+    names = ["/".join(map(str, path)) for path in paths]
+    if not isinstance(outputs, Mapping) or len(set(names)) < len(names):
+        names = [f"output_{index}" for index in range(len(values))]
+    return dict(zip(names, values, strict=True))
+
+
+def with_uneven_biases(plain: keras.Model) -> keras.Model:
+    """Returns a copy without biases of one number; `plain` if it has none.
+
+    With trained ranges the converter gives such a bias the scale of the first
+    channel in all channels. One float32 step in one channel prevents it.
+    """
+    if not any(map(_is_even, plain.weights)):
+        return plain
+    copy = copy_model(plain)
+    for bias in filter(_is_even, copy.weights):
+        values = np.array(bias)
+        values[0] = np.nextafter(values[0], np.float32(0))
+        bias.assign(values)
+    return copy
+
+
+def _is_even(variable: Any) -> bool:
+    """Whether this is a bias of one number, not zero, in all channels."""
+    if variable.name != "bias" or len(variable.shape) == 0:
+        return False
+    values = np.asarray(variable)
+    return bool(values.ravel()[0] != 0 and np.ptp(values) == 0)
 
 
 def _ranged_graph(model: RangedModel) -> Graph:
     """Returns a model with ranges as a graph, without AutoGraph."""
     import tensorflow as tf
 
-    function = tf.autograph.experimental.do_not_convert(model)
+    def outputs(*values: Any) -> dict[str, Any]:
+        return named_outputs(model(*values))
+
+    function = tf.autograph.experimental.do_not_convert(outputs)
     return Graph(function, model.variables)
 
 
