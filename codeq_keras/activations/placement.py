@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from codeq_keras.activations.indices import index_tensors
 from codeq_keras.activations.operators import (
     AVERAGING,
     CONVOLUTIONS,
@@ -74,7 +75,8 @@ def place(graph: Graph) -> Placement:
     operator. An operator that only moves data has the range of its input. A
     tensor that only a Concatenate reads is computed at the range of its
     output. A moved tensor that others read as well is rounded to the range of
-    the Concatenate for all of them.
+    the Concatenate for all of them. Floats that are only read as indices are
+    not rounded.
 
     Example:
 
@@ -104,6 +106,7 @@ class _Placer:
             for tensor in call.inputs:
                 self.readers.setdefault(tensor.index, []).append(call)
         self.outputs = {t.index for t in tensors_in(graph.outputs)}
+        self.indices = index_tensors(graph)
         self.sites: dict[int, Site] = {}
         # The tensor whose range a tensor has, where it has one.
         self.range_of: dict[int, int] = {}
@@ -166,7 +169,7 @@ class _Placer:
         shared: int | None = None,
         is_average: bool = False,
     ) -> None:
-        if not tensor.is_float:
+        if not tensor.is_float or tensor.index in self.indices:
             return
         self.names[path] += 1
         if self.names[path] > 1:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.activations.operators import is_joining
+from codeq_keras.activations.operators import is_joining, is_one_hot
 from codeq_keras.activations.placement import Site
 from codeq_keras.activations.quantizer import ActivationRange, rounded_average
 from codeq_keras.architecture.calls import Call, run_graph
@@ -117,6 +117,9 @@ class RangedModel:
         return value if held is None else _fake_quantized(value, held)
 
     def _replaced(self, call: Call, replace: Replace) -> Call:
+        if is_one_hot(call.operation):
+            one_hot = _through_bool(call.operation)
+            return dataclasses.replace(call, operation=one_hot)
         tensor = call.inputs[0] if call.inputs else None
         if tensor is None or tensor.index not in self._sites.placement.rounded:
             return call
@@ -126,6 +129,16 @@ class RangedModel:
         return dataclasses.replace(
             call, operation=operation, args=(tensor,), kwargs={}
         )
+
+
+def _through_bool(one_hot: Any) -> Callable[..., Any]:
+    """The same zeros and ones: the converter takes no range next to ONE_HOT."""
+
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        outputs = one_hot(*args, **kwargs)
+        return ops.cast(ops.cast(outputs, "bool"), outputs.dtype)
+
+    return cast
 
 
 def _fake_quantized(value: Any, held: ActivationRange) -> Any:
