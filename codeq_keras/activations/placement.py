@@ -6,7 +6,7 @@ Pure analysis of a graph. Creates no layer.
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from codeq_keras.activations.indices import index_tensors
@@ -58,13 +58,13 @@ class Placement:
         sites: One per tensor that is rounded, in the order of the graph.
         inner: Paths of the calls that compute with activations that cannot be
             seen from outside, such as attention and recurrent layers.
-        rounded: Indices of all tensors that hold values of a range, those
-            that were only moved included.
+        rounded: All tensors that hold values of a range, those that were only
+            moved included: by index, that of the tensor with the range.
     """
 
     sites: tuple[Site, ...]
     inner: tuple[str, ...]
-    rounded: frozenset[int]
+    rounded: Mapping[int, int]
 
 
 def place(graph: Graph) -> Placement:
@@ -126,7 +126,7 @@ class _Placer:
         return Placement(
             sites=tuple(self.sites.values()),
             inner=tuple(dict.fromkeys(inner)),
-            rounded=frozenset(self.range_of),
+            rounded=self.range_of,
         )
 
     def _visit(self, call: Call) -> None:

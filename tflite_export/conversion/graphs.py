@@ -1,5 +1,6 @@
 """Makes a model a function for the converter, with its trained ranges."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,9 +8,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.deployment import RangedModel, copy_model, find_kernels
+from codeq_keras.deployment import (
+    ActivationRange,
+    RangedModel,
+    copy_model,
+    find_kernels,
+)
 from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel
+
+# Kernels of ADD and SUB shift terms by 20 bits, twice the largest scale
+# included, and abort where that is not enough. A factor of 2 is to spare.
+MAX_RATIO_IN_SUMS = 2**18
 
 
 class Graph(NamedTuple):
@@ -25,9 +35,14 @@ class Graph(NamedTuple):
 def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
     """Returns a plain model as a graph with the trained ranges, and notes."""
     if trained.ranges:
-        ranged = ranged_model(trained, with_uneven_biases(plain))
+        plain = with_uneven_biases(plain)
+        ranged = ranged_model(trained, plain)
         _require_ranges_for_kernels(ranged, trained)
-        return _ranged_graph(ranged), _range_notes(ranged, trained)
+        notes = _range_notes(ranged, trained)
+        usable = usable_ranges(trained.ranges, ranged.sums)
+        if usable != trained.ranges:
+            ranged = RangedModel(plain, usable, _as_one_operator)
+        return _ranged_graph(ranged), notes
     return inference_graph(plain), []
 
 
@@ -122,12 +137,51 @@ def _require_ranges_for_kernels(
         )
 
 
+def usable_ranges(
+    ranges: Mapping[str, ActivationRange | None],
+    sums: Sequence[tuple[list[str], str]],
+) -> dict[str, ActivationRange | None]:
+    """Returns ranges with which runtimes can compute the sums.
+
+    They abort where a term has a far larger scale than the sum. A term that was
+    always zero gets a smaller one; another term is a ValueError.
+    """
+    usable = dict(ranges)
+    for terms, result in sums:
+        held = ranges.get(result)
+        if held is None:
+            continue
+        for path in terms:
+            term = usable.get(path)
+            if term is None or term.scale < held.scale * MAX_RATIO_IN_SUMS:
+                continue
+            if not term.is_dead:
+                raise ValueError(
+                    f"The range of {path!r} must be less than "
+                    f"{MAX_RATIO_IN_SUMS:,} times that of the sum {result!r} "
+                    "that reads it: runtimes abort otherwise. Received: steps "
+                    f"of {term.scale:.1e} and {held.scale:.1e}. The sum is "
+                    "nearly always zero: train on with a smaller budget, or "
+                    "check the statistics of the BatchNormalization before it."
+                )
+            # Not less than needed: what reads it has a bias in its steps.
+            scale = held.scale * MAX_RATIO_IN_SUMS / 2
+            usable[path] = dataclasses.replace(term, scale=scale)
+    return usable
+
+
 def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
     """Returns notes on ranges that are missing or shared."""
     notes = []
     if ranged.unseen:
         notes.append(
             f"These activations saw no batch in training: {ranged.unseen}."
+        )
+    if ranged.dead:
+        notes.append(
+            "These activations were always zero in training, so their layers "
+            f"do nothing: {ranged.dead}. Any range fits them. Check the "
+            "statistics of the BatchNormalizations, or allow more bits."
         )
     if ranged.joined_to_prescribed:
         notes.append(
