@@ -35,7 +35,8 @@ def write_codes(
     `TrainedModel`; kernels that were not trained keep the converter's integers.
     Codes that the file cannot hold are an error.
     """
-    sites = [*weight_sites(file), *embedding_sites(file)]
+    tables = [_unclipped(site, weights) for site in embedding_sites(file)]
+    sites = [*weight_sites(file), *tables]
     matches = matching.match_slots([s.slot for s in sites], kernels)
     explaining.require_all_found(file, sites, matches, weights)
     writes: dict[InputSite, Constant] = {}
@@ -67,6 +68,28 @@ def write_codes(
     notes += explaining.silent_channel_notes(silent_channels)
     notes += explaining.float_notes(file)
     return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def _unclipped(
+    site: WeightSite, weights: Mapping[str, "QuantizedWeight"]
+) -> WeightSite:
+    """A table with the values that the converter clipped to a trained range.
+
+    The range has seen no word with them. The lookup is clipped to it again.
+    """
+    zero_point = site.tensor.zero_points[0]
+    for weight in weights.values():
+        is_table = weight.codes.shape == site.slot.codes.shape
+        if not is_table or np.size(weight.scale) != 1:
+            continue
+        ratio = np.float64(np.squeeze(weight.scale)) / site.tensor.scales[0]
+        words = np.round(weight.codes * ratio)
+        clipped = np.clip(words, -128 - zero_point, 127 - zero_point)
+        distance = np.abs(clipped - site.slot.codes).max(initial=0)
+        if distance <= matching.TOLERANCE and np.any(words != clipped):
+            codes = np.clip(words, -(2**15), 2**15 - 1).astype(np.int16)
+            return site._replace(slot=site.slot._replace(codes=codes))
+    return site
 
 
 def _axis(site: WeightSite) -> int:
