@@ -30,12 +30,15 @@ from tflite_export.format.records import (
     Operator,
     Tensor,
 )
+from tflite_export.trained_model import TrainedModel
 
 # SPLIT's second input; the first is the axis.
 _VALUE = 1
 # ONE_HOT's third and fourth input.
 _ON_AND_OFF = (2, 3)
 
+# Rare samples exceed the moving average of the extremes, but not that far.
+MAX_EXCESS = 4
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 _INTEGERS = ("bool", "int8", "uint8", "int16", "int32", "int64")
 # The user wants an integer of a real number.
@@ -63,6 +66,34 @@ def repaired_file(data: bytes) -> Flatbuffer:
             _give_output_scale(file, operator)
     _keep_indices(file)
     return file
+
+
+def input_notes(file: Flatbuffer, trained: TrainedModel) -> list[str]:
+    """Returns notes on inputs of another type, and on samples out of range."""
+    notes = []
+    tensors = getattr(trained.plain, "inputs", None) or trained.inputs
+    known = file.inputs()
+    for index, (spec, tensor) in enumerate(
+        zip(trained.inputs, tensors, strict=True)
+    ):
+        held = known.get(spec.name)
+        if held is not None and held.dtype == "int32" != spec.dtype:
+            notes.append(
+                f"Input {spec.name!r} is int32 in the file: the model reads "
+                "indices from it."
+            )
+        trained_range = trained.ranges.get(tensor.name)
+        if trained_range is None or trained.samples is None:
+            continue
+        largest = float(np.abs(trained.samples[index]).max(initial=0))
+        limit = max(trained_range.high, -trained_range.low)
+        if largest > MAX_EXCESS * limit:
+            notes.append(
+                f"The samples of input {spec.name!r} reach {largest:.3g}, and "
+                f"those of the training {limit:.3g}: the file clips the rest. "
+                "Prepare samples as for training."
+            )
+    return notes
 
 
 def compute_on_integers(

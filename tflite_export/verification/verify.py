@@ -104,13 +104,17 @@ def compare(
     expected = _predict(trained, samples)
     names = [spec.name for spec in trained.inputs]
     given = dict(zip(names, samples, strict=True))
-    _by_name_in_file("inputs", file.inputs(), given)
+    given = _by_name_in_file("inputs", file.inputs(), given)
     expected = _by_name_in_file("outputs", file.outputs(), expected)
     actual = interpreter.predict(data, samples, names, run_on=run_on)
     outputs = tuple(
         _compare_output(name, tensor, actual[name], expected[name])
         for name, tensor in file.outputs().items()
     )
+    narrow = {
+        **narrow_features(file.inputs(), given),
+        **narrow_features(file.outputs(), expected),
+    }
     unequal = unequal_weights(file, trained.weights, trained.kernels)
     report = VerificationReport(
         codes_equal=not unequal,
@@ -119,6 +123,8 @@ def compare(
         outputs=outputs,
         num_samples=len(samples[0]),
     )
+    if report.differs:
+        report = dataclasses.replace(report, narrow_features=narrow)
     if not (trained.ranges and report.differs):
         return report
     ranged = ranged_model(trained, trained.plain)
@@ -144,6 +150,26 @@ def _by_name_in_file(
             "file of another model?"
         )
     return dict(zip(tensors, arrays.values(), strict=True))
+
+
+def narrow_features(
+    tensors: Mapping[str, Tensor], values: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the features that vary by less than one step of their tensor.
+
+    They are places in the last axis, by the tensor's name. Constant features
+    have nothing to lose.
+    """
+    narrow = {}
+    for name, tensor in tensors.items():
+        if tensor.scales.size != 1 or values[name].ndim < 2:
+            continue
+        rows = values[name].reshape(-1, values[name].shape[-1])
+        widths = np.ptp(rows.astype(np.float64), axis=0)
+        places = np.flatnonzero((widths > 0) & (widths < tensor.scales[0]))
+        if places.size:
+            narrow[name] = tuple(places.tolist())
+    return narrow
 
 
 def _predict(
