@@ -46,10 +46,13 @@ class ActivationRange:
     Attributes:
         scale: Float > 0, the distance of two levels.
         zero_point: Integer in [-128, 127], the code of the value 0.
+        is_dead: Whether the activation was always zero, so that any scale
+            fits it.
     """
 
     scale: float
     zero_point: int
+    is_dead: bool = dataclasses.field(default=False, repr=False)
 
     @property
     def low(self) -> float:
@@ -79,13 +82,14 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     width = high - low
-    if width < _MIN_WIDTH:
+    is_dead = width < _MIN_WIDTH
+    if is_dead:
         high = low + _ZERO_WIDTH
     elif abs(low + high) < _CENTERED * width:
         high += width / 254
     scale = (high - low) / 255
     zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
-    return ActivationRange(scale=scale, zero_point=int(zero_point))
+    return ActivationRange(scale, int(zero_point), is_dead)
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
