@@ -354,7 +354,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         empty = self._least(now, [0.0] * len(now))
         if not self._is_met(empty):
             return (
-                f"With every weight at zero that may be it would still be "
+                f"With every weight at zero that may be, it would be "
                 f"{self._value(empty):.6g}: kernels left in float or frozen, "
                 "and scales, cost that much. Quantize or train more kernels, "
                 "or allow more."

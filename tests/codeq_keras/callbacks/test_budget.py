@@ -113,7 +113,7 @@ def test_missed_budget_warns_with_the_value_reached(qmodel, data):
 def test_budget_that_cannot_be_met_says_why(wide_cnn, data):
     qmodel = codeq_keras.quantize_model(wide_cnn, overrides={"dense": None})
 
-    reason = "would still be .*: kernels left in float"
+    reason = "would be .*: kernels left in float"
     with pytest.warns(UserWarning, match=reason):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(size_bytes=200)]
