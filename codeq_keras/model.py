@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from codeq_keras.architecture.copying import (
     serialize_architecture,
 )
 from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.scoped import ScopedRun, run_scoped
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
@@ -142,14 +143,16 @@ class QuantizedModel(keras.Model):
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
-        run = self.activation_graph or self.latent_model
-        with keras.StatelessScope(
-            state_mapping=self._substituted_state(), collect_losses=True
-        ) as scope:
-            before = dict(scope.state_mapping)
-            outputs = run(inputs, training=training, **kwargs)
-        self._keep_updates(scope, before)
-        return outputs
+        model = self.activation_graph or self.latent_model
+        run = run_scoped(
+            lambda: model(inputs, training=training, **kwargs),
+            self._substituted_state(),
+        )
+        for variable, value in self._kept_updates(run):
+            variable.assign(value)
+        for loss in run.losses:
+            self.add_loss(loss)
+        return run.outputs
 
     def _add_penalty(self) -> None:
         penalty = self.regularizer.penalty(
@@ -255,19 +258,14 @@ class QuantizedModel(keras.Model):
     def _range_variables(self) -> list[keras.Variable]:
         return [v for q in self.activation_quantizers for v in q.variables]
 
-    def _keep_updates(
-        self, scope: keras.StatelessScope, before: Mapping[int, Any]
-    ) -> None:
-        """Carries statistics, ranges, seeds and losses out of the scope."""
-        for variable in (
+    def _kept_updates(self, run: ScopedRun) -> list[tuple[Any, Any]]:
+        """Statistics, ranges and seeds."""
+        kept = [
             *self.latent_model.non_trainable_variables,
             *self._range_variables(),
-        ):
-            value = scope.get_current_value(variable)
-            if value is not before[id(variable)]:
-                variable.assign(value)
-        for loss in scope.losses:
-            self.add_loss(loss)
+        ]
+        ids = {id(variable) for variable in kept}
+        return [update for update in run.updates if id(update[0]) in ids]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
