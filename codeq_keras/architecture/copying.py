@@ -102,11 +102,27 @@ def copy_model(
             "`build` or `get_build_config`, and create every layer in "
             "`__init__`."
         )
+    if rewrite is None:
+        _freeze_layers_alike(copy, model)
     pairs = zip(copy.variables, model.variables, strict=True)
     for target, source in pairs:
         # Through NumPy: JAX would share the buffer, and training frees it.
         target.assign(np.array(ops.convert_to_numpy(source)))
+        if target.trainable != source.trainable:
+            target.trainable = source.trainable
     for layer in all_layers(copy):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()  # Normalization computes from constants.
     return copy
+
+
+def _freeze_layers_alike(copy: keras.Model, model: keras.Model) -> None:
+    """Freezes the layers of a copy that are frozen in the model.
+
+    Keras keeps `trainable=False` of a layer, but not of the layers that it
+    creates when it is built, as attention does.
+    """
+    # From the outside in: a layer sets all layers in it.
+    for layer, source in zip(all_layers(copy), all_layers(model), strict=True):
+        if layer.trainable != source.trainable:
+            layer.trainable = source.trainable
