@@ -152,7 +152,7 @@ KINDS: dict[str, Kind] = {
         "sequence", None, layers.SeparableConv1D, 4, 3, padding="same"
     ),
     "einsum": _layer(
-        "sequence", None, layers.EinsumDense, "abc,cd->abd", (None, 4)
+        "sequence", None, layers.EinsumDense, "...x,xy->...y", 4, bias_axes="y"
     ),
     "attention": _layer(
         "sequence",
