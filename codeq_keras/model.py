@@ -15,6 +15,7 @@ from codeq_keras.activations.quantizer import (
 )
 from codeq_keras.architecture.copying import (
     copy_model,
+    deserialize_architecture,
     require_quantizable,
     serialize_architecture,
 )
@@ -300,7 +301,7 @@ class QuantizedModel(keras.Model):
             )
 
         model = cls(
-            deserialize(config["latent_model"]),
+            deserialize_architecture(config["latent_model"], custom_objects),
             deserialize(config["config"]),
             overrides={
                 pattern: deserialize(rule)

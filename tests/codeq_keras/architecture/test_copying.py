@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 from support.custom_model import TokenAndPosition
 
+import codeq_keras
 from codeq_keras.architecture.copying import copy_model
 
 
@@ -61,6 +62,33 @@ def test_layers_that_are_created_late_stay_frozen(build):
     flags = [variable.trainable for variable in copy.variables]
     assert flags == [variable.trainable for variable in model.variables]
     assert not all(flags)
+
+
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda b: b.__name__[1:])
+def test_saved_models_stay_frozen(build, tmp_path):
+    model, layer = build()
+    layer.trainable = False
+    qmodel = codeq_keras.quantize_model(model)
+    objects = {"TokenAndPosition": TokenAndPosition}
+
+    qmodel.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(
+        tmp_path / "model.keras", custom_objects=objects
+    )
+
+    flags = [v.trainable for v in loaded.latent_model.variables]
+    assert flags == [variable.trainable for variable in model.variables]
+
+
+def test_annotated_models_stay_frozen():
+    model, layer = _nested()
+    layer.trainable = False
+
+    annotated = codeq_keras.quantize_annotate_model(model)
+    qmodel = codeq_keras.quantize_apply(annotated)
+
+    flags = [v.trainable for v in qmodel.latent_model.variables]
+    assert flags == [variable.trainable for variable in model.variables]
 
 
 def test_one_variable_of_a_layer_stays_frozen():
