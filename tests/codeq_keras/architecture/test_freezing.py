@@ -1,4 +1,4 @@
-"""Copies of models: what is frozen stays frozen."""
+"""Copies and saved models: what is frozen stays frozen."""
 
 import keras
 import numpy as np
