@@ -247,7 +247,7 @@ def by_name(outputs) -> dict[str, np.ndarray]:
 
 def _suffixed(values):
     if isinstance(values, dict):
-        return [(f"_{name}", value) for name, value in values.items()]
+        return [(f"/{name}", value) for name, value in values.items()]
     if isinstance(values, list):
-        return [(f"_{i}", value) for i, value in enumerate(values)]
+        return [(f"/{i}", value) for i, value in enumerate(values)]
     return [("", values)]
