@@ -181,7 +181,7 @@ def export(
     >>> result.verification.codes_equal
     True
     """
-    path = _checked_path(path)
+    path = checked_path(path)
     _require_tensorflow_backend()
     find_target(target).require_storage(weight_storage)
     trained = read_model(model, representative_dataset)
@@ -200,6 +200,7 @@ def export_trained(
     """Writes and proves a model that was read; see `export`."""
     device = find_target(target)
     file, notes, silent_channels = device.convert(trained)
+    notes += trained.open_size_notes(file)
     if trained.samples is None:
         trained = trained.with_random_samples(file)
         notes.append(
@@ -240,11 +241,17 @@ def export_trained(
     )
 
 
-def _checked_path(path: str | os.PathLike[str]) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the path of a `.tflite` file that can be written."""
     checked = Path(path)
     if checked.suffix != ".tflite":
         raise ValueError(
             f"`path` must end in '.tflite'. Received: path={str(path)!r}."
+        )
+    if checked.is_dir():
+        raise ValueError(
+            "`path` must be the name of a file. Received: "
+            f"path={str(path)!r}, a folder. Name a file in it."
         )
     if not checked.parent.is_dir():
         raise ValueError(

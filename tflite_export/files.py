@@ -5,6 +5,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raises a ValueError unless a file can be written there, before the work.
+
+    Example:
+
+    >>> require_writable(".")
+    Traceback (most recent call last):
+    ...
+    ValueError: `path` must be the name of a file. Received: path='.', a \
+folder. Name a file in it.
+    """
+    parent = Path(path).parent
+    if Path(path).is_dir():
+        raise ValueError(
+            "`path` must be the name of a file. Received: "
+            f"path={str(path)!r}, a folder. Name a file in it."
+        )
+    if not parent.is_dir():
+        raise ValueError(
+            f"`path` must be in an existing folder. Received: "
+            f"path={str(path)!r}. Create {str(parent)!r} first."
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"`path` must be in a folder that can be written. Received: "
+            f"path={str(path)!r}. Choose another folder."
+        )
+
+
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
     """Writes files; a reader finds an old or a new one, never a part of one.
 
@@ -21,6 +50,8 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
         path: path.with_name(f".{path.name}.{os.getpid()}.tmp")
         for path in contents
     }
+    for path in contents:
+        require_writable(path)
     try:
         for path, data in contents.items():
             temporary[path].write_bytes(data)

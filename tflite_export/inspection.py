@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import numpy as np
 
 from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.format.lut import DECODE
-from tflite_export.format.records import Tensor
-from tflite_export.format.sparse import validate_sparse
+from tflite_export.format.operators import EDGE_TPU, ETHOS_U
+from tflite_export.format.records import Operator, Tensor
+from tflite_export.format.sparse import decode_sparse, validate_sparse
 from tflite_export.tables import Table, as_text
 from tflite_export.weights.sites import decoded_constants
 
@@ -20,6 +24,12 @@ _COLUMNS = (
     *("operator", "dtype", "shape", "layout"),
     *("bytes", "zeros", "values", "entropy", "name"),
 )
+# Of amounts to pad, indices, texts and masks.
+_OTHER_TYPES = (
+    *("int32", "int64", "uint32", "uint64"),
+    *("string", "bool", "resource", "variant"),
+)
+_UNPACKING = ("DENSIFY", "DEQUANTIZE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +38,13 @@ class TensorRow:
 
     Attributes:
         name: Its name in the file.
-        operator: The operator that reads it, or `""`.
+        operator: The operator that computes with it, behind those that only
+            unpack it (DENSIFY, DEQUANTIZE); `""` if there is none.
         dtype: Its type in the file, such as `"int8"`.
         shape: Its shape.
-        num_zeros: Number of zeros; None for types that NumPy cannot hold.
+        num_zeros: Number of values that stand for 0: codes equal to the zero
+            point of the tensor or of their channel. None for types that NumPy
+            cannot hold, and for what a compiler packed for its device.
         num_distinct: Number of different values; None as for `num_zeros`.
         entropy_bits: Bits a value that an ideal entropy coder needs; None as
             for `num_zeros`.
@@ -65,8 +78,8 @@ class TensorRow:
 
     @property
     def is_weight(self) -> bool:
-        """Whether it has two axes or more, and is no list of amounts to pad."""
-        return len(self.shape) >= 2 and self.dtype not in ("int32", "int64")
+        """Whether it has two axes or more, of a type that is multiplied."""
+        return len(self.shape) >= 2 and self.dtype not in _OTHER_TYPES
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row of a table."""
@@ -96,6 +109,9 @@ class Inspection:
         path: The file.
         size_bytes: Its size.
         tensors: One `TensorRow` for each constant.
+        custom_bytes: Bytes of the data that only a custom operator reads, by
+            its name: a file that was compiled for a device has its weights
+            there.
 
     Example:
 
@@ -109,6 +125,7 @@ class Inspection:
     path: Path
     size_bytes: int
     tensors: tuple[TensorRow, ...]
+    custom_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def weight_bytes(self) -> int:
@@ -120,9 +137,15 @@ class Inspection:
         """Bytes that an ideal entropy coder would need for the weights.
 
         The sum of `n * H(values) / 8` over the tensors. Such a coder knows the
-        frequency of each value in a tensor, and nothing of their order.
+        frequency of each value in a tensor, and nothing of their order. A
+        tensor of unknown values counts with its bytes.
         """
-        return sum(row.entropy_bytes or 0.0 for row in self._weights())
+        return sum(
+            float(row.size_bytes)
+            if row.entropy_bytes is None
+            else row.entropy_bytes
+            for row in self._weights()
+        )
 
     def _weights(self) -> list[TensorRow]:
         return [row for row in self.tensors if row.is_weight]
@@ -140,13 +163,23 @@ class Inspection:
             "size_bytes": self.size_bytes,
             "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
+            "custom_bytes": dict(self.custom_bytes),
             "tensors": [row.to_dict() for row in self.tensors],
         }
 
-    def parts(self) -> list[Table]:
-        """Returns one table, a row for each constant."""
+    def parts(self) -> list[str | Table]:
+        """Returns a table, a row for each constant, or why there is none."""
         rows = [row.cells() for row in self.tensors]
-        return [Table(self.title, _COLUMNS, rows)]
+        listed = sum(row.size_bytes for row in self.tensors)
+        hidden = [
+            f"note: {size:,} bytes are data of {name}: only its own device or "
+            "runtime reads them, so weights in it have no row."
+            for name, size in self.custom_bytes.items()
+            if size > listed
+        ]
+        if rows:
+            return [Table(self.title, _COLUMNS, rows), *hidden]
+        return [self.title, *(hidden or ["note: it holds no constants."])]
 
     def __str__(self) -> str:
         """Returns the table as text."""
@@ -169,28 +202,37 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
     >>> print(inspect("model.tflite"))  # doctest: +SKIP
     """
-    data = Path(path).read_bytes()
-    return Inspection(Path(path), len(data), tensor_rows(data))
+    data = read_tflite(path)
+    custom: Counter[str] = Counter()
+    for operator in Flatbuffer(data).operators:
+        custom[operator.name] += operator.custom_bytes
+    held = {name: size for name, size in custom.items() if size}
+    return Inspection(Path(path), len(data), tensor_rows(data), held)
 
 
 def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
     """Returns the rows of `inspect` for the bytes of a file."""
     file = Flatbuffer(data)
-    readers: dict[tuple[int, int], str] = {}
+    readers = _first_readers(file)
     decoded = decoded_constants(file)
-    packed = set()
-    for operator in file.operators:
-        for index in operator.inputs:
-            readers.setdefault((operator.subgraph, index), operator.name)
-        if operator.name == DECODE:
-            packed |= {(operator.subgraph, i) for i in operator.inputs}
+    packed = {
+        (operator.subgraph, index)
+        for operator in file.operators
+        if operator.name == DECODE
+        for index in operator.inputs
+    }
     rows = []
     for subgraph in range(file.num_subgraphs):
         for tensor in file.tensors(subgraph):
             key = (subgraph, tensor.index)
             constant = decoded.get(key, tensor)
             if constant.size_bytes and key not in packed:
-                row = _row(constant, readers.get(key, ""))
+                reader = readers.get(key)
+                if reader and reader.name == "DENSIFY":
+                    constant = _quantized_like(file, reader, constant)
+                row = _row(constant, _computing(readers, reader))
+                if row.operator in (ETHOS_U, EDGE_TPU):
+                    row = _unknown(row)
                 layout = "lut" if key in decoded else row.layout
                 rows.append(dataclasses.replace(row, layout=layout))
     rows.sort(key=lambda row: (-row.size_bytes, row.name))
@@ -216,7 +258,11 @@ def entropy_text(stored: int, bound: float) -> str:
 
     >>> entropy_text(500, 400.0)
     '500 bytes, 1.25x their entropy bound of 400'
+    >>> entropy_text(0, 0.0)
+    'none'
     """
+    if not stored:
+        return "none"
     ratio = f"{stored / bound:.2f}x their" if bound else "the"
     return f"{stored:,} bytes, {ratio} entropy bound of {bound:,.0f}"
 
@@ -243,14 +289,73 @@ def _row(tensor: Tensor, operator: str) -> TensorRow:
     if values is None:
         return row
     distinct, counts = np.unique(values, return_counts=True)
-    is_zero = distinct == 0
-    num_zeros = int(counts[is_zero].sum()) + num_absent
-    others = counts[~is_zero]
+    is_code_0 = distinct == 0
+    counts = np.append(counts[~is_code_0], counts[is_code_0].sum() + num_absent)
     return dataclasses.replace(
         row,
-        num_zeros=num_zeros,
-        num_distinct=len(others) + (num_zeros > 0),
-        entropy_bits=entropy_bits(np.append(others, num_zeros)),
+        num_zeros=_num_zeros(tensor, values, num_absent),
+        num_distinct=int(np.count_nonzero(counts)),
+        entropy_bits=entropy_bits(counts),
+    )
+
+
+def _unknown(row: TensorRow) -> TensorRow:
+    """A row of compressed weights or commands: its bytes are no values."""
+    return dataclasses.replace(
+        row, num_zeros=None, num_distinct=None, entropy_bits=None
+    )
+
+
+def _num_zeros(tensor: Tensor, values: np.ndarray, num_absent: int) -> int:
+    """Counts the values that stand for 0; absent ones are the code 0."""
+    points = tensor.zero_points
+    if values.dtype.kind not in "iu" or not points.any():
+        return int(np.count_nonzero(values == 0)) + num_absent
+    if (points == points[0]).all():
+        absent = num_absent if points[0] == 0 else 0
+        return int(np.count_nonzero(values == points[0])) + absent
+    rank, axis = len(tensor.shape), tensor.axis
+    if not 0 <= axis < rank or points.size != tensor.shape[axis]:
+        raise DamagedFileError(
+            f"tensor {tensor.name!r} of shape {tensor.shape} with "
+            f"{points.size} zero points along axis {axis}"
+        )
+    if tensor.sparse is not None:
+        values = decode_sparse(tensor.sparse)
+    by_axis = points.reshape([-1 if a == axis else 1 for a in range(rank)])
+    return int(np.count_nonzero(values == by_axis))
+
+
+def _first_readers(file: Flatbuffer) -> dict[tuple[int, int], Operator]:
+    """The first operator that reads each tensor, by subgraph and index."""
+    readers: dict[tuple[int, int], Operator] = {}
+    for operator in file.operators:
+        for index in operator.inputs:
+            readers.setdefault((operator.subgraph, index), operator)
+    return readers
+
+
+def _computing(
+    readers: Mapping[tuple[int, int], Operator], reader: Operator | None
+) -> str:
+    """The name of the operator behind those that unpack a constant."""
+    while reader and reader.name in _UNPACKING:
+        behind = readers.get((reader.subgraph, reader.outputs[0]))
+        if behind is None:
+            break
+        reader = behind
+    return reader.name if reader else ""
+
+
+def _quantized_like(
+    file: Flatbuffer, densify: Operator, stored: Tensor
+) -> Tensor:
+    """A sparse constant with the zero points of the dense one it becomes."""
+    if stored.scales.size:
+        return stored
+    dense = file.tensor(densify.subgraph, densify.outputs[0])
+    return dataclasses.replace(
+        stored, zero_points=dense.zero_points, axis=dense.axis
     )
 
 

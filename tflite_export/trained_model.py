@@ -78,6 +78,21 @@ class TrainedModel:
         samples = [array[:limit] for array in self.samples or ()]
         return quantized_inputs(file, samples, names)
 
+    def open_size_notes(self, file: Flatbuffer) -> list[str]:
+        """Returns a note for each input of an open size, which a file fixes."""
+        tensors = file.inputs()
+        names = [spec.name for spec in self.inputs]
+        if set(names) != set(tensors):
+            names = list(tensors)
+        origin = "of the samples" if self.samples else "chosen without samples"
+        return [
+            f"Input {name!r} of the open size {spec.shape} has "
+            f"{tensors[name].shape[1:]} in the file, the size {origin}. Export "
+            "again with samples of another size for another file."
+            for name, spec in zip(names, self.inputs, strict=False)
+            if None in spec.shape
+        ]
+
     def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
         """Returns the same model with samples over a file's input ranges."""
         drawn = random_float_inputs(file, NUM_RANDOM_SAMPLES)

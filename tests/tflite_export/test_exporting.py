@@ -287,11 +287,30 @@ def test_unquantized_model_is_refused(tmp_path):
     [
         ("model.h5", "must end in '.tflite'"),
         ("nowhere/model.tflite", "in an existing folder"),
+        ("folder.tflite", "the name of a file.*, a folder"),
     ],
 )
 def test_wrong_path_is_refused(qmodel, tmp_path, path, text):
+    (tmp_path / "folder.tflite").mkdir()
+
     with pytest.raises(ValueError, match=text):
         tflite_export.export(qmodel, tmp_path / path)
+
+
+def test_an_open_size_gets_the_one_of_the_samples_and_a_note(tmp_path, rng):
+    signal = keras.Input((None, 4), name="signal")
+    model = keras.Model(signal, layers.Dense(3)(signal))
+
+    result = tflite_export.export(
+        codeq_keras.quantize_model(model),
+        tmp_path / "model.tflite",
+        representative_dataset=rng.normal(size=(8, 5, 4)),
+    )
+
+    tensor = Flatbuffer(result.path.read_bytes()).inputs()["signal"]
+    assert tensor.shape == (1, 5, 4)
+    (note,) = (n for n in result.notes if "open size" in n)
+    assert "'signal' of the open size (None, 4) has (5, 4) in the file" in note
 
 
 def test_missing_samples_are_asked_for_with_their_shape(qmodel, tmp_path):

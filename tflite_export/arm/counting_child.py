@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
     interpreter.allocate_tensors()
     inputs = np.load(folder / "inputs.npz")
     for name in inputs.files:
-        interpreter.set_tensor(int(name), inputs[name][:1])
+        interpreter.set_tensor(int(name), inputs[name][0])
     # The first inference allocates and packs.
     interpreter.invoke()
 

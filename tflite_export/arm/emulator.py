@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter, sandbox
 
 # Raised with each change of the folder's contents.
@@ -109,10 +110,11 @@ def count_instructions(
     more. Counts repeat to 0.02 %; times here do not.
     """
     _require_ready(cpu)
+    by_run = interpreter.by_run(Flatbuffer(data), inputs)
     _, log = sandbox.run_script(
         _COUNT_SCRIPT,
         data,
-        {str(index): values for index, values in inputs.items()},
+        {str(index): runs for index, runs in by_run.items()},
         {"num_repeats": NUM_REPEATS},
         emulator=command(root(), cpu, plugin=COUNTER),
     )

@@ -9,10 +9,18 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
+from tflite_export.files import require_writable
+from tflite_export.format.kinds import (
+    KERAS,
+    TFLITE,
+    ZIP,
+    kind_at,
+    read_tflite,
+    wrong_kind,
+)
 from tflite_export.tables import Parts
 
 EXIT_OK = 0
@@ -50,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _require_packages(options: argparse.Namespace) -> None:
     is_model = options.command in ("export", "verify") or (
-        options.command == "check" and not _is_tflite(options.file)
+        options.command == "check" and _is_model(options.file)
     )
     modules = MODEL_MODULES if is_model else FILE_MODULES
     needed_for = f"`tflite-export {options.command}`"
@@ -72,17 +80,23 @@ def _require_target(
         parser.error(str(error))
 
 
-def _is_tflite(path: str) -> bool:
-    return Path(path).suffix == ".tflite"
+def _is_model(path: str) -> bool:
+    """Whether a file is a model, not a .tflite file, by its contents."""
+    kind = kind_at(path)
+    if kind not in (TFLITE, KERAS, ZIP):
+        raise wrong_kind(path, kind, "a .tflite file or a .keras model")
+    return kind != TFLITE
 
 
 def _export(options: argparse.Namespace) -> int:
     with _progress("Loading the model"):
         from tflite_export.cli.loading import load_keras_model, load_samples
-        from tflite_export.exporting import export
+        from tflite_export.exporting import checked_path, export
 
-        model = load_keras_model(options.model)
+        # Wrong arguments before the work.
+        checked_path(options.file)
         samples = options.samples and load_samples(options.samples)
+        model = load_keras_model(options.model)
     with _progress("Converting the model and running the file"):
         result = export(
             model,
@@ -107,8 +121,10 @@ def _verify(options: argparse.Namespace) -> int:
         from tflite_export.cli.loading import load_keras_model, load_samples
         from tflite_export.verification.verify import verify
 
-        model = load_keras_model(options.model)
+        # Another kind of file is refused before the work.
+        read_tflite(options.file)
         samples = options.samples and load_samples(options.samples)
+        model = load_keras_model(options.model)
     with _progress("Running the file and the model"):
         report = verify(options.file, model, samples)
     note = _RANDOM_NOTE if options.samples is None else None
@@ -120,13 +136,13 @@ def _check(options: argparse.Namespace) -> int:
     with _progress("Checking"):
         from tflite_export.targets.checking import check
 
-        if _is_tflite(options.file):
-            report = check(options.file, target=options.target)
-        else:
+        if _is_model(options.file):
             from tflite_export.cli.loading import load_keras_model
 
             model = load_keras_model(options.file)
             report = check(model, target=options.target)
+        else:
+            report = check(options.file, target=options.target)
     _show(options, report)
     return EXIT_OK if report.is_ok else EXIT_NO
 
@@ -136,6 +152,8 @@ def _benchmark(options: argparse.Namespace) -> int:
         from tflite_export.cli.loading import load_samples
         from tflite_export.measuring.benchmark import DEFAULT_TARGETS, benchmark
 
+        if options.plot is not None:
+            require_writable(options.plot)
         report = benchmark(
             *options.files,
             targets=options.target or DEFAULT_TARGETS,

@@ -10,9 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tflite_export.format.kinds import (
+    KERAS,
+    NPY,
+    NPZ,
+    ZIP,
+    kind_at,
+    wrong_kind,
+)
+
 if TYPE_CHECKING:
     import keras
 
+_MODEL = "a .keras file, from `model.save`"
+_SAMPLES = (
+    "samples as an array in a .npy file, or arrays by input name in a .npz file"
+)
 # Keras stores weights uncompressed: an archive that unfolds more is an attack.
 MAX_EXPANSION = 20
 SMALL_BYTES = 64 * 2**20
@@ -68,8 +81,11 @@ def load_samples(
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Loads an array (`.npy`) or arrays by input name (`.npz`), no objects."""
     path = Path(path)
+    kind = kind_at(path)
+    if kind not in (NPY, NPZ):
+        raise wrong_kind(path, kind, _SAMPLES)
     try:
-        if path.suffix == ".npy":
+        if kind == NPY:
             # Mapped: a header cannot claim more bytes than the file has.
             return np.load(path, mmap_mode="r", allow_pickle=False)
         with np.load(path, allow_pickle=False) as arrays:
@@ -82,8 +98,7 @@ def load_samples(
         AttributeError,
     ) as error:
         raise ValueError(
-            "Samples must be an array in a .npy file, or arrays by input name "
-            f"in a .npz file. Received: {str(path)!r}, {error}."
+            f"Expected {_SAMPLES}. Received: path={str(path)!r}, {error}."
         ) from error
 
 
@@ -129,20 +144,17 @@ def _loading_errors() -> tuple[type[Exception], ...]:
 
 
 def _require_keras_file(path: Path) -> None:
-    if path.suffix != ".keras":
-        raise ValueError(
-            "A model must be a file that ends in '.keras', from "
-            f"`model.save`. Received: {str(path)!r}."
-        )
+    kind = kind_at(path)
+    is_named = path.suffix == ".keras"
+    # An archive of that name may be a damaged model: Keras says what it lacks.
+    if kind != KERAS and not (kind == ZIP and is_named):
+        raise wrong_kind(path, kind, _MODEL)
+    if not is_named:
+        rename = kind._replace(remedy="Rename it to end in '.keras'.")
+        raise wrong_kind(path, rename, _MODEL)
     size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"Expected a .keras file, which is a zip archive. Received: "
-            f"{str(path)!r}, {error}."
-        ) from error
+    with zipfile.ZipFile(path) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
     if total > MAX_EXPANSION * size + SMALL_BYTES:
         raise ValueError(
             "Expected a .keras file that unfolds to about its size. Received: "

@@ -5,7 +5,8 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-FILE_IDENTIFIER = b"TFL3"
+from tflite_export.format.kinds import FILE_IDENTIFIER
+
 # The schema asks for 16 bytes (`force_align: 16`), which the generated Python
 # code ignores. Microcontroller kernels read weights in place and rely on it.
 BUFFER_ALIGNMENT = 16

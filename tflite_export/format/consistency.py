@@ -122,34 +122,41 @@ def _require_operators(model: Any, graph: Any) -> None:
 
 def _require_order(model: Any, graph: Any, data: bytes) -> None:
     """Raises an error unless each tensor is computed once, before its use."""
-    tensors = list(graph.tensors or ())
-    fixed = set(indices(graph.inputs))
-    for index, tensor in enumerate(tensors):
-        # A constant may be empty, such as the shape of a scalar.
-        is_constant = (
-            model.buffers[tensor.buffer].data is not None
-            or raw_bytes(model, tensor, data).size
-        )
-        if tensor.isVariable or is_constant or 0 in indices(tensor.shape):
-            fixed.add(index)
-    computed: set[int] = set()
+    written = set(indices(graph.inputs))
+    readable = set(written)
+    for index, tensor in enumerate(graph.tensors or ()):
+        if tensor.isVariable or raw_bytes(model, tensor, data).size:
+            written.add(index)
+            readable.add(index)
+        elif _is_empty(model, tensor):
+            # It has no value, so it needs none, and may get one. Some writers
+            # give every computed tensor a buffer of no bytes.
+            readable.add(index)
     for position, operator in enumerate(graph.operators or ()):
         name = operator_name(model.operatorCodes[operator.opcodeIndex])
         # Custom operators have working memory among their inputs.
         read = () if name == "CUSTOM" else indices(operator.inputs)
         for index in read:
-            if index >= 0 and index not in fixed and index not in computed:
+            if index >= 0 and index not in readable:
                 raise DamagedFileError(
                     f"operator {position} that reads tensor {index} before it "
                     "is computed"
                 )
         for index in indices(operator.outputs):
-            if index in fixed or index in computed:
+            if index in written:
                 raise DamagedFileError(
                     f"operator {position} that writes tensor {index}, which is "
                     "an input, a constant or computed already"
                 )
-            computed.add(index)
+            written.add(index)
+            readable.add(index)
+
+
+def _is_empty(model: Any, tensor: Any) -> bool:
+    """Whether a tensor has a buffer of no bytes, or no values by its shape."""
+    return model.buffers[tensor.buffer].data is not None or 0 in indices(
+        tensor.shape
+    )
 
 
 def _require_signature(model: Any, signature: Any) -> None:

@@ -16,6 +16,8 @@ OPERATOR_VERSIONS = {
     "QUANTIZE": 2,
     "RESHAPE": 1,
 }
+# The custom operators into which the compilers of devices fold a graph.
+ETHOS_U, EDGE_TPU = "ethos-u", "edgetpu-custom-op"
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DENSIFY": "DensifyOptions",

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.format.builder import FILE_IDENTIFIER
 from tflite_export.format.consistency import (
     builtin_code,
     operator_name,
@@ -15,6 +14,7 @@ from tflite_export.format.consistency import (
     require_consistent,
 )
 from tflite_export.format.damaged import DamagedFileError
+from tflite_export.format.kinds import FILE_IDENTIFIER
 from tflite_export.format.offsets import require_safe_offsets
 from tflite_export.format.operators import read_options
 from tflite_export.format.records import NO_SCALES, Operator, Tensor
@@ -64,6 +64,7 @@ def read_tensor(model: Any, data: bytes, subgraph: int, index: int) -> Tensor:
         axis=axis,
         size_bytes=raw.size + sum(level.size_bytes for level in levels),
         sparse=sparse,
+        is_open=min((*shape, *indices(tensor.shapeSignature)), default=0) < 0,
     )
 
 
@@ -81,6 +82,7 @@ def read_operator(model: Any, subgraph: int, index: int) -> Operator:
         indices(operator.outputs),
         is_custom,
         read_options(operator),
+        _custom_bytes(operator),
     )
 
 
@@ -110,6 +112,13 @@ def read_interface(model: Any, data: bytes, side: str) -> dict[str, Tensor]:
 def decoded(raw: bytes | None) -> str:
     """Returns the text of a name; a missing name is empty."""
     return "" if raw is None else raw.decode(errors="replace")
+
+
+def _custom_bytes(operator: Any) -> int:
+    if operator.customOptions is not None:
+        return len(operator.customOptions)
+    # A file over 2 GB holds them after the tables.
+    return int(operator.largeCustomOptionsSize or 0)
 
 
 def _quantization(held: Any) -> tuple[np.ndarray, np.ndarray, int]:

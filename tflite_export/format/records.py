@@ -15,8 +15,9 @@ class Tensor:
 
     `scales` has the shape `(1,)`, or `(shape[axis],)` for one scale a channel;
     it is empty where the data are the real values. `data` is `None` for a
-    computed tensor, a sparse one, or a type unknown to NumPy; int4 and int2 are
-    unpacked to int8. `sparse` is `None` for a dense tensor.
+    computed tensor, a sparse one, or a type unknown to NumPy; types below a
+    byte are unpacked to int8, bfloat16 to float32. `sparse` is `None` for a
+    dense tensor. `is_open`: some sizes of the shape stand for open ones.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Tensor:
     axis: int
     size_bytes: int
     sparse: SparseTensor | None = None
+    is_open: bool = False
 
     @property
     def short_name(self) -> str:
@@ -42,6 +44,7 @@ class Operator:
 
     Custom operators have the name that their maker gave them. `options` are
     the numbers and names by the schema's names: `strideW`, `padding`, ...
+    `custom_bytes` is the size of the data that only a custom operator reads.
     """
 
     subgraph: int
@@ -54,6 +57,7 @@ class Operator:
     options: Mapping[str, Any] = dataclasses.field(
         default_factory=dict, compare=False
     )
+    custom_bytes: int = 0
 
 
 # For a constant without scales, such as floats.

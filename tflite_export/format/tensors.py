@@ -31,24 +31,33 @@ def dtype_code(name: str) -> int:
 def as_array(
     raw: np.ndarray, dtype: str, shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """The values, or `None` for types unknown to NumPy (strings)."""
+    """The values, or `None` for types without numbers, and float8."""
     size = math.prod(shape)
     if not raw.size or min(shape, default=0) < 0:
         return None
-    packed = re.fullmatch(r"int([24])", dtype)
+    packed = re.fullmatch(r"(u?)int([24])", dtype)
     if packed:
-        bit_width = int(packed[1])
+        bit_width = int(packed[2])
         if raw.size != -(-size * bit_width // 8):
             return None
-        return packing.unpack(raw, bit_width=bit_width, shape=shape)
-    if not _is_numpy(dtype) or raw.size != size * np.dtype(dtype).itemsize:
+        codes = packing.unpack(raw, bit_width=bit_width, shape=shape)
+        return codes & (2**bit_width - 1) if packed[1] else codes
+    if dtype == "bfloat16" and raw.size == 2 * size:
+        # The upper half of a float32.
+        upper = np.frombuffer(np.ascontiguousarray(raw), np.uint16)
+        bits = upper.astype(np.uint32) << 16
+        return bits.view(np.float32).reshape(shape)
+    if not is_number(dtype) or raw.size != size * np.dtype(dtype).itemsize:
         return None
     return np.frombuffer(np.ascontiguousarray(raw), dtype).reshape(shape)
 
 
-def _is_numpy(dtype: str) -> bool:
+def is_number(dtype: str) -> bool:
+    """Whether NumPy has the type."""
     return dtype == "bool" or bool(
-        re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", dtype)
+        re.fullmatch(
+            r"u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", dtype
+        )
     )
 
 
@@ -58,7 +67,7 @@ def sparse_tensor(
     """Returns the stored arrays, unchecked; `None` for a dense tensor."""
     if sparsity is None:
         return None
-    kind = np.dtype(dtype) if _is_numpy(dtype) else np.dtype(np.uint8)
+    kind = np.dtype(dtype) if is_number(dtype) else np.dtype(np.uint8)
     usable = raw[: raw.size // kind.itemsize * kind.itemsize]
     return SparseTensor(
         shape=shape,

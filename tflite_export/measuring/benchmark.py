@@ -11,6 +11,7 @@ import numpy as np
 
 from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.measuring.devices import (
     android,
     edgetpu,
@@ -51,8 +52,8 @@ def benchmark(
     file, or lacks its tool, the report has the reason.
 
     Args:
-        *paths: `.tflite` files of any origin, with a batch of 1. Ratios are to
-            the first one.
+        *paths: `.tflite` files of any origin and name. Ratios are to the first
+            one.
         targets: Targets to measure for, by the names of `export`:
             - `"litert"`, `"litert-sparse"`: the time here, files in turn in one
               process; instructions and outputs on AArch64 CPUs under QEMU
@@ -139,7 +140,7 @@ def _one_by_one(measure: Callable[..., Any], **options: Any) -> Measure:
 
 
 def _candidate(path: Path, samples: Any) -> Candidate:
-    data = path.read_bytes()
+    data = read_tflite(path)
     file = Flatbuffer(data)
     if samples is None:
         inputs = interpreter.random_inputs(file, NUM_SAMPLES)
@@ -147,7 +148,7 @@ def _candidate(path: Path, samples: Any) -> Candidate:
     named = samples if isinstance(samples, dict) else {"": samples}
     arrays = [np.asarray(values) for values in named.values()]
     shapes = sorted(array.shape[1:] for array in arrays)
-    needed = sorted(tensor.shape[1:] for tensor in file.inputs().values())
+    needed = sorted(map(interpreter.sample_shape, file.inputs().values()))
     if shapes != needed:
         raise ValueError(
             f"`samples` must have the shapes of the inputs of {str(path)!r}, "

@@ -156,7 +156,8 @@ times bound
     def parts(self) -> list[str | Table]:
         """Returns the machine, the tables of all devices, and the failures."""
         tables = [self._device_table(device) for device in self.devices]
-        return [self._machine(), self._sizes(), *tables, *self._not_run()]
+        lines = [*self._not_run(), *self._not_compared()]
+        return [self._machine(), self._sizes(), *tables, *lines]
 
     def __str__(self) -> str:
         """Returns the parts as text."""
@@ -179,6 +180,16 @@ times bound
             )
         ]
 
+    def _not_compared(self) -> list[str]:
+        """A line for each file that ran, but not in LiteRT."""
+        return [
+            f"note: outputs on {m.device} not compared: {label}: "
+            f"{m.values['not_compared']}"
+            for label, row in zip(self.labels(), self.rows, strict=True)
+            for m in row.measurements
+            if "not_compared" in m.values
+        ]
+
     def _sizes(self) -> Table:
         first = self.rows[0].sizes.file_bytes
         rows: list[tuple[str, ...]] = []
@@ -191,8 +202,9 @@ times bound
                     f"{sizes.file_bytes / first:.2f}",
                     f"{sizes.gzip_bytes:,}",
                     _cell(sizes.zstd_bytes, ",d"),
-                    f"{sizes.weight_bytes:,}",
-                    f"{sizes.entropy_bytes:,.0f}",
+                    # A file that was compiled for a device shows no weights.
+                    _cell(sizes.weight_bytes or None, ",d"),
+                    _cell(sizes.entropy_bytes or None, ",.0f"),
                     _cell(sizes.entropy_ratio, ".2f"),
                 )
             )
@@ -213,7 +225,7 @@ times bound
             for key in keys:
                 cells.append(_cell(values.get(key), _COLUMNS[key].form))
                 if key in _COMPARED:
-                    cells.append(_ratio(values.get(key), measured[0].get(key)))
+                    cells.append(_ratio(key, values, measured[0]))
             if values:
                 rows.append(tuple(cells))
         return Table(device, tuple(columns), rows)
@@ -244,8 +256,17 @@ def _cell(value: Any, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _ratio(value: float | None, first: float | None) -> str:
-    return "-" if value is None or not first else f"{value / first:.2f}"
+def _ratio(
+    key: str, values: Mapping[str, Any], first: Mapping[str, Any]
+) -> str:
+    """The ratio to the first file, where both numbers are of a whole file."""
+    # Cycles are those of the NPU alone.
+    is_part = key == "cycles" and any(
+        held.get("num_cpu_operators") for held in (values, first)
+    )
+    if is_part or values.get(key) is None or not first.get(key):
+        return "-"
+    return f"{values[key] / first[key]:.2f}"
 
 
 def _listed(names: list[str], rows: tuple[BenchmarkRow, ...]) -> str:

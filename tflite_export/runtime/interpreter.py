@@ -1,7 +1,6 @@
 """Runs a `.tflite` file: floats in, floats out. LiteRT runs in a child."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import Tensor
+from tflite_export.format.tensors import is_number
 from tflite_export.runtime.sandbox import TIME_LIMIT_S, run_script
 
 # Four times the largest image that phones take.
@@ -72,17 +72,19 @@ def run(
 ) -> dict[int, np.ndarray]:
     """Returns the file's outputs, not dequantized, `(n, ...)` by tensor index.
 
-    The file has a batch of 1 and is run for each row of the inputs. `tensors`
-    asks for other tensors than the outputs; no delegate runs then. A file that
-    LiteRT cannot run is a `ValueError`.
+    The file is run for each of the `n` samples. They lie along a batch of 1
+    where a tensor has that, and else along an axis in front of its own.
+    `tensors` asks for other tensors than the outputs; no delegate runs then. A
+    file that LiteRT cannot run is a `ValueError`.
     """
+    file = Flatbuffer(flatbuffer)
     indices = tensors
     if indices is None:
-        indices = [t.index for t in Flatbuffer(flatbuffer).outputs().values()]
+        indices = [t.index for t in file.outputs().values()]
     outputs, _ = run_script(
         _SCRIPT,
         flatbuffer,
-        {str(index): values for index, values in inputs.items()},
+        {str(index): runs for index, runs in by_run(file, inputs).items()},
         {
             "outputs": list(indices),
             "reference_kernels": reference_kernels,
@@ -91,7 +93,30 @@ def run(
         time_limit_s=time_limit_s,
         emulator=emulator,
     )
-    return {int(name): values for name, values in outputs.items()}
+    return {int(name): by_sample(runs) for name, runs in outputs.items()}
+
+
+def by_run(
+    file: Flatbuffer, inputs: Mapping[int, np.ndarray]
+) -> dict[int, np.ndarray]:
+    """Returns inputs `(n, ...)` with the whole shape of the tensor behind n."""
+    runs = {}
+    for index, values in inputs.items():
+        tensor = file.tensor(0, index)
+        has_batch = values.ndim == len(tensor.shape)
+        if has_batch and tensor.shape[0] > 1:
+            raise ValueError(
+                "A file must have a batch of 1 to be run on samples of shape "
+                f"(n, ...). Received: input {tensor.name!r} of shape "
+                f"{tensor.shape}. Convert the model with a batch of 1."
+            )
+        runs[index] = values[:, None] if has_batch else values
+    return runs
+
+
+def by_sample(runs: np.ndarray) -> np.ndarray:
+    """Returns the outputs of n runs; a batch of 1 becomes their axis."""
+    return runs[:, 0] if runs.ndim > 1 and runs.shape[1] == 1 else runs
 
 
 def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
@@ -99,19 +124,22 @@ def zero_inputs(file: Flatbuffer) -> dict[int, np.ndarray]:
     inputs: dict[int, np.ndarray] = {}
     for index in file.interface()[0]:
         tensor = file.tensor(0, index)
-        # Open sizes are -1 in a file.
-        shape = [max(size, 1) for size in tensor.shape]
-        is_number = re.fullmatch(
-            r"bool|u?int(8|16|32|64)|float(16|32|64)", tensor.dtype
-        )
-        if not is_number or math.prod(shape) > MAX_INPUT_VALUES:
+        shape = sample_shape(tensor)
+        if not is_number(tensor.dtype) or math.prod(shape) > MAX_INPUT_VALUES:
             raise ValueError(
                 f"An input must be an array of at most {MAX_INPUT_VALUES:,} "
                 f"numbers. Received: {tensor.name!r} of type {tensor.dtype} "
                 f"and shape {tensor.shape}."
             )
-        inputs[index] = np.zeros(shape, np.dtype(tensor.dtype))
+        inputs[index] = np.zeros((1, *shape), np.dtype(tensor.dtype))
     return inputs
+
+
+def sample_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Returns the shape of an input without a batch of 1, if it has that."""
+    # Open sizes are -1 in a file.
+    shape = tuple(1 if size < 0 else size for size in tensor.shape)
+    return shape[1:] if shape[:1] == (1,) else shape
 
 
 def random_inputs(file: Flatbuffer, num_samples: int) -> dict[int, np.ndarray]:
@@ -145,6 +173,24 @@ def random_float_inputs(
         name: dequantize(codes[tensor.index], tensor)
         for name, tensor in file.inputs().items()
     }
+
+
+def differences(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns the absolute differences; `inf` where one side only is a NaN.
+
+    Example:
+
+    >>> values = np.array([np.nan, 2.0])
+    >>> differences(values, values), differences(values, np.array([1.0, 2.0]))
+    (array([0., 0.]), array([inf,  0.]))
+    """
+    dtype = np.result_type(actual, expected, float)
+    first: np.ndarray = actual.astype(dtype)
+    second: np.ndarray = expected.astype(dtype)
+    is_same = (first == second) | (np.isnan(first) & np.isnan(second))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(is_same, 0.0, np.abs(first - second))
+    return np.nan_to_num(difference, nan=np.inf, posinf=np.inf)
 
 
 def quantize(values: np.ndarray, tensor: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Runs a `.tflite` file with LiteRT, row by row; the child of `sandbox.py`.
+"""Runs a `.tflite` file with LiteRT, run by run; the child of `sandbox.py`.
 
 It imports nothing of the package, since that would take seconds.
 """
@@ -6,6 +6,7 @@ It imports nothing of the package, since that would take seconds.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,16 +31,27 @@ def main(folder: Path) -> None:
     interpreter.allocate_tensors()
     inputs = np.load(folder / "inputs.npz")
     columns = [(int(name), inputs[name]) for name in inputs.files]
-    num_rows = len(columns[0][1]) if columns else 1
-    rows: dict[str, list[np.ndarray]] = {str(i): [] for i in request["outputs"]}
-    for row in range(num_rows):
+    runs: dict[str, list[np.ndarray]] = {str(i): [] for i in request["outputs"]}
+    for run in range(len(columns[0][1]) if columns else 1):
         for index, values in columns:
-            interpreter.set_tensor(index, values[row : row + 1])
+            interpreter.set_tensor(index, values[run])
         interpreter.invoke()
         for index in request["outputs"]:
-            rows[str(index)].append(interpreter.get_tensor(index))
-    stacked = {name: np.concatenate(values) for name, values in rows.items()}
+            runs[str(index)].append(_tensor(interpreter, index))
+    stacked = {name: np.stack(values) for name, values in runs.items()}
     np.savez(folder / "outputs.npz", **stacked)
+
+
+def _tensor(interpreter: Any, index: int) -> np.ndarray:
+    """A tensor's values; LiteRT gives none out if a run made it empty."""
+    (found,) = (
+        details
+        for details in interpreter.get_tensor_details()
+        if details["index"] == index
+    )
+    if 0 in found["shape"]:
+        return np.zeros(found["shape"], found["dtype"])
+    return np.asarray(interpreter.get_tensor(index))
 
 
 if __name__ == "__main__":

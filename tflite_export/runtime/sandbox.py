@@ -79,5 +79,6 @@ def _run(arguments: Sequence[str], time_limit_s: float) -> str:
 
 def _failure(received: str) -> ValueError:
     return ValueError(
-        f"Expected a file that the runtime can run. Received: {received}."
+        "Expected a file that the runtime can run. Received: "
+        f"{received.rstrip(' .')}."
     )

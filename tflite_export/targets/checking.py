@@ -1,11 +1,11 @@
 """`check`: says if a model or a file will run on a target."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tflite_export.format.kinds import read_tflite
 from tflite_export.targets.findings import CheckReport
 from tflite_export.targets.target import find_target
 
@@ -50,14 +50,7 @@ def check(
     """
     device = find_target(target)
     if isinstance(model_or_path, str | os.PathLike):
-        path = Path(model_or_path)
-        if path.suffix == ".keras":
-            raise ValueError(
-                "`model_or_path` must be a model or the path of a .tflite "
-                f"file. Received: {str(path)!r}. Load it with "
-                "`keras.saving.load_model` and pass the model."
-            )
-        return device.check(path.read_bytes())
+        return device.check(read_tflite(model_or_path))
     return device.check_model(_untrained(model_or_path))
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import EDGE_TPU
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.targets.findings import (
     CheckReport,
     Finding,
+    compiled_report,
     operator_counts,
     storage_findings,
 )
@@ -99,6 +101,9 @@ class EdgeTpu(Target):
     def check(self, data: bytes) -> CheckReport:
         """Checks a file by the device's rules, and by its compiler."""
         file = Flatbuffer(data)
+        compiled = compiled_report(self.name, file, EDGE_TPU, "Edge TPU")
+        if compiled is not None:
+            return compiled
         findings = storage_findings(file, self.title)
         for operator in file.operators:
             findings += [

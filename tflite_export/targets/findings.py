@@ -1,11 +1,13 @@
 """The report of a check: where operators run, and the faults of a file."""
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.tensors import is_number
 from tflite_export.tables import as_text
 
 
@@ -82,13 +84,85 @@ class CheckReport:
         return [*lines, *map(str, self.findings)]
 
 
+def run_failure(
+    subject: str,
+    file: Flatbuffer,
+    error: Exception,
+    *,
+    is_blocking: bool = True,
+) -> Finding:
+    """Returns the finding of a run that failed, with advice where it fits."""
+    text = str(error)
+    if any(tensor.is_open for tensor in file.inputs().values()):
+        return Finding(
+            subject,
+            f"was tried with 1 for each open size, which failed. {text}",
+            "Convert the model with a fixed input shape, and check again.",
+            is_blocking=False,
+        )
+    names = {operator.name for operator in file.operators} - {""}
+    custom = {
+        operator.name for operator in file.operators if operator.is_custom
+    }
+    if any(re.search(rf"\b{re.escape(name)}\b", text) for name in names):
+        remedy = "Replace the layer whose operator it names."
+    elif custom:
+        remedy = f"It may lack the custom operators {sorted(custom)}."
+    else:
+        remedy = "It names no operator: convert the model again."
+    text = f"does not run the file. {text}"
+    return Finding(subject, text, remedy, is_blocking=is_blocking)
+
+
+def compiled_report(
+    target: str, file: Flatbuffer, operator: str, place: str
+) -> CheckReport | None:
+    """Returns the report on a file that was compiled for the device, or None.
+
+    `operator` is the one that the device's compiler writes.
+    """
+    counts = operator_counts(file)
+    if operator not in counts:
+        return None
+    others = {name: n for name, n in counts.items() if name != operator}
+    placement = {place: {operator: counts[operator]}}
+    note = Finding(
+        f"{counts[operator]} {operator}",
+        "were compiled for the device, so nothing is compiled here.",
+        "Check the file from before its compiler to see cycles and faults.",
+        is_blocking=False,
+    )
+    return CheckReport(
+        target, placement | ({"CPU": others} if others else {}), (note,), {}
+    )
+
+
+def untried(file: Flatbuffer) -> list[Finding]:
+    """Returns a note for each input that no sample can be made for."""
+    return [
+        Finding(
+            f"input {tensor.name!r}",
+            f"takes {tensor.dtype}, so the file was not run.",
+            "Run it with inputs of your own.",
+            is_blocking=False,
+        )
+        for tensor in file.inputs().values()
+        if not is_number(tensor.dtype)
+    ]
+
+
 def operator_counts(file: Flatbuffer) -> dict[str, int]:
     """Counts the operators of a file by name, in order of execution."""
     return dict(Counter(operator.name for operator in file.operators))
 
 
-def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
-    """Finds weights that only LiteRT reads; `target` is the name in texts."""
+def storage_findings(
+    file: Flatbuffer, target: str, *, reads_int4: bool = False
+) -> list[Finding]:
+    """Finds weights that only LiteRT reads; `target` is the name in texts.
+
+    `reads_int4`: the target reads int4 weights, with one scale a tensor.
+    """
     readers = {
         (operator.subgraph, index): operator.name
         for operator in file.operators
@@ -97,13 +171,17 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
     findings = []
     for subgraph in range(file.num_subgraphs):
         for tensor in file.tensors(subgraph):
-            if not tensor.size_bytes:
+            reader = readers.get((subgraph, tensor.index))
+            if reader is None or not tensor.size_bytes:
                 continue
-            reader = readers.get((subgraph, tensor.index), "constant")
             subject = f"{reader} {tensor.name!r}"
             if tensor.sparse is not None:
                 text = f"{target} would read a sparse tensor as a dense one."
-            elif tensor.dtype in ("int2", "int4"):
+            elif tensor.dtype == "int4" and reads_int4:
+                if tensor.scales.size <= 1:
+                    continue
+                text = f"{target} cannot run int4 weights of several scales."
+            elif tensor.dtype in ("int2", "int4", "uint4"):
                 text = f"{target} cannot run {tensor.dtype} weights."
             else:
                 continue
@@ -112,9 +190,11 @@ def storage_findings(file: Flatbuffer, target: str) -> list[Finding]:
     return findings
 
 
-def require_dense_storage(file: Flatbuffer, target: str) -> None:
+def require_dense_storage(
+    file: Flatbuffer, target: str, *, reads_int4: bool = False
+) -> None:
     """Raises an error if the file has weights that only LiteRT can read."""
-    findings = storage_findings(file, target)
+    findings = storage_findings(file, target, reads_int4=reads_int4)
     if findings:
         raise ValueError(
             f"A file for {target} must hold dense int8 weights. Received: "

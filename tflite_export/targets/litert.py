@@ -16,6 +16,8 @@ from tflite_export.targets.findings import (
     CheckReport,
     Finding,
     operator_counts,
+    run_failure,
+    untried,
 )
 from tflite_export.targets.litert_sparse.topology import (
     is_computed_sparsely,
@@ -68,9 +70,7 @@ class LiteRt(Target):
                 if index >= 0:
                     tensor = file.tensor(operator.subgraph, index)
                     findings += _weight_findings(operator, tensor)
-        if is_computed_sparsely(file):
-            # Only ARM takes the sparse kernels: a run here says nothing.
-            findings += topology_findings(file)
+        findings += _sparse_notes(file)
         findings += [
             Finding(
                 name,
@@ -128,8 +128,33 @@ def _weight_findings(operator: Operator, tensor: Tensor) -> list[Finding]:
     return []
 
 
+def _sparse_notes(file: Flatbuffer) -> list[Finding]:
+    """A note on a graph that XNNPACK's sparse kernels may compute wrongly.
+
+    Only ARM takes these kernels, so a run here says nothing. Many graphs that
+    are not proven run right there: the maker's own tests decide.
+    """
+    unproven = topology_findings(file) if is_computed_sparsely(file) else ()
+    if not unproven:
+        return []
+    first, *others = unproven
+    more = f" (and {len(others)} more)" if others else ""
+    return [
+        Finding(
+            "sparse weights",
+            "the sparse kernels of ARM are not proven to compute this graph "
+            f"rightly: {first.subject} {first.text.removesuffix('.')}{more}.",
+            "Compare its outputs there: `tflite-export benchmark` after "
+            "`make arm`.",
+            is_blocking=False,
+        )
+    ]
+
+
 def _run_findings(file: Flatbuffer, data: bytes) -> list[Finding]:
-    findings: list[Finding] = []
+    findings = untried(file)
+    if findings:
+        return findings
     inputs = interpreter.zero_inputs(file)
     for reference in (False, True):
         kernels = "reference kernels" if reference else "XNNPACK"
@@ -142,10 +167,10 @@ def _run_findings(file: Flatbuffer, data: bytes) -> list[Finding]:
             )
         except ValueError as error:
             findings.append(
-                Finding(
+                run_failure(
                     f"LiteRT with {kernels}",
-                    f"does not run the file. {error}",
-                    "Replace the layer whose operator it names.",
+                    file,
+                    error,
                     # Only the reference kernels lack an int8 TILE.
                     is_blocking=bool(findings) or not reference,
                 )

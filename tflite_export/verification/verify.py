@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 
 from tflite_export.conversion.graphs import ranged_model
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.kinds import read_tflite
 from tflite_export.format.records import Tensor
 from tflite_export.runtime import interpreter
 from tflite_export.samples import pack_inputs
@@ -57,6 +57,7 @@ def verify(
     Example:
 
     >>> import codeq_keras, tempfile, tflite_export
+    >>> from pathlib import Path
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> qmodel = codeq_keras.quantize_model(model)
     >>> samples = np.random.default_rng(0).normal(size=(32, 4))
@@ -68,7 +69,7 @@ def verify(
     ...     verify(path, qmodel, samples).codes_equal
     True
     """
-    data = Path(path).read_bytes()
+    data = read_tflite(path)
     trained = read_model(model, samples, argument="samples", limit=None)
     if samples is None:
         trained = trained.with_random_samples(Flatbuffer(data))

@@ -175,7 +175,8 @@ def test_error_is_one_text_on_stderr_and_ends_with_3(
 
     assert code == EXIT_ERROR
     assert captured.out == ""
-    assert "error: Expected the bytes of a .tflite file" in captured.err
+    assert "error: Expected a .tflite file" in captured.err
+    assert "starts with b'no model'" in captured.err
     assert "Traceback" not in captured.err
 
 
@@ -246,6 +247,29 @@ def test_weights_that_claim_gigabytes_are_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("missing.keras", "{}"), "a folder"),
+        (("missing.keras", "m.tflite", "--samples", "{}"), "a folder"),
+        (("missing.keras", "m.bin"), "must end in '.tflite'"),
+    ],
+    ids=["target", "samples", "suffix"],
+)
+def test_wrong_paths_are_refused_before_the_model_is_loaded(
+    tmp_path, capsys, arguments, text
+):
+    folder = tmp_path / "model.tflite"
+    folder.mkdir()
+
+    code, captured = _run(
+        capsys, "export", *(a.format(folder) for a in arguments)
+    )
+
+    assert code == EXIT_ERROR
+    assert text in captured.err
+
+
+@pytest.mark.parametrize(
     "wrong",
     [("--target", "npu"), ("--target", "tflm", "--weight-storage", "int4")],
     ids=["target", "storage"],
@@ -279,8 +303,10 @@ def test_damaged_keras_files_are_refused(folder, tmp_path):
     for path in (short, empty):
         with pytest.raises(ValueError, match=r"Expected a \.keras file"):
             loading.load_keras_model(path)
-    with pytest.raises(ValueError, match=r"ends in '\.keras'"):
-        loading.load_keras_model(tmp_path / "model.h5")
+    renamed = tmp_path / "model.h5"
+    renamed.write_bytes(data)
+    with pytest.raises(ValueError, match=r"Rename it to end in '\.keras'"):
+        loading.load_keras_model(renamed)
 
 
 def test_samples_must_be_arrays(tmp_path):
@@ -290,5 +316,5 @@ def test_samples_must_be_arrays(tmp_path):
     np.save(pickled, np.array([{"a": 1}]), allow_pickle=True)
 
     for path in (text, pickled):
-        with pytest.raises(ValueError, match=r"Samples must be an array"):
+        with pytest.raises(ValueError, match="Expected samples as an array"):
             loading.load_samples(path)

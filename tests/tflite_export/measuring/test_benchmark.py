@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.foreign import FILES
 
 from tflite_export import benchmark
-from tflite_export.cli.commands import EXIT_OK, main
+from tflite_export.cli.commands import EXIT_ERROR, EXIT_OK, main
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.devices import android, host
 from tflite_export.measuring.devices.records import (
@@ -16,8 +18,10 @@ from tflite_export.measuring.devices.records import (
     NotRun,
     largest_difference,
 )
-from tflite_export.measuring.sizes import measure_sizes
+from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
+from tflite_export.measuring.sizes import Sizes, measure_sizes
 from tflite_export.runtime import interpreter
+from tflite_export.tables import Table
 from tflite_export.targets.ethos_u.vela import compile_file
 from tflite_export.targets.litert_storage import store_weights
 from tflite_export.targets.tflm.simulation import measure
@@ -103,6 +107,71 @@ def test_what_was_not_run_is_listed_with_the_reason(report):
     assert "must hold dense int8 weights" in reasons["ethos-u55-128"]
     assert "not run on tflm: sparse.tflite: " in text
     assert "not run on edgetpu: dense.tflite: not compiled for it." in text
+
+
+def test_cycles_of_a_part_have_no_ratio_to_those_of_a_whole():
+    sizes = Sizes(2000, 1500, 1400, 0, 0.0)
+    rows = [
+        BenchmarkRow(
+            Path(f"{cycles}.tflite"),
+            sizes,
+            (Measurement("npu", {"cycles": cycles, "num_cpu_operators": on}),),
+            (),
+        )
+        for cycles, on in ((100, 0), (50, 0), (25, 1))
+    ]
+
+    report = BenchmarkReport(tuple(rows), {})
+
+    size, npu = (part for part in report.parts() if isinstance(part, Table))
+    ratio = npu.columns.index("ratio")
+    assert [row[ratio] for row in npu.rows] == ["1.00", "0.50", "-"]
+    # Of a file that shows no weights, such as a compiled one.
+    assert size.rows[0][-3:] == ("-", "-", "-")
+
+
+@pytest.mark.parametrize(
+    "name", ["scalar_input", "rank_1_input", "fixed_batch", "batch_and_scalar"]
+)
+def test_inputs_of_any_shape_are_timed(tmp_path, name):
+    data = FILES[name]()
+    inputs = interpreter.random_inputs(Flatbuffer(data), 4)
+    (result,) = host.measure([Candidate(tmp_path, data, inputs)])
+    shapes = [
+        interpreter.sample_shape(tensor)
+        for tensor in Flatbuffer(data).inputs().values()
+    ]
+
+    outputs = interpreter.run(data, inputs)
+
+    assert isinstance(result, Measurement)
+    # One entry a sample on both sides.
+    assert [v.shape for v in inputs.values()] == [(4, *s) for s in shapes]
+    assert {len(values) for values in outputs.values()} == {4}
+
+
+def test_samples_of_a_fixed_batch_have_its_shape(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES["fixed_batch"]())
+
+    with pytest.raises(ValueError, match=r"\[\(4, 8\)\] without the batch"):
+        benchmark(path, targets=(), samples=np.zeros((2, 8)))
+    benchmark(path, targets=(), samples=np.zeros((2, 4, 8)))
+
+
+def test_samples_that_are_no_whole_batch_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"batch of 1.*'x' of shape \(4, 8\)"):
+        interpreter.run(FILES["fixed_batch"](), {0: np.zeros((4, 8))})
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    files, tmp_path, capsys
+):
+    for path in (tmp_path, tmp_path / "none" / "plot.png"):
+        code = main(["benchmark", str(files[0]), "--plot", str(path)])
+
+        assert code == EXIT_ERROR
+        assert "`path` must be" in capsys.readouterr().err
 
 
 def test_report_as_json_has_numbers_and_reasons(report):

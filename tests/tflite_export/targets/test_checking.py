@@ -6,6 +6,7 @@ import keras
 import pytest
 from keras import layers
 from support.custom_model import Affine
+from support.foreign import FILES
 from support.plain import export_plain
 
 from tflite_export import check
@@ -91,5 +92,67 @@ def test_damaged_file_ends_check_with_an_error(tmp_path, dense_path):
 
 
 def test_path_of_a_keras_file_is_told_to_load_it(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((2,)), layers.Dense(1)]).save(path)
+
     with pytest.raises(ValueError, match=r"Load it with `keras\.saving"):
-        check(tmp_path / "model.keras")
+        check(path)
+
+
+def _check(tmp_path, name, **options):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES[name]())
+    return check(path, **options)
+
+
+@pytest.mark.parametrize("name", ["sparse_floats", "sparse_halves"])
+def test_sparse_floats_that_run_are_a_note_and_no_block(tmp_path, name):
+    report = _check(tmp_path, name)
+
+    assert report.is_ok
+    (note,) = (f for f in report.findings if f.subject == "sparse weights")
+    assert "not proven" in note.text
+    assert "make arm" in note.remedy
+    # The target whose export proves it goes on refusing.
+    assert not _check(tmp_path, name, target="litert-sparse").is_ok
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("custom_operator", "Replace the layer whose operator it names."),
+        ("empty_vector_for_each_tensor", "convert the model again."),
+    ],
+)
+def test_advice_on_an_operator_follows_only_its_name(tmp_path, name, remedy):
+    report = _check(tmp_path, name)
+
+    blocking = [f for f in report.findings if f.is_blocking]
+    assert len(blocking) == 2
+    assert all(finding.remedy.endswith(remedy) for finding in blocking)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("open_size", "was tried with 1 for each open size"),
+        ("strings", "takes string, so the file was not run"),
+    ],
+)
+def test_what_cannot_be_tried_is_a_note(tmp_path, name, text):
+    report = _check(tmp_path, name)
+
+    assert report.is_ok
+    assert text in str(report)
+
+
+def test_a_file_compiled_for_the_edge_tpu_is_not_blocked_there(tmp_path):
+    name = "compiled_for_the_edge_tpu"
+
+    report = _check(tmp_path, name, target="edgetpu")
+
+    assert report.is_ok
+    assert report.placement == {"Edge TPU": {"edgetpu-custom-op": 1}}
+    assert "compiled for the device" in str(report)
+    # On a phone it needs the device's delegate.
+    assert not _check(tmp_path, name, target="litert").is_ok

@@ -6,9 +6,11 @@ import keras
 import pytest
 from keras import layers
 from support.custom_model import Floor
+from support.foreign import FILES
 
-from tflite_export import check
+from tflite_export import benchmark, check
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.targets.ethos_u import target
 from tflite_export.targets.ethos_u.target import require_no_fallback
 from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 
@@ -76,11 +78,65 @@ def test_layer_normalization_of_an_image_runs_on_the_npu():
     assert report.is_ok
 
 
+@needs_vela
+@pytest.mark.parametrize("name", ["fixed_batch", "custom_operator"])
+def test_what_runs_on_the_cpu_alone_has_no_cycles(tmp_path, name):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES[name]())
+
+    report = check(path, target="ethos-u")
+    row = benchmark(path, targets=("ethos-u",)).rows[0]
+
+    assert set(report.placement) == {"CPU"}
+    assert not report.is_ok
+    assert report.facts == {}
+    assert row.measurements == ()
+    (not_run,) = row.not_run
+    assert "nothing of it runs on the NPU" in not_run.reason
+    # Vela calls every custom operator CUSTOM.
+    assert ("MakersOwn" in not_run.reason) == (name == "custom_operator")
+
+
+@needs_vela
+def test_a_compiled_file_is_not_compiled_again(tmp_path):
+    data = FILES["zero_point_of_uint8"]()
+    path = tmp_path / "model_vela.tflite"
+    path.write_bytes(compile_file(data, accelerator="ethos-u55-128").compiled)
+
+    report = check(path, target="ethos-u")
+    row = benchmark(path, targets=("ethos-u",)).rows[0]
+
+    assert report.is_ok
+    assert report.placement == {"NPU": {"ethos-u": 1}}
+    assert row.measurements == ()
+    assert "compiled already" in row.not_run[0].reason
+
+
+def test_operators_without_a_reason_are_found_too(tmp_path, monkeypatch):
+    # Vela counts more operators on the CPU than it explains.
+    report = EthosUReport(
+        *("ethos-u55-128", "", 1, 1, 1, 1, 1, 1),
+        cpu_operators=(),
+        num_cpu_operators=2,
+        num_npu_operators=1,
+        compiled=b"",
+    )
+    monkeypatch.setattr(target, "compile_file", lambda data, **_: report)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES["zero_point_of_uint8"]())
+
+    checked = check(path, target="ethos-u")
+
+    assert not checked.is_ok
+    assert "2 more" in str(checked)
+
+
 def test_fallback_is_an_error_for_the_export():
     report = EthosUReport(
         *("ethos-u55-128", "", 1, 1, 1, 1, 1, 1),
         cpu_operators=(("FLOOR", "x", "Unsupported opType"),),
         num_cpu_operators=1,
+        num_npu_operators=1,
         compiled=b"",
     )
 

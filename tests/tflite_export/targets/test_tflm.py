@@ -1,14 +1,25 @@
 """Files for microcontrollers: sources that compile, and equal outputs."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
+from support.foreign import CODES, FILES, File, scales
 
-from tflite_export import check
+from tflite_export import benchmark, check
+from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import NO_SCALES, Constant
+from tflite_export.runtime import interpreter
+from tflite_export.targets.tflm.simulation import (
+    largest_steps,
+    measure,
+    measure_exactly,
+)
 
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,
@@ -109,3 +120,124 @@ def test_check_for_microcontrollers_sees_the_operators_of_the_export():
     # A Dense is written as a 1x1 convolution there.
     operators = {name for place in report.placement.values() for name in place}
     assert operators == {"CONV_2D", "RESHAPE"}
+
+
+def _only_on_a_microcontroller():
+    """As TFLM's person_detect: LiteRT refuses the axis of the bias's scales."""
+    file = File()
+    graph = file.graph()
+    x = graph.tensor("x", "int8", quantization=scales([0.5], [0]))
+    w = graph.constant("w", CODES, quantization=scales([0.1], [0]))
+    bias = scales([0.05] * 4, [0] * 4, axis=3)
+    b = graph.constant("b", np.arange(4, dtype=np.int32), quantization=bias)
+    y = graph.tensor("y", "int8", (1, 4), quantization=scales([1.0], [0]))
+    graph.operator(
+        "FULLY_CONNECTED", [x, w, b], [y], "FullyConnected", version=4
+    )
+    graph.ends([x], [y])
+    return file.to_bytes()
+
+
+@needs_tflm
+def test_failure_of_litert_is_not_one_of_the_microcontroller(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(_only_on_a_microcontroller())
+
+    report = check(path, target="tflm")
+    benchmarked = benchmark(path, targets=("tflm",))
+
+    assert not check(path).is_ok
+    assert report.is_ok
+    assert report.facts["arena_bytes"] > 0
+    assert "not compared with LiteRT's: " in str(report)
+    values = benchmarked.rows[0].values("tflm")
+    assert values["flash_bytes"] == path.stat().st_size
+    assert "max_lsb" not in values
+    assert "note: outputs on tflm not compared: model" in str(benchmarked)
+    # A file of the exporter must be compared.
+    data = path.read_bytes()
+    inputs = interpreter.zero_inputs(Flatbuffer(data))
+    with pytest.raises(ValueError, match="not compared"):
+        measure_exactly(data, inputs)
+
+
+@needs_tflm
+def test_other_outputs_are_a_number_here_and_an_error_of_the_export():
+    data = FILES["fixed_batch"]()
+    inputs = interpreter.random_inputs(Flatbuffer(data), 3)
+    doubled = Flatbuffer(data)
+    weights = doubled.tensor(0, 1)
+    doubled.write(0, 1, Constant(2 * weights.data, NO_SCALES, 0))
+
+    same = measure(data, inputs)
+    other = measure(data, inputs, reference=doubled.to_bytes())
+
+    assert (same.num_samples, same.max_lsb) == (3, 0)
+    # Floats too: a step is 1/255 of their range.
+    assert other.max_lsb > 20
+    assert not other.is_close
+    with pytest.raises(ValueError, match="Do not ship this file"):
+        measure_exactly(data, inputs, reference=doubled.to_bytes())
+
+
+def test_steps_of_floats_are_parts_of_their_range():
+    expected = np.array([0.0, 255.0], np.float32)
+
+    assert largest_steps(expected + np.float32(0.5), expected) == 0
+    assert largest_steps(expected - 7, expected) == 7
+    assert largest_steps(np.full(2, np.nan), expected) == 2**31
+    assert largest_steps(np.zeros((1, 0)), np.zeros((1, 0))) == 0
+
+
+@needs_tflm
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("scalar_input", "integer_batch_on_a_microcontroller", "no_input"),
+        *("int4_weights", "empty_buffer_0"),
+    ],
+)
+def test_what_the_wheel_runs_is_not_blocked(tmp_path, name):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES[name]())
+
+    report = check(path, target="tflm")
+
+    assert report.is_ok
+    assert report.findings == ()
+
+
+@needs_tflm
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("custom_operator", r"lack the custom operators \['MakersOwn'\]"),
+        ("half_precision", "names no operator"),
+        ("types_without_numpy", "names no operator"),
+        ("sparse_floats", "read a sparse tensor as a dense one"),
+    ],
+)
+def test_what_it_does_not_run_is_blocked(tmp_path, name, text):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(FILES[name]())
+
+    report = check(path, target="tflm")
+
+    assert not report.is_ok
+    assert re.search(text, str(report))
+
+
+def test_int4_weights_of_several_scales_are_blocked(tmp_path):
+    file = File()
+    graph = file.graph()
+    x = graph.tensor("x", "int8", quantization=scales([0.5], [0]))
+    several = scales([0.1] * 4, [0] * 4)
+    packed = np.zeros(16, np.uint8)
+    w = graph.constant("w", packed, "int4", shape=(4, 8), quantization=several)
+    y = graph.tensor("y", "int8", (1, 4), quantization=scales([1.0], [0]))
+    graph.operator("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnected")
+    graph.ends([x], [y])
+    path = tmp_path / "model.tflite"
+    path.write_bytes(file.to_bytes())
+
+    assert "int4 weights of several scales" in str(check(path, target="tflm"))

@@ -5,6 +5,7 @@ import ctypes.util
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import EDGE_TPU
 from tflite_export.measuring.devices.host import time_runs
 from tflite_export.measuring.devices.records import (
     Candidate,
@@ -14,14 +15,12 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.targets.edgetpu import EdgeTpu
 
 DEVICE = "edgetpu"
-# The compiler folds all operators for the device into this one.
-_COMPILED_OPERATOR = "edgetpu-custom-op"
 
 
 def measure(file: Candidate) -> Measurement | NotRun:
     """Times a compiled file, in microseconds."""
     operators = {operator.name for operator in Flatbuffer(file.data).operators}
-    if _COMPILED_OPERATOR not in operators:
+    if EDGE_TPU not in operators:
         return NotRun(DEVICE, f"not compiled for it. {_verdict(file.data)}")
     library = ctypes.util.find_library("edgetpu")
     if library is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.measuring.devices.records import (
     Candidate,
     Measurement,
@@ -77,7 +78,8 @@ def time_runs(
     arrays = {}
     for position, file in enumerate(files):
         arrays[f"file_{position}"] = np.frombuffer(file.data, np.uint8)
-        for index, values in first_sample(file).items():
+        first = interpreter.by_run(Flatbuffer(file.data), first_sample(file))
+        for index, values in first.items():
             arrays[f"input_{position}_{index}"] = values
     request = {
         "num_files": len(files),

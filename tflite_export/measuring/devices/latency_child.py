@@ -51,7 +51,7 @@ def _interpreter(arrays: Any, position: int, request: dict[str, Any]) -> Any:
     for name in arrays.files:
         if name.startswith(prefix):
             index = int(name.removeprefix(prefix))
-            interpreter.set_tensor(index, arrays[name])
+            interpreter.set_tensor(index, arrays[name][0])
     return interpreter
 
 

@@ -1,5 +1,7 @@
 """Flash, arena and outputs of a file on a microcontroller."""
 
+from typing import Any
+
 from tflite_export.measuring.devices.records import (
     Candidate,
     Measurement,
@@ -16,9 +18,10 @@ def measure(file: Candidate) -> Measurement | NotRun:
         report = simulation.measure(file.data, file.inputs)
     except (ValueError, ImportError) as error:
         return NotRun.because(DEVICE, error)
-    values = {
-        **report.to_dict(),
-        "equals_reference": report.max_lsb == 0,
-        "max_lsb": report.max_lsb,
-    }
+    values: dict[str, Any] = dict(report.to_dict())
+    if report.max_lsb is None:
+        values["not_compared"] = report.not_compared
+    else:
+        values["equals_reference"] = report.max_lsb == 0
+        values["max_lsb"] = report.max_lsb
     return Measurement(DEVICE, values)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.lut import DECODE
+from tflite_export.runtime.interpreter import differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +82,10 @@ def largest_difference(
     >>> largest_difference(held, {0: np.array([1, 3], np.int8)})
     2.0
     """
-    worst = 0.0
-    for index, values in expected.items():
-        first: np.ndarray = actual[index].astype(float)
-        second: np.ndarray = values.astype(float)
-        is_same = (first == second) | (np.isnan(first) & np.isnan(second))
-        difference = np.where(is_same, 0.0, np.abs(first - second))
-        # A NaN on one side only.
-        difference = np.nan_to_num(difference, nan=np.inf, posinf=np.inf)
-        worst = max(worst, float(difference.max(initial=0.0)))
-    return worst
+    return max(
+        (
+            float(differences(actual[index], values).max(initial=0.0))
+            for index, values in expected.items()
+        ),
+        default=0.0,
+    )

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import ETHOS_U
 from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 from tflite_export.targets.findings import (
     CheckReport,
     Finding,
+    compiled_report,
     operator_counts,
     storage_findings,
 )
@@ -70,6 +72,9 @@ class EthosU(Target):
     def check(self, data: bytes) -> CheckReport:
         """Says which operators of a file run on the NPU, by compiling it."""
         file = Flatbuffer(data)
+        compiled = compiled_report(self.name, file, ETHOS_U, "NPU")
+        if compiled is not None:
+            return compiled
         findings = storage_findings(file, self.title)
         if findings:
             return CheckReport(self.name, {}, tuple(findings), {})
@@ -85,15 +90,24 @@ class EthosU(Target):
                     "Replace the layer by one that Vela supports.",
                 )
             )
+        unexplained = report.num_cpu_operators - len(report.cpu_operators)
+        if unexplained > 0:
+            text = "fall back to the CPU, and Vela gives no reason."
+            remedy = "Compile the file with Vela to see its log."
+            findings.append(Finding(f"{unexplained} more", text, remedy))
         placement = {
             "NPU": {name: n for name, n in on_npu.items() if n > 0},
             "CPU": on_cpu,
         }
+        facts: Mapping[str, float] = report.to_dict()
+        if not report.num_npu_operators:
+            # Zero cycles of what does not run there would mislead.
+            placement, facts = {"CPU": operator_counts(file)}, {}
         return CheckReport(
             self.name,
             {place: counts for place, counts in placement.items() if counts},
             tuple(findings),
-            report.to_dict(),
+            facts,
         )
 
 

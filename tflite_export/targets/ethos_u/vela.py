@@ -24,6 +24,7 @@ _FALLBACK = re.compile(
     r"'(?P<tensor>[^'\n]*)'\s*\nReason: (?P<reason>[^\n]*)"
 )
 _NUM_CPU = re.compile(r"CPU operators = (\d+)")
+_NUM_NPU = re.compile(r"NPU operators = (\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class EthosUReport:
         flash_bytes: Off-chip flash, or DRAM if the system has that instead.
         cpu_operators: Name, tensor and reason of each operator on the CPU.
         num_cpu_operators: Number of these; Vela may give no reason for some.
+        num_npu_operators: Number of operators on the NPU. If it is 0, cycles
+            and bytes are 0 too, and say nothing.
         compiled: The bytes of the compiled file.
     """
 
@@ -54,6 +57,7 @@ class EthosUReport:
     flash_bytes: int
     cpu_operators: tuple[tuple[str, str, str], ...]
     num_cpu_operators: int
+    num_npu_operators: int
     compiled: bytes = dataclasses.field(repr=False)
 
     @property
@@ -89,7 +93,15 @@ def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
     Operators on the CPU are in the report, and no error. A missing Vela is an
     ImportError, a file that it cannot read a ValueError.
     """
-    require_dense_storage(Flatbuffer(data), "Ethos-U")
+    file = Flatbuffer(data)
+    require_dense_storage(file, "Ethos-U")
+    # Vela calls all of these "CUSTOM".
+    custom = {
+        file.tensor(operator.subgraph, index).name: operator.name
+        for operator in file.operators
+        if operator.is_custom
+        for index in operator.outputs[:1]
+    }
     require_extra(
         "ethosu.vela", extra="targets", needed_for="The target Ethos-U"
     )
@@ -105,9 +117,10 @@ def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
     )
     summary = outputs["summary"].tobytes().decode()
     (row,) = csv.DictReader(summary.splitlines())
-    num_cpu = _NUM_CPU.search(log)
+    num_cpu, num_npu = _NUM_CPU.search(log), _NUM_NPU.search(log)
+    cycles = _count(row["cycles_total"])
     fallbacks = tuple(
-        (m["operator"], m["tensor"], m["reason"])
+        (custom.get(m["tensor"], m["operator"]), m["tensor"], m["reason"])
         for m in _FALLBACK.finditer(log)
     )
     return EthosUReport(
@@ -115,13 +128,14 @@ def compile_file(data: bytes, *, accelerator: str) -> EthosUReport:
         system=f"{system}, {memory}",
         num_weights=_count(row["total_original_weights"]),
         encoded_bytes=_count(row["total_npu_encoded_weights"]),
-        cycles=_count(row["cycles_total"]),
+        cycles=cycles,
         npu_cycles=_count(row["cycles_npu"]),
         sram_bytes=_count(row["sram_memory_used"], _KIB),
         flash_bytes=_count(row["off_chip_flash_memory_used"], _KIB)
         + _count(row["dram_memory_used"], _KIB),
         cpu_operators=fallbacks,
         num_cpu_operators=int(num_cpu[1]) if num_cpu else len(fallbacks),
+        num_npu_operators=int(num_npu[1]) if num_npu else int(cycles > 0),
         compiled=outputs["compiled"].tobytes(),
     )
 

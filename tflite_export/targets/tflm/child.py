@@ -9,7 +9,7 @@ import numpy as np
 
 
 def run(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Runs the file row by row; the log has the used bytes of the arena."""
+    """Runs the file run by run; the log has the used bytes of the arena."""
     from tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_bytes(
@@ -18,15 +18,15 @@ def run(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
     )
     inputs = np.load(folder / "inputs.npz")
     columns = [(int(name), inputs[name]) for name in inputs.files]
-    rows: list[list[np.ndarray]] = [[] for _ in range(request["num_outputs"])]
-    for row in range(len(columns[0][1]) if columns else 1):
+    runs: list[list[np.ndarray]] = [[] for _ in range(request["num_outputs"])]
+    for run in range(len(columns[0][1]) if columns else 1):
         for position, values in columns:
-            interpreter.set_input(values[row : row + 1], position)
+            interpreter.set_input(values[run], position)
         interpreter.invoke()
-        for position, values in enumerate(rows):
+        for position, values in enumerate(runs):
             values.append(interpreter.get_output(position))
     interpreter.print_allocations()
-    return {str(i): np.concatenate(values) for i, values in enumerate(rows)}
+    return {str(i): np.stack(values) for i, values in enumerate(runs)}
 
 
 def compress(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:

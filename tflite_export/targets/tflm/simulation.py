@@ -23,6 +23,8 @@ from tflite_export.targets.tflm.wheel import ask_wheel
 _MAX_ATTEMPTS = 16
 # Generous: the first run measures the need.
 _FIRST_ARENA_BYTES = 2**24
+# Of a NaN or an infinity on one side only.
+_MAX_STEPS = 2**31
 _ARENA = re.compile(r"Arena allocation total (\d+) bytes")
 
 
@@ -37,24 +39,43 @@ class TflmReport:
         num_samples: Number of samples on which the outputs were compared with
             those of LiteRT's reference kernels.
         max_lsb: Largest difference, in steps of the output; 0 is bit for bit.
+            None if LiteRT does not run the file.
         operators: Names of the operators, for a `MicroMutableOpResolver`.
+        num_dense: Number of FULLY_CONNECTED; each may round by one step.
+        not_compared: The reason where `max_lsb` is None.
     """
 
     flash_bytes: int
     arena_bytes: int
     num_samples: int
-    max_lsb: int
+    max_lsb: int | None
     operators: tuple[str, ...]
+    num_dense: int = 0
+    not_compared: str = ""
 
     def __str__(self) -> str:
         """Returns a summary of one line."""
-        same = "equal to" if not self.max_lsb else f"{self.max_lsb} LSB from"
         return (
             f"microcontroller: flash {self.flash_bytes:,} bytes, arena "
-            f"{self.arena_bytes:,} bytes; outputs {same} LiteRT's reference "
-            f"kernels on {self.num_samples} samples; operators: "
-            f"{', '.join(self.operators)}"
+            f"{self.arena_bytes:,} bytes; outputs {self.comparison}; "
+            f"operators: {', '.join(self.operators)}"
         )
+
+    @property
+    def comparison(self) -> str:
+        """How far the outputs are from those of LiteRT, in words."""
+        if self.max_lsb is None:
+            return f"not compared with LiteRT's: {self.not_compared}"
+        same = "equal to" if not self.max_lsb else f"{self.max_lsb} LSB from"
+        return (
+            f"{same} LiteRT's reference kernels on {self.num_samples} samples"
+        )
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the outputs differ by no more than the rounding explains."""
+        # One step for each FULLY_CONNECTED, see the top of `target`.
+        return self.max_lsb is None or self.max_lsb <= self.num_dense
 
     def to_dict(self) -> dict[str, float]:
         """Returns the numbers, for tables and JSON."""
@@ -74,33 +95,74 @@ def measure(
 
     `inputs` are arrays of shape `(n, ...)` by tensor index, in the type of the
     file's input. LiteRT runs `reference`: by default the file itself, with
-    dense weights in place of look-up tables. A file that does not run, or has
-    other outputs, is a ValueError.
+    dense weights in place of look-up tables. A file that the microcontroller
+    does not run is a ValueError; one that LiteRT does not run is not compared.
     """
     file = Flatbuffer(data)
-    require_dense_storage(file, "microcontrollers")
+    require_dense_storage(file, "microcontrollers", reads_int4=True)
     positions, outputs = file.interface()
-    columns = {str(positions.index(i)): v for i, v in inputs.items()}
+    runs = interpreter.by_run(file, inputs)
+    columns = {str(positions.index(i)): v for i, v in runs.items()}
     first = {name: values[:1] for name, values in columns.items()}
     _, arena = _run(data, first, len(outputs), _FIRST_ARENA_BYTES)
     held, arena = _run_in_small_arena(data, columns, len(outputs), arena)
-    expected = interpreter.run(
-        decompress(data) if reference is None else reference,
-        dict(inputs),
-        reference_kernels=True,
-    )
-    max_lsb = 0
-    for index, values in zip(outputs, held, strict=True):
-        difference = np.abs(values.astype(np.int64) - expected[index])
-        max_lsb = max(max_lsb, int(difference.max(initial=0)))
-    _require_close(file, max_lsb)
-    return TflmReport(
+    counts = operator_counts(file)
+    report = TflmReport(
         flash_bytes=len(data),
         arena_bytes=arena,
-        num_samples=len(next(iter(inputs.values()))),
-        max_lsb=max_lsb,
-        operators=tuple(sorted(operator_counts(file))),
+        num_samples=max((len(v) for v in inputs.values()), default=1),
+        max_lsb=None,
+        operators=tuple(sorted(counts)),
+        num_dense=counts.get("FULLY_CONNECTED", 0),
     )
+    try:
+        expected = interpreter.run(
+            decompress(data) if reference is None else reference,
+            dict(inputs),
+            reference_kernels=True,
+        )
+    except ValueError as error:
+        return dataclasses.replace(report, not_compared=str(error))
+    steps = [
+        largest_steps(interpreter.by_sample(values), expected[index])
+        for index, values in zip(outputs, held, strict=True)
+    ]
+    return dataclasses.replace(report, max_lsb=max(steps, default=0))
+
+
+def measure_exactly(
+    data: bytes,
+    inputs: Mapping[int, np.ndarray],
+    *,
+    reference: bytes | None = None,
+) -> TflmReport:
+    """Returns `measure`; other outputs than LiteRT's are a ValueError."""
+    report = measure(data, inputs, reference=reference)
+    if report.max_lsb is None or not report.is_close:
+        raise ValueError(
+            "The outputs on a microcontroller must be within "
+            f"{report.num_dense} steps of LiteRT's reference kernels. "
+            f"Received: outputs {report.comparison}. Do not ship this file."
+        )
+    return report
+
+
+def largest_steps(actual: np.ndarray, expected: np.ndarray) -> int:
+    """Returns the largest difference in steps; of floats, 1/255 of the range.
+
+    Example:
+
+    >>> largest_steps(np.array([3, 5], np.int8), np.array([3, 7], np.int8))
+    2
+    >>> largest_steps(np.array([0.0, 0.9]), np.array([0.0, 1.0]))
+    25
+    """
+    step = 1.0
+    if expected.dtype.kind == "f":
+        finite = expected[np.isfinite(expected)]
+        step = (float(np.ptp(finite)) if finite.size else 0.0) / 255 or 1.0
+    steps = interpreter.differences(actual, expected).max(initial=0) / step
+    return int(min(steps, _MAX_STEPS))
 
 
 def _run_in_small_arena(
@@ -139,14 +201,3 @@ def _run(
     values = [outputs[str(position)] for position in range(num_outputs)]
     # A few bytes depend on where the host places the arena.
     return values, -(-int(used[1]) // 64) * 64 if used else arena_bytes
-
-
-def _require_close(file: Flatbuffer, max_lsb: int) -> None:
-    # One step for each FULLY_CONNECTED, see the top of `target`.
-    allowed = operator_counts(file).get("FULLY_CONNECTED", 0)
-    if max_lsb > allowed:
-        raise ValueError(
-            "The outputs on a microcontroller must be within "
-            f"{allowed} steps of LiteRT's reference kernels. Received: "
-            f"{max_lsb} steps. Do not ship this file."
-        )

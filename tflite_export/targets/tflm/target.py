@@ -9,7 +9,7 @@ convolutions. LiteRT's FULLY_CONNECTED rounds once. They differ by one step if
 the first rounding makes a tie, in a few outputs of a hundred.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,9 @@ from tflite_export.targets.findings import (
     CheckReport,
     Finding,
     operator_counts,
+    run_failure,
     storage_findings,
+    untried,
 )
 from tflite_export.targets.target import (
     Package,
@@ -32,6 +34,7 @@ from tflite_export.targets.target import (
 from tflite_export.targets.tflm.simulation import (
     TflmReport,
     measure,
+    measure_exactly,
 )
 from tflite_export.targets.tflm.source import header, source
 from tflite_export.targets.tflm.tables import compress
@@ -80,17 +83,32 @@ class Tflm(Target):
     def check(self, data: bytes) -> CheckReport:
         """Says whether a file runs on a microcontroller, by running it."""
         file = Flatbuffer(data)
-        findings = storage_findings(file, self.title)
-        facts: Mapping[str, float] = {}
-        if not findings:
-            inputs = interpreter.zero_inputs(file)
-            try:
-                facts = measure(data, inputs).to_dict()
-            except ValueError as error:
-                remedy = "Replace the layer whose operator it names."
-                findings = [Finding("model", str(error), remedy)]
-        placement = {} if findings else {"CPU": operator_counts(file)}
-        return CheckReport(self.name, placement, tuple(findings), facts)
+        findings = storage_findings(file, self.title, reads_int4=True)
+        if findings or untried(file):
+            notes = (*findings, *untried(file))
+            return CheckReport(self.name, {}, notes, {})
+        try:
+            report = measure(data, interpreter.zero_inputs(file))
+        except ValueError as error:
+            finding = run_failure("model", file, error)
+            return CheckReport(self.name, {}, (finding,), {})
+        placement = {"CPU": operator_counts(file)}
+        notes = tuple(_comparison_notes(report))
+        return CheckReport(self.name, placement, notes, report.to_dict())
+
+
+def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
+    """A note if LiteRT has other outputs, or none: the file runs all the same.
+
+    Files of other makers may have operators that round in another way.
+    """
+    if report.max_lsb is None or not report.is_close:
+        yield Finding(
+            "outputs",
+            f"are {report.comparison.removesuffix('.')}.",
+            "Compare them on the device.",
+            is_blocking=False,
+        )
 
 
 def _with_tables(
@@ -98,7 +116,7 @@ def _with_tables(
 ) -> tuple[bytes, TflmReport, tuple[str, ...]]:
     """The file to ship, its report, and a note on look-up tables."""
     is_wanted = proven.weight_storage == "lut"
-    dense = measure(proven.data, inputs)
+    dense = measure_exactly(proven.data, inputs)
     compressed, names = compress(proven.data)
     saved = len(proven.data) - len(compressed)
     if saved <= 0:
@@ -109,7 +127,7 @@ def _with_tables(
                 "size. Use `weight_storage='auto'`."
             )
         return proven.data, dense, ()
-    tables = measure(compressed, inputs, reference=proven.data)
+    tables = measure_exactly(compressed, inputs, reference=proven.data)
     effect = (
         f"{saved:,} bytes of flash less and "
         f"{tables.arena_bytes - dense.arena_bytes:,} bytes of RAM more, by "
