@@ -18,13 +18,14 @@ from hypothesis import (
     Phase,
     assume,
     event,
+    example,
     given,
     reject,
     settings,
 )
 from hypothesis import strategies as st
 from support import random_models as models
-from support.random_models import random_models
+from support.random_models import RandomModel, Step, random_models
 
 import codeq_keras
 import tflite_export
@@ -152,6 +153,10 @@ def assert_same(actual, expected):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="Losses and metrics lack the names of outputs: issue 14, item 12.",
+)
 @examples(6)
 @given(
     described=random_models(structures=("list", "dict")),
@@ -178,8 +183,21 @@ def test_without_quantizers_training_and_inference_are_plain(
         assert_same(predict(off, x), predict(plain, x))
 
 
-@examples(6)
+@pytest.mark.xfail(
+    strict=True,
+    reason="The logits of frozen layers still move: issue 14, item 4.",
+)
+@examples(5)
 @given(described=random_models(structures=("list", "dict")), config=configs)
+@example(
+    # Attention creates its layers late, and Keras forgets that they are frozen.
+    described=RandomModel(
+        ("sequence",),
+        (Step("attention", frozen="layer"), Step("dense", 1)),
+        (2,),
+    ),
+    config=CoDeQConfig(),
+)
 @or_rightly_refused
 def test_codes_of_a_frozen_layer_never_change(described, config):
     frozen = [
@@ -217,6 +235,10 @@ def is_bias(name):
     return name.endswith("bias") or name in ("beta", "gamma")
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="Weights of other names are not in the report: issue 14, item 6.",
+)
 @examples(10)
 @given(described=random_models(), is_off=st.booleans())
 @or_rightly_refused
@@ -271,9 +293,23 @@ def test_saved_model_predicts_the_same_and_the_plain_one_is_not_changed(
     assert plain.get_config() == architecture
 
 
-@examples(3)
+@pytest.mark.xfail(
+    strict=True,
+    reason="Outputs are matched by position still: issue 14, items 3 and 13.",
+)
+@examples(2)
 @given(
     described=random_models(), activation_bit_width=st.sampled_from([None, 8])
+)
+@example(
+    # In the order of strings head_10 and head_11 come before head_9.
+    described=RandomModel(
+        ("vector",),
+        (Step("relu_dense"), Step("dense", 1), Step("matrix", 1)),
+        (1, 2, 3, 2),
+        output_structure="dict",
+    ),
+    activation_bit_width=None,
 )
 @or_rightly_refused
 def test_proof_states_how_far_each_output_is_from_keras(
