@@ -215,9 +215,12 @@ def test_codes_of_a_frozen_layer_never_change(described, config):
         if path.split("/")[0].removeprefix("nested_") in frozen
     ]
     assume(held)
-    budget = codeq_keras.CompressionBudget(sparsity=0.7)
+    trainings = [[]]
+    if len(held) < len(before):  # A budget needs a kernel that trains.
+        budget = codeq_keras.CompressionBudget(sparsity=0.7)
+        trainings = [[], [budget], []]
 
-    for callbacks in ([], [budget], []):
+    for callbacks in trainings:
         fit(qmodel, plain, callbacks=callbacks)
 
         after = codeq_keras.quantized_weights(qmodel)
