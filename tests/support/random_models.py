@@ -1,7 +1,7 @@
 """Random functional Keras models, described so that they shrink.
 
 `random_models()` draws a `RandomModel`: inputs, up to eight `Step`s, outputs.
-`build` makes the Keras model from it, `data` its inputs and targets.
+`build` makes the Keras model from it, `training_data` inputs and targets.
 """
 
 import dataclasses
@@ -74,11 +74,6 @@ class RandomModel:
     def kinds(self) -> set[str]:
         """The kinds of its steps."""
         return {step.kind for step in self.steps}
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether any layer computes in another type than float32."""
-        return self.policy != "float32" or any(s.policy for s in self.steps)
 
 
 POLICIES = ("mixed_bfloat16", "mixed_float16")
