@@ -125,7 +125,7 @@ def accuracy_of(path: Path, test: Arrays) -> str:
 def classes(data: bytes, x: np.ndarray) -> np.ndarray:
     """Returns the classes that a file predicts in LiteRT."""
     names = list(Flatbuffer(data).inputs())
-    (logits,) = interpreter.predict(data, [x], names)
+    (logits,) = interpreter.predict(data, [x], names).values()
     return logits.argmax(-1)
 
 

@@ -71,7 +71,7 @@ def measure(run: Run, grid: str, start: Start, folder: Path) -> list[str]:
 
     file, report = files.to_bytes(export)
     names = [tensor.name for tensor in qmodel.latent_model.inputs]
-    (outputs,) = interpreter.predict(file, [x], names)
+    (outputs,) = interpreter.predict(file, [x], names).values()
     equal = report.num_tensors - len(report.unequal)
     return [
         run.model,

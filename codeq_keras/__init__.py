@@ -36,6 +36,7 @@ from codeq_keras.callbacks.pareto import ParetoCheckpoint, ParetoPoint
 from codeq_keras.config import CoDeQConfig
 from codeq_keras.deployment import (
     activation_ranges,
+    calibrate_activations,
     quantized_weights,
     strip_quantizers,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "QuantizedModel",
     "QuantizedWeight",
     "activation_ranges",
+    "calibrate_activations",
     "ops",
     "quantize_annotate_layer",
     "quantize_annotate_model",

@@ -10,12 +10,9 @@ from typing import Any
 import keras
 
 from codeq_keras.architecture.copying import copy_model, require_quantizable
-from codeq_keras.architecture.kernels import (
-    all_layers,
-    find_kernels,
-    has_layer_list,
-)
-from codeq_keras.config import CoDeQConfig
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers, has_layer_list
+from codeq_keras.config import CoDeQConfig, require_config
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.training.regularizer import CompressionRegularizer
 
@@ -133,11 +130,8 @@ def quantize_annotate_layer(
             "Expected a layer without annotation. Received: "
             f"{layer.name!r}, which is annotated already. Annotate it once."
         )
-    if config is not None and not isinstance(config, CoDeQConfig):
-        raise ValueError(
-            "`config` must be a CoDeQConfig, or None for the one given to "
-            f"`quantize_apply`. Received: {config!r}."
-        )
+    if config is not None:
+        require_config(config)
     return QuantizeAnnotate(layer, config)
 
 
@@ -176,7 +170,7 @@ def quantize_annotate_model(model: keras.Model) -> keras.Model:
     - [TFMOT](https://www.tensorflow.org/model_optimization/api_docs/python/tfmot/quantization/keras/quantize_annotate_model).
       Differs from it in: nested models are annotated as well.
     """
-    _require_float(model)
+    require_quantizable(model)
     if not has_layer_list(model):
         raise ValueError(
             "Expected a Sequential or functional model, whose layers can be "
@@ -223,7 +217,7 @@ def quantize_apply(
       Differs from it in: `config` instead of a scheme; layers keep their
       names, without "quant_".
     """
-    _require_float(annotated)
+    require_quantizable(annotated)
     notes = _annotations(annotated)
     if not notes:
         raise ValueError(
@@ -257,15 +251,6 @@ def quantize_apply(
         activation_bit_width=activation_bit_width,
         regularizer=regularizer,
     )
-
-
-def _require_float(model: Any) -> None:
-    if isinstance(model, QuantizedModel):
-        raise ValueError(
-            "Expected a float model. Received: a model that is quantized "
-            "already. Annotate before quantizing."
-        )
-    require_quantizable(model)
 
 
 def _annotations(model: keras.Model) -> list[QuantizeAnnotate]:

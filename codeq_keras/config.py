@@ -133,7 +133,8 @@ def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
         if rule is not None and not isinstance(rule, CoDeQConfig):
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
-                f"leave the kernel in float. Received: {pattern!r}: {rule!r}."
+                f"leave the kernel in float. Received: {pattern!r}: {rule!r}. "
+                f"{_config_for(rule)}"
             )
     require_patterns("overrides", overrides, paths)
 
@@ -143,9 +144,18 @@ def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
     if config is not None and not isinstance(config, CoDeQConfig):
         raise ValueError(
             "`config` must be a CoDeQConfig, or None for its defaults. "
-            f"Received: config={config!r}."
+            f"Received: config={config!r}. {_config_for(config)}"
         )
     return config or CoDeQConfig()
+
+
+def _config_for(value: Any) -> str:
+    """The remedy for a value that stands where a config belongs."""
+    if _is_bit_width(value) or value == "learned":
+        return f"Write `CoDeQConfig(bit_width={value!r})`."
+    if isinstance(value, type) and issubclass(value, CoDeQConfig):
+        return "Write `CoDeQConfig()`, with parentheses."
+    return "Write its fields by name, as in `CoDeQConfig(bit_width=4)`."
 
 
 def require_patterns(

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.architecture.kernels import FloatWeight, Kernel
 from codeq_keras.quantizers.kernels import QuantizedKernel
 
 # Bits of a float32 weight and, as in the paper, of every activation.
 FLOAT_BITS = 32
+
+# The part of all weights that may stay in float without a word.
+_FEW = 0.01
+_MAX_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,8 @@ def relative_bops(costs: Sequence[KernelCost]) -> Any:
     """Returns bit operations relative to the dense float32 model.
 
     A kernel's bit operations are its non-zero multiply-accumulates times its
-    bit width times 32, the bits of the activations. They count arithmetic on
+    bit width times 32, the bits of the activations. A weight left in float
+    counts as one of 32 bits, where it is multiplied. They count arithmetic on
     hardware that can skip every zero. Quantized activations do not change
     them, so that a report shows the number that a budget was given.
 
@@ -202,6 +207,31 @@ def entropy_bits(symbols: np.ndarray) -> float:
     _, counts = np.unique(symbols, return_counts=True)
     probabilities = counts / counts.sum()
     return float(-np.sum(probabilities * np.log2(probabilities)))
+
+
+def not_covered(kernels: Sequence[Kernel]) -> str | None:
+    """Returns a sentence on weights that no budget reaches, None if few.
+
+    Few are 1 % of all weights. Kernels left in float by choice are not told.
+
+    Example:
+
+    >>> not_covered([]) is None
+    True
+    """
+    others = [k for k in kernels if isinstance(k, FloatWeight)]
+    total = sum(k.num_weights for k in kernels)
+    uncovered = sum(k.num_weights for k in others)
+    if uncovered <= _FEW * total:
+        return None
+    largest = sorted(others, key=lambda k: -k.num_weights)[:_MAX_NAMED]
+    named = ", ".join(f"{k.path!r} ({k.reason})" for k in largest)
+    rest = len(others) - len(largest)
+    return (
+        f"{uncovered:,} of {total:,} weights stay in float, which no budget "
+        f"changes: {named}{f' and {rest} more' if rest else ''}. A variable "
+        "that a layer multiplies with is quantized if its name is 'kernel'."
+    )
 
 
 # The cost that a budget of that name limits. Each falls with zeros or bits.

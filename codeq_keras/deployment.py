@@ -1,17 +1,23 @@
-"""All that an exporter reads of a quantized model.
+"""All that an exporter reads of a quantized model, and ranges by samples.
 
-`__all__` is the whole of it: an exporter imports nothing deeper.
+`__all__` is the whole of the former: an exporter imports nothing deeper.
 """
+
+from typing import Any
 
 import keras
 
+from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
+from codeq_keras.activations.rounding import rounded_model
 from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
+from codeq_keras.quantizers.deployed import deployed_values
 
 __all__ = [
     "ActivationRange",
@@ -26,19 +32,32 @@ __all__ = [
 ]
 
 
-def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
+def strip_quantizers(
+    qmodel: QuantizedModel, *, rounded_activations: bool = False
+) -> keras.Model:
     """Returns the plain model whose kernels are the deployed values.
+
+    By default its activations are in float, whatever `activation_bit_width`
+    is: its outputs are those of `qmodel` without, and differ from those of a
+    model with 8-bit activations by their roundings. With
+    `rounded_activations=True` it rounds them as `qmodel` does in inference.
 
     Args:
         qmodel: Model from `quantize_model`, trained or not. Not changed.
+        rounded_activations: False for a model of the original class and
+            architecture. True for a functional model with the layers of the
+            original, nested models unfolded, and Keras's operations between
+            them, whose outputs are those of `qmodel`. Only for models with
+            `activation_bit_width`.
 
     Returns:
-        A new model of the original class and architecture, without
-        quantizers. Its kernels are `codes * scale` (the unsnapped levels on
-        the grid `"paper"`), its outputs those of `qmodel`.
+        A new model of Keras's and your own layers only, without quantizers.
+        Its kernels are `codes * scale` (the unsnapped levels on the grid
+        `"paper"`).
 
     Raises:
-        ValueError: If `qmodel` is not a quantized model.
+        ValueError: If `qmodel` is not a quantized model, or activations that
+            are in float are to be rounded.
 
     Example:
 
@@ -54,7 +73,14 @@ def strip_quantizers(qmodel: QuantizedModel) -> keras.Model:
     targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
     for kernel in qmodel.quantized_kernels:
         targets[kernel.path].variable.assign(kernel.values())
-    return stripped
+    if not rounded_activations:
+        return stripped
+    if qmodel.activation_graph is None:
+        raise ValueError(
+            "Expected a model with quantized activations. Received: "
+            "activation_bit_width=None. Leave out `rounded_activations`."
+        )
+    return rounded_model(stripped, qmodel.activation_graph)
 
 
 def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
@@ -117,3 +143,55 @@ def activation_ranges(
         return {}
     quantizers = qmodel.activation_graph.quantizers
     return {path: quantizer.range for path, quantizer in quantizers.items()}
+
+
+def calibrate_activations(qmodel: QuantizedModel, samples: Any) -> None:
+    """Gives every activation the range that it has on samples.
+
+    For models that are not trained any more: after it they round as after a
+    training, and `export` needs no representative dataset. Runs the deployed
+    weights in inference mode. A range is the mean over batches of the least
+    and the largest value, as in the first steps of a training; earlier ranges
+    are replaced. Weights, logits, BatchNorm and seeds stay as they are, and
+    `fit` goes on from the ranges.
+
+    Args:
+        qmodel: Model from `quantize_model(..., activation_bit_width=8)`. Its
+            ranges are changed in place.
+        samples: Inputs as for `fit`, unlabelled or not: an array, a list or
+            dict of arrays for several inputs, or an iterable of batches such
+            as a `tf.data.Dataset`. The first 1,024 samples are used, some
+            hundred are enough. Arrays are read in batches of 32.
+
+    Raises:
+        ValueError: If `qmodel` is not a quantized model, has no
+            `activation_bit_width` or is frozen; if there is no sample, one of
+            another shape, NaN or infinity. The ranges are as before then.
+
+    Example:
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential(
+    ...     [keras.Input((2,), name="x"), keras.layers.Dense(3, name="head")]
+    ... )
+    >>> qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    >>> samples = keras.ops.array([[-64.0, 0.0], [2.0, 191.0]])
+    >>> codeq_keras.calibrate_activations(qmodel, samples)
+    >>> codeq_keras.activation_ranges(qmodel)["x"]
+    ActivationRange(scale=1.0, zero_point=-64)
+    """
+    require_quantized(qmodel)
+    graph = qmodel.activation_graph
+    if graph is None:
+        raise ValueError(
+            "Expected a model with quantized activations. Received: "
+            "activation_bit_width=None. Call `quantize_model(..., "
+            "activation_bit_width=8)`, or give the samples to `export`."
+        )
+    if not all(quantizer.trainable for quantizer in graph.quantizers.values()):
+        raise ValueError(
+            "Expected ranges that may change. Received: a frozen model, "
+            "`trainable=False`. Calibrate it before you freeze it."
+        )
+    values = deployed_values(qmodel.quantized_kernels, graph)
+    observe_ranges(graph, values, samples)

@@ -1,12 +1,9 @@
 """QuantizedModel and quantize_model, which makes one. No training code."""
 
-import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.activations.quantizer import (
@@ -19,8 +16,9 @@ from codeq_keras.architecture.copying import (
     require_quantizable,
     serialize_architecture,
 )
-from codeq_keras.architecture.kernels import find_kernels
-from codeq_keras.architecture.scoped import ScopedRun, run_scoped
+from codeq_keras.architecture.kernels import find_float_weights, find_kernels
+from codeq_keras.architecture.scoped import keep_updates, run_scoped
+from codeq_keras.architecture.wrapping import ModelWrapper
 from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
@@ -29,32 +27,34 @@ from codeq_keras.config import (
     require_overrides,
 )
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     build_quantizers,
-    compute_bounds,
     find_quantizer,
     quantized,
     quantizer_name,
+    release_zeros,
     states_of,
     with_quantizers,
 )
-from codeq_keras.quantizers.older_files import load_lone_logits
-from codeq_keras.training.regularizer import CompressionRegularizer
-from codeq_keras.training.schedule import (
-    ScheduleCallback,
-    TrainingSchedule,
-    end_fit,
+from codeq_keras.quantizers.older_files import (
+    has_parts_as_layers,
+    load_lone_logits,
 )
+from codeq_keras.quantizers.state import taken_apart
+from codeq_keras.training.fitting import (
+    begin_fit,
+    begin_step,
+    end_training,
+)
+from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.schedule import TrainingSchedule, end_fit
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
-
-# The exact quantile of |w| costs a partial sort; over 10 steps it moves less
-# than the noise between seeds.
-REFRESH_STEPS = 10
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
-class QuantizedModel(keras.Model):
+class QuantizedModel(ModelWrapper):
     """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
@@ -64,8 +64,8 @@ class QuantizedModel(keras.Model):
 
     Attributes:
         latent_model: The float architecture with the latent weights.
-        kernels: All kernels found: a `QuantizedKernel`, or a `Kernel` where
-            it was left in float.
+        kernels: All kernels: a `QuantizedKernel`, or a `Kernel` where it was
+            left in float; then all other weights, as `FloatWeight`.
         states: Logits and bounds of the `DeadZoneQuantizer`s, one per config.
         activation_quantizers: The `ActivationQuantizer`s of the model; empty
             without `activation_bit_width`.
@@ -88,8 +88,9 @@ class QuantizedModel(keras.Model):
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
     ) -> None:
-        # The latent model casts its inputs itself, by its own policy.
-        super().__init__(autocast=False, **kwargs)
+        # The latent model casts its inputs itself, by its own policy. Kernels,
+        # logits and codes are float32 under every policy.
+        super().__init__(autocast=False, dtype="float32", **kwargs)
         self.config = require_config(config)
         self.overrides = dict(overrides or {})
         require_activation_bit_width(activation_bit_width)
@@ -105,6 +106,7 @@ class QuantizedModel(keras.Model):
             lambda k: first_match(k.path, self.overrides, self.config),
             quantizer,
         )
+        self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
         self.states = states_of(self.kernels)
         # Quantizers of another class have variables that are in no state.
@@ -117,12 +119,14 @@ class QuantizedModel(keras.Model):
         self._has_scalar_slots = False
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
+        # Of the last training, for a callback that looks at the others.
+        self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
         if activation_bit_width is not None:
             graph = self.activation_graph = ActivationGraph(latent_model)
             self.activation_quantizers = list(graph.quantizers.values())
-        self.built = True
+        self.build_as_latent()
 
     @property
     def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
@@ -134,23 +138,33 @@ class QuantizedModel(keras.Model):
     ) -> Any:
         """Runs the architecture with quantized kernels."""
         if training:
-            self._begin_training_step()
-        with contextlib.ExitStack() as stack:
-            for state in self.states:
-                stack.enter_context(state.taken_apart())
+            begin_step(self)
+        has_budget = bool(training and self.regularizer.budget)
+        with taken_apart(self.states, for_budget=has_budget) as unit:
             outputs = self._run_quantized(inputs, training, **kwargs)
             if training:
                 self._add_penalty()
+            if has_budget:
+                self.add_loss(
+                    self.regularizer.pull(
+                        self.kernels,
+                        progress=self.schedule.progress(),
+                        unit=unit,
+                    )
+                )
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
+        if isinstance(inputs, dict):
+            inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            self._substituted_state(),
+            deployed_values(self.quantized_kernels, self.activation_graph),
         )
-        for variable, value in self._kept_updates(run):
-            variable.assign(value)
+        keep_updates(
+            run, {id(k.variable): k.path for k in self.quantized_kernels}
+        )
         for loss in run.losses:
             self.add_loss(loss)
         return run.outputs
@@ -196,30 +210,40 @@ class QuantizedModel(keras.Model):
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Any = None,
+        *,
+        reestimate_batch_norm: bool = True,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit`; the logits settle by its last step."""
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            raise ValueError(
-                "`callbacks` must be a list of callbacks. Received: a "
-                "CallbackList. Pass `callbacks.callbacks`."
-            )
-        # Again: the user may have excluded other variables since `compile`.
-        self._spare_logits()
-        schedule = ScheduleCallback(self.schedule, self.states)
-        callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+        """Trains as Keras; BatchNorm gets the deployed weights' statistics."""
+        if self.compiled:  # Else Keras says what is missing.
+            # Again: the user may have excluded other variables since then.
+            self._spare_logits()
+        x, callbacks = begin_fit(
+            self,
+            x,
+            callbacks,
+            batch_size=batch_size,
+            validation_split=kwargs.get("validation_split", 0.0),
+            reestimate=reestimate_batch_norm,
+        )
+        self.fit_callbacks = tuple(callbacks)
         try:
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
         finally:
-            # Also after an interrupt: a budget lasts for one training.
-            if self.regularizer.budget is not None or self.training_loss:
-                self.regularizer.set_budget(None)
-                self.training_loss = None
-                self.make_train_function(force=True)
+            end_training(self)  # Also after an interrupt.
         end_fit(callbacks)
         return history
+
+    def release_budget(self) -> None:
+        """Lets trainings without a budget change zeros and bits again.
+
+        Without it they hold the zeros and the bits of each kernel that the
+        last `CompressionBudget` has reached, and so does a loaded model. The
+        next `CompressionBudget` calls it by itself.
+        """
+        release_zeros(self.kernels)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Returns the function of one training step, see `keras.Model`."""
@@ -232,41 +256,6 @@ class QuantizedModel(keras.Model):
     def _spare_logits(self) -> None:
         logits = [v for s in self.states for v in s.trainable_variables]
         exclude_from_weight_decay(self.optimizer, logits)
-
-    def _begin_training_step(self) -> None:
-        rate, done = self.schedule.logit_rate(), self.schedule.steps_done()
-        is_due = ops.equal(self.schedule.step % REFRESH_STEPS, 0)
-        for state in self.states:
-            state.advance(rate=rate, step=done)
-            state.refresh_bounds(
-                functools.partial(compute_bounds, state, self.kernels),
-                when=is_due,
-            )
-        self.schedule.advance()
-
-    def _substituted_state(self) -> list[tuple[keras.Variable, Any]]:
-        # All variables, not only the kernels: under JAX the values live in an
-        # outer scope, which an inner one hides.
-        held = [*self.latent_model.variables, *self._range_variables()]
-        state = {id(v): (v, v) for v in held}
-        for kernel in self.quantized_kernels:
-            state[id(kernel.variable)] = (kernel.variable, kernel.values())
-        if self.activation_graph is not None:
-            for twin, original in self.activation_graph.twins:
-                state[id(twin)] = (twin, state[id(original)][1])
-        return list(state.values())
-
-    def _range_variables(self) -> list[keras.Variable]:
-        return [v for q in self.activation_quantizers for v in q.variables]
-
-    def _kept_updates(self, run: ScopedRun) -> list[tuple[Any, Any]]:
-        """Statistics, ranges and seeds."""
-        kept = [
-            *self.latent_model.non_trainable_variables,
-            *self._range_variables(),
-        ]
-        ids = {id(variable) for variable in kept}
-        return [update for update in run.updates if id(update[0]) in ids]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -288,6 +277,7 @@ class QuantizedModel(keras.Model):
         """Loads nothing but what older files have in other places."""
         super().load_own_variables(store)
         load_lone_logits(self.kernels, store)
+        self.loads_parts_as_layers = has_parts_as_layers(store)
 
     @classmethod
     def from_config(
@@ -335,9 +325,10 @@ def quantize_model(
 
     Every kernel (variables of rank >= 2 called "kernel", "…_kernel" or
     "embeddings", in Keras's own and in custom layers) gets a
-    `DeadZoneQuantizer` in front. Biases and BatchNorm stay in float. The
-    weights and the BatchNorm statistics are copied; the optimizer is not, so
-    compile the result. `model` is not changed.
+    `DeadZoneQuantizer` in front. All else stays in float: `report` lists
+    weights of other names, but no biases and normalizations. The weights and
+    the BatchNorm statistics are copied; the optimizer is not, so compile the
+    result. `model` is not changed.
 
     Args:
         model: Built `keras.Model`: sequential, functional, nested or
@@ -381,11 +372,6 @@ def quantize_model(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981). Differs from it in:
       only kernels are quantized, never BatchNorm gammas.
     """
-    if isinstance(model, QuantizedModel):
-        raise ValueError(
-            "Expected a float model. Received: a model that is quantized "
-            "already. Call `strip_quantizers` on it first."
-        )
     require_quantizable(model)
     return QuantizedModel(
         copy_model(model),

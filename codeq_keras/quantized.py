@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from codeq_keras.activations.graph import ActivationGraph
+from codeq_keras.architecture.copying import require_no_path
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.regularizer import CompressionRegularizer
@@ -42,6 +43,7 @@ class HasQuantizers(Protocol):
 
 def require_quantized(qmodel: Any) -> None:
     """Raises a ValueError unless `qmodel` comes from `quantize_model`."""
+    require_no_path(qmodel)
     if not isinstance(qmodel, HasQuantizers):
         raise ValueError(
             "Expected a model returned by `codeq_keras.quantize_model`. "

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,10 @@ from tflite_export.weights.metadata import write_record
 
 if TYPE_CHECKING:
     import codeq_keras
+
+# As of `store_weights`, or of a path of the model.
+_WEIGHT_NOTE = re.compile(r"(?P<name>'[^']+'|\S+ \([\dx]+\))(?P<text>: .*)")
+_NUM_NAMES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +91,7 @@ class ExportResult:
             sizes += f"; weights: {bound}"
         device = [] if self.device is None else [str(self.device)]
         others = [f"also written: {path}" for path in self.other_files]
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [f"note: {note}" for note in grouped_notes(self.notes)]
         return [sizes, *self.verification.parts(), *device, *others, *notes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -239,6 +245,31 @@ def export_trained(
         other_files=tuple(others),
         device=package.device,
     )
+
+
+def grouped_notes(notes: Sequence[str]) -> list[str]:
+    """Returns notes that only differ in their weight as one, with a count.
+
+    Example:
+
+    >>> grouped_notes(["a (2x3): int8; why.", "A note.", "b (4x5): int8; why."])
+    ['2 weights (a (2x3), b (4x5)): int8; why.', 'A note.']
+    """
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        match = _WEIGHT_NOTE.fullmatch(note)
+        names.setdefault(match["text"] if match else note, []).append(
+            match["name"] if match else ""
+        )
+    grouped = []
+    for text, held in names.items():
+        shown = ", ".join(held[:_NUM_NAMES])
+        if len(held) > _NUM_NAMES:
+            shown += f" and {len(held) - _NUM_NAMES} more"
+        if len(held) > 1 and held[0]:
+            shown = f"{len(held)} weights ({shown})"
+        grouped.append(shown + text)
+    return grouped
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

@@ -205,7 +205,8 @@ def _checked(array: np.ndarray, spec: ModelInput, argument: str) -> np.ndarray:
             ["n", *("any" if s is None else str(s) for s in spec.shape)]
         )
         remedy = (
-            "Add the batch axis: `samples[None]`."
+            "Add the batch axis: `np.stack(samples)` of a list of samples, "
+            "`sample[None]` of one."
             if array.ndim == len(spec.shape)
             else "Prepare the samples as for `model.fit`."
         )

@@ -13,6 +13,7 @@ from codeq_keras.deployment import (
     ActivationRange,
     QuantizedWeight,
     activation_ranges,
+    all_layers,
     find_kernels,
     quantized_weights,
     strip_quantizers,
@@ -157,12 +158,14 @@ def read_model(
 def read_plain(
     plain: keras.Model, weights: Mapping[str, QuantizedWeight]
 ) -> TrainedModel:
-    """Reads a model without quantizers.
+    """Reads a model without quantizers, which computes in float32 from now on.
 
     `weights` are by the paths of `find_kernels`. Variables are told apart by
     identity: names and paths are not unique in nested models.
     """
+    _require_stateless(plain)
     _require_finite(plain.weights)
+    _compute_in_float32(plain)
     paths = {id(kernel.variable): kernel.path for kernel in find_kernels(plain)}
     taken = set(paths.values())
     named = {}
@@ -221,6 +224,28 @@ def _is_tf_keras(model: Any) -> bool:
     """Whether `model` is of `tf_keras`, without importing that."""
     tf_keras = sys.modules.get("tf_keras")
     return tf_keras is not None and isinstance(model, tf_keras.Model)
+
+
+def _require_stateless(model: keras.Model) -> None:
+    for layer in all_layers(model):
+        if getattr(layer, "stateful", False):
+            raise ValueError(
+                "Expected layers without a state between calls: a file holds "
+                f"none. Received: {layer.name!r} ({type(layer).__name__}, "
+                "stateful=True). Make the state an input and an output of the "
+                f"model: `{type(layer).__name__}(..., return_state=True)"
+                "(frame, initial_state=state)`."
+            )
+
+
+def _compute_in_float32(model: keras.Model) -> None:
+    """Ends mixed precision, of which the converter makes casts it cannot mix.
+
+    The weights are float32 already.
+    """
+    for layer in all_layers(model):
+        if layer.dtype_policy.name in ("mixed_float16", "mixed_bfloat16"):
+            layer.dtype_policy = "float32"
 
 
 def _require_finite(variables: Iterable[keras.Variable]) -> None:

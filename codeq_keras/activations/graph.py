@@ -63,13 +63,18 @@ class ActivationGraph:
                 f"and `training` only. Received: {given}."
             )
 
+        return self.run(inputs, training=training, observe=training)
+
+    def run(self, inputs: Any, *, training: Any, observe: Any) -> Any:
+        """Returns the outputs: layers and ranges learn by their own flags."""
+
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
             if site.shared is None or quantizer.fixed_range is not None:
-                return quantizer(value, training=training)
+                return quantizer(value, training=observe)
             if site.is_average:
                 return quantizer.round_average(value)
-            return quantizer.round_joined(value, training=training)
+            return quantizer.round_joined(value, training=observe)
 
         return run_graph(
             self.graph,

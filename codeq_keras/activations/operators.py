@@ -136,6 +136,13 @@ def is_fused(function: Any) -> bool:
     return activation_name(function) in FUSED_ACTIVATIONS
 
 
+def is_one_hot(operation: Any) -> bool:
+    """Whether an operation returns zeros and ones for indices."""
+    if kind_of(operation) == "CategoryEncoding":
+        return operation.output_mode in ("one_hot", "multi_hot")
+    return kind_of(operation) == "OneHot"
+
+
 def is_joining(operation: Any) -> bool:
     """Whether an operation reads all its inputs at the scale of its output."""
     return kind_of(operation) in JOINING

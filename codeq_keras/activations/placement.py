@@ -6,9 +6,10 @@ Pure analysis of a graph. Creates no layer.
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from codeq_keras.activations.indices import index_tensors
 from codeq_keras.activations.operators import (
     AVERAGING,
     CONVOLUTIONS,
@@ -57,13 +58,13 @@ class Placement:
         sites: One per tensor that is rounded, in the order of the graph.
         inner: Paths of the calls that compute with activations that cannot be
             seen from outside, such as attention and recurrent layers.
-        rounded: Indices of all tensors that hold values of a range, those
-            that were only moved included.
+        rounded: All tensors that hold values of a range, those that were only
+            moved included: by index, that of the tensor with the range.
     """
 
     sites: tuple[Site, ...]
     inner: tuple[str, ...]
-    rounded: frozenset[int]
+    rounded: Mapping[int, int]
 
 
 def place(graph: Graph) -> Placement:
@@ -74,7 +75,8 @@ def place(graph: Graph) -> Placement:
     operator. An operator that only moves data has the range of its input. A
     tensor that only a Concatenate reads is computed at the range of its
     output. A moved tensor that others read as well is rounded to the range of
-    the Concatenate for all of them.
+    the Concatenate for all of them. Floats that are only read as indices are
+    not rounded.
 
     Example:
 
@@ -104,6 +106,7 @@ class _Placer:
             for tensor in call.inputs:
                 self.readers.setdefault(tensor.index, []).append(call)
         self.outputs = {t.index for t in tensors_in(graph.outputs)}
+        self.indices = index_tensors(graph)
         self.sites: dict[int, Site] = {}
         # The tensor whose range a tensor has, where it has one.
         self.range_of: dict[int, int] = {}
@@ -123,7 +126,7 @@ class _Placer:
         return Placement(
             sites=tuple(self.sites.values()),
             inner=tuple(dict.fromkeys(inner)),
-            rounded=frozenset(self.range_of),
+            rounded=self.range_of,
         )
 
     def _visit(self, call: Call) -> None:
@@ -166,7 +169,7 @@ class _Placer:
         shared: int | None = None,
         is_average: bool = False,
     ) -> None:
-        if not tensor.is_float:
+        if not tensor.is_float or tensor.index in self.indices:
             return
         self.names[path] += 1
         if self.names[path] > 1:

@@ -1,6 +1,7 @@
 """ActivationQuantizer: the moving range of one activation, fake-quantized."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -45,10 +46,13 @@ class ActivationRange:
     Attributes:
         scale: Float > 0, the distance of two levels.
         zero_point: Integer in [-128, 127], the code of the value 0.
+        is_dead: Whether the activation was always zero, so that any scale
+            fits it.
     """
 
     scale: float
     zero_point: int
+    is_dead: bool = dataclasses.field(default=False, repr=False)
 
     @property
     def low(self) -> float:
@@ -78,13 +82,14 @@ def nudged_range(low: float, high: float) -> ActivationRange:
     """
     low, high = min(low, 0.0), max(high, 0.0)
     width = high - low
-    if width < _MIN_WIDTH:
+    is_dead = width < _MIN_WIDTH
+    if is_dead:
         high = low + _ZERO_WIDTH
     elif abs(low + high) < _CENTERED * width:
         high += width / 254
     scale = (high - low) / 255
     zero_point = np.clip(np.floor(-128 - low / scale + 0.5), -128, 127)
-    return ActivationRange(scale=scale, zero_point=int(zero_point))
+    return ActivationRange(scale, int(zero_point), is_dead)
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -239,7 +244,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
 
 def _fake_quantize(inputs: Any, low: Any, high: Any) -> Any:
-    low, high = _usable_range(low, high)
+    low, high = usable_range(low, high)
     return keras.quantizers.fake_quant_with_min_max_vars(
         inputs, low, high, num_bits=8
     )
@@ -251,16 +256,21 @@ def rounded_average(inputs: Any, low: Any, high: Any) -> Any:
     It averages the codes, and rounds ties away from code 0, not upwards. Ties
     are frequent: half of the sums of two codes.
     """
-    low, high = _usable_range(low, high)
+    return average_at(inputs, *usable_range(low, high))
+
+
+def average_at(inputs: Any, low: Any, high: Any) -> Any:
+    """Rounds as `rounded_average`, in a range that is usable already."""
     scale = (high - low) / 255
-    zero_point = ops.floor(-128 - low / scale + 0.5)
+    floor = math.floor if isinstance(low, float) else ops.floor
+    zero_point = floor(-128 - low / scale + 0.5)
     codes = ops.cast(inputs, "float32") / scale + zero_point
     rounded = ops.sign(codes) * ops.floor(ops.abs(codes) + _TIE)
     return ops.cast((rounded - zero_point) * scale, inputs.dtype)
 
 
-def _usable_range(low: Any, high: Any) -> tuple[Any, Any]:
-    """The range that is nudged, as in `nudged_range`, as tensors."""
+def usable_range(low: Any, high: Any) -> tuple[Any, Any]:
+    """Returns the range that is nudged, as in `nudged_range`, as tensors."""
     low = ops.stop_gradient(ops.convert_to_tensor(low, "float32"))
     high = ops.stop_gradient(ops.convert_to_tensor(high, "float32"))
     width = high - low

@@ -9,10 +9,14 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.activations.operators import is_joining
+from codeq_keras.activations.operators import (
+    is_joining,
+    is_one_hot,
+    kind_of,
+)
 from codeq_keras.activations.placement import Site
 from codeq_keras.activations.quantizer import ActivationRange, rounded_average
-from codeq_keras.architecture.calls import Call, run_graph
+from codeq_keras.architecture.calls import Call, Tensor, run_graph
 
 Visitor = Callable[[str, np.ndarray, ActivationRange], np.ndarray]
 # From an operation and the channels it reads to another operation, or None.
@@ -85,6 +89,45 @@ class RangedModel:
         return [path for path, held in self._ranges.items() if held is None]
 
     @property
+    def dead(self) -> list[str]:
+        """Paths of activations that were always zero in training."""
+        return [path for path, held in self._ranges.items() if _is_dead(held)]
+
+    @property
+    def sums(self) -> list[tuple[list[str], str]]:
+        """The paths of what each Add and Subtract reads, and of its result."""
+        calls = [
+            call
+            for call in self._sites.graph.calls
+            if kind_of(call.operation) in ("Add", "Subtract")
+        ]
+        found = [
+            ([self._owner(t) for t in call.inputs], self._owner_after(call))
+            for call in calls
+        ]
+        return [
+            ([path for path in paths if path is not None], result)
+            for paths, result in found
+            if result is not None
+        ]
+
+    def _owner(self, tensor: Tensor) -> str | None:
+        """The path whose range a tensor has."""
+        index = self._sites.placement.rounded.get(tensor.index)
+        sites = self._sites.placement.sites
+        return next((s.path for s in sites if s.tensor.index == index), None)
+
+    def _owner_after(self, call: Call) -> str | None:
+        """The path whose range the operator has that computes a call."""
+        tensor = call.results[0]
+        if tensor.index in self._sites.placement.rounded:
+            return self._owner(tensor)
+        # An activation, or a Concatenate, that goes on with it.
+        following = (c for c in self._sites.graph.calls if tensor in c.inputs)
+        after = next(following, None)
+        return None if after is None else self._owner_after(after)
+
+    @property
     def inner(self) -> list[str]:
         """Paths of layers with activations that have no trained range."""
         return list(self._sites.placement.inner)
@@ -117,6 +160,9 @@ class RangedModel:
         return value if held is None else _fake_quantized(value, held)
 
     def _replaced(self, call: Call, replace: Replace) -> Call:
+        if is_one_hot(call.operation):
+            one_hot = _through_bool(call.operation)
+            return dataclasses.replace(call, operation=one_hot)
         tensor = call.inputs[0] if call.inputs else None
         if tensor is None or tensor.index not in self._sites.placement.rounded:
             return call
@@ -126,6 +172,20 @@ class RangedModel:
         return dataclasses.replace(
             call, operation=operation, args=(tensor,), kwargs={}
         )
+
+
+def _through_bool(one_hot: Any) -> Callable[..., Any]:
+    """The same zeros and ones: the converter takes no range next to ONE_HOT."""
+
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        outputs = one_hot(*args, **kwargs)
+        return ops.cast(ops.cast(outputs, "bool"), outputs.dtype)
+
+    return cast
+
+
+def _is_dead(held: ActivationRange | None) -> bool:
+    return held is not None and held.is_dead
 
 
 def _fake_quantized(value: Any, held: ActivationRange) -> Any:

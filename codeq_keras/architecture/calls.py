@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from codeq_keras.architecture.kernels import has_layer_list
+from codeq_keras.architecture.visits import has_layer_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,6 +294,8 @@ def _flat_inputs(graph: Graph, inputs: Any) -> list[Any]:
 
 def _standardized(value: Any, tensor: Tensor) -> Any:
     """The value with the type and the rank of the model's input."""
+    if _is_symbolic(value):
+        return value
     value = ops.convert_to_tensor(value, dtype=tensor.dtype)
     rank = len(tensor.shape)
     if len(value.shape) == rank - 1 and tensor.shape[-1] == 1:

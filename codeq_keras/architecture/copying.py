@@ -1,5 +1,6 @@
 """Checks and copies the float model that is to be quantized."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.architecture.kernels import all_layers, find_kernels
+from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.visits import all_layers
+from codeq_keras.architecture.wrapping import ModelWrapper
+
+
+def require_no_path(model: Any) -> None:
+    """Raises a ValueError for the path of a model in place of the model."""
+    if isinstance(model, str | os.PathLike):
+        raise ValueError(
+            f"Expected a model. Received: the path {str(model)!r}. Load it "
+            "with `keras.saving.load_model` and pass the model."
+        )
 
 
 def require_quantizable(model: Any) -> None:
     """Raises a ValueError unless `model` is a sound, built float model."""
+    require_no_path(model)
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Expected a `keras.Model` (Keras 3). Received: an instance of "
@@ -24,6 +37,8 @@ def require_quantizable(model: Any) -> None:
             f"{model.name!r}, which has none. Give it an `Input`, call "
             "`build(input_shape)` or call it once on data."
         )
+    for layer in all_layers(model):
+        _require_float(layer)
     _require_rebuildable(model)
     kernels = find_kernels(model)
     if not kernels:
@@ -39,6 +54,30 @@ def require_quantizable(model: Any) -> None:
                 "Expected finite weights. Received: NaN or infinity in "
                 f"{kernel.path!r}. Load or train a sound checkpoint first."
             )
+
+
+def _require_float(layer: keras.Layer) -> None:
+    """Raises a ValueError for weights that are not the layer's kernel alone."""
+    if isinstance(layer, ModelWrapper):
+        raise ValueError(
+            "Expected a float model. Received: "
+            f"{layer.name!r}, which is quantized already. Call "
+            "`strip_quantizers` on it first."
+        )
+    if getattr(layer, "lora_enabled", False):
+        raise ValueError(
+            "Expected layers without LoRA. Received: "
+            f"{layer.name!r} ({type(layer).__name__}) with LoRA, whose kernel "
+            "is not what it computes with. Merge it first: `save_weights`, "
+            "build the model again without LoRA, and `load_weights`."
+        )
+    if layer.quantization_mode is not None:
+        raise ValueError(
+            "Expected float weights. Received: "
+            f"{layer.name!r} ({type(layer).__name__}), which Keras quantized "
+            f"to {layer.quantization_mode!r}. Take the float model as it was "
+            "before Keras's `quantize`."
+        )
 
 
 def _require_rebuildable(model: keras.Model) -> None:

@@ -6,17 +6,28 @@ Reads layers through public Keras attributes only. Changes nothing.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 
+from codeq_keras.architecture.visits import (
+    Shape,
+    Visit,
+    build_shape,
+    own_variables,
+    visit_layers,
+)
+
 # Dense, Conv*, ConvTranspose, EinsumDense and custom layers name it "kernel";
 # SeparableConv "depthwise_kernel" and "pointwise_kernel"; recurrent cells
-# "kernel" and "recurrent_kernel"; Embedding "embeddings".
-KERNEL_NAME = re.compile(r"(.+_)?kernel|embeddings")
+# "kernel" and "recurrent_kernel"; Embedding "embeddings", ReversibleEmbedding
+# "reverse_embeddings".
+KERNEL_NAME = re.compile(r"(.+_)?kernel|(reverse_)?embeddings")
 
-Shape = tuple[int | None, ...]
+# Of any rank, as in attention: biases, gains and statistics, which no report
+# counts.
+_UNCOUNTED_NAME = re.compile(r"(.+_)?(bias|beta|gamma)|moving_(mean|variance)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +58,17 @@ class Kernel:
         return math.prod(self.variable.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class FloatWeight(Kernel):
+    """A weight tensor that no quantizer is put in front of.
+
+    Attributes:
+        reason: Why it stays in float, in a few words.
+    """
+
+    reason: str
+
+
 def find_kernels(model: keras.Layer) -> list[Kernel]:
     """Returns the kernels of a built model in the order of its layers.
 
@@ -62,194 +84,150 @@ def find_kernels(model: keras.Layer) -> list[Kernel]:
     >>> kernel.path, kernel.num_macs == (3 * 3 * 3 * 4) * (6 * 6)
     ('stem/kernel', True)
     """
-    kernels: list[Kernel] = []
+    return [
+        Kernel(
+            path=path,
+            variable=variable,
+            layer=visit.layer,
+            output_axes=output_axes(visit.layer, variable),
+            num_macs=_num_macs(visit, variable),
+        )
+        for visit, variable, path in _find(model, _is_kernel)
+    ]
+
+
+def find_float_weights(model: keras.Layer) -> list[FloatWeight]:
+    """Returns the weights that are no kernels, in the order of the layers.
+
+    All floats of rank 2 or more, trained or not, and kernels of rank 1, but
+    for biases, the gains of normalizations and their statistics. Their
+    multiply-accumulates count where a tensor can be multiplied with as by
+    `x @ w`: an axis, not the last, has the length of the last axis of the
+    input, or of a recurrent state.
+
+    Example:
+
+    >>> inputs = keras.Input((8, 4))
+    >>> outputs = keras.layers.PReLU(name="act")(inputs)
+    >>> [weight] = find_float_weights(keras.Model(inputs, outputs))
+    >>> weight.path, weight.num_macs, weight.reason
+    ('act/alpha', 0, 'used element by element')
+    """
+    found = []
+    for visit, variable, path in _find(model, _is_float_weight):
+        reason = _float_reason(visit, variable)
+        found.append(
+            FloatWeight(
+                path=path,
+                variable=variable,
+                layer=visit.layer,
+                output_axes=(len(variable.shape) - 1,),
+                num_macs=_num_macs(visit, variable) if reason == _NAME else 0,
+                reason=reason,
+            )
+        )
+    return found
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    is_named = KERNEL_NAME.fullmatch(variable.name) is not None
+    return is_named and len(variable.shape) >= 2
+
+
+def _is_float_weight(variable: keras.Variable) -> bool:
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    if _is_kernel(variable) or "float" not in dtype:
+        return False
+    if KERNEL_NAME.fullmatch(variable.name):
+        return True
+    is_counted = _UNCOUNTED_NAME.fullmatch(variable.name) is None
+    return is_counted and len(variable.shape) >= 2
+
+
+_RANK = "has fewer than two axes"
+_ELEMENTWISE = "used element by element"
+_NAME = "not called 'kernel'"
+_UNKNOWN = "not called 'kernel', not in the BOPs"
+
+
+def _float_reason(visit: Visit, variable: keras.Variable) -> str:
+    layer, shape = visit.layer, tuple(variable.shape)
+    if len(shape) < 2:
+        return _RANK
+    states = getattr(layer, "state_size", ())
+    read = {n for n in keras.tree.flatten(states) if isinstance(n, int)}
+    for call in visit.calls:
+        inputs = call.shape or build_shape(layer) or (None,)
+        read.add(inputs[-1] or 0)
+        is_square = len(shape) == 2 and shape[0] == shape[1]
+        if _broadcasts(shape, inputs[1:]) and not is_square:
+            return _ELEMENTWISE
+    return _NAME if (read - {0}) & {*shape[:-1]} else _UNKNOWN
+
+
+def _broadcasts(shape: Shape, inputs: Shape) -> bool:
+    """Whether `inputs + weights` has the shape of the inputs."""
+    leading = len(shape) - len(inputs)
+    if not inputs or any(size != 1 for size in shape[: max(leading, 0)]):
+        return False
+    pairs = zip(reversed(shape), reversed(inputs), strict=False)
+    return all(size in (1, other) for size, other in pairs)
+
+
+def _find(
+    model: keras.Layer, is_wanted: Callable[[keras.Variable], bool]
+) -> Iterator[tuple[Visit, keras.Variable, str]]:
+    """Yields where a variable is, the variable, and its unique path."""
     seen: set[int] = set()
     paths: dict[str, int] = {}
-    for visit in _visit(model, path=(), calls=[None], repeats=1):
-        for variable in _own_variables(visit.layer):
-            is_kernel = KERNEL_NAME.fullmatch(variable.name) is not None
-            if not is_kernel or len(variable.shape) < 2 or id(variable) in seen:
+    for visit in visit_layers(model):
+        for variable in own_variables(visit.layer):
+            if not is_wanted(variable) or id(variable) in seen:
                 continue
             seen.add(id(variable))
             path = "/".join([*visit.path, variable.name])
             paths[path] = paths.get(path, 0) + 1
             if paths[path] > 1:
                 path = f"{path}_{paths[path] - 1}"
-            kernels.append(
-                Kernel(
-                    path=path,
-                    variable=variable,
-                    layer=visit.layer,
-                    output_axes=output_axes(visit.layer, variable),
-                    num_macs=_num_macs(visit, variable),
-                )
-            )
-    return kernels
+            yield visit, variable, path
 
 
-def has_layer_list(layer: Any) -> bool:
-    """Whether a layer is a sequential or functional model."""
-    return isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
-
-
-def all_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yields a layer and everything nested in it."""
-    yield layer
-    for child in _children(layer).values():
-        yield from all_layers(child)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Visit:
-    """A layer, where it is, and how it is called per call of the model."""
-
-    layer: keras.Layer
-    path: tuple[str, ...]
-    calls: list[Shape | None]  # None: the shape the layer was built with.
-    repeats: int | None  # Time steps of an enclosing recurrent layer.
-
-
-def _visit(
-    layer: keras.Layer,
-    path: tuple[str, ...],
-    calls: list[Shape | None],
-    repeats: int | None,
-) -> Iterator[_Visit]:
-    yield _Visit(layer, path, calls, repeats)
-    if isinstance(layer, keras.layers.RNN | keras.layers.TimeDistributed):
-        steps = (_build_shape(layer) or (None, None))[1]
-        known = repeats is not None and steps is not None
-        repeats = repeats * steps if known else None  # type: ignore[operator]
-    call_shapes = _functional_call_shapes(layer)
-    for name, child in _children(layer).items():
-        shapes = call_shapes.get(child.name) or [_attention_shape(layer, child)]
-        yield from _visit(child, (*path, name), shapes * len(calls), repeats)
-
-
-def _children(layer: keras.Layer) -> dict[str, keras.Layer]:
-    """The layers directly inside a layer, under names that survive a copy.
-
-    A sequential or functional model keeps the names of its layers. Elsewhere
-    Keras numbers layers without a name anew in every copy, so such a layer
-    goes by the attribute that holds it.
-    """
-    if has_layer_list(layer):
-        return _unique((child.name, child) for child in layer.layers)
-    found: dict[int, tuple[str, keras.Layer]] = {}
-    # Public attributes first: the private ones repeat them in lists.
-    for name, value in sorted(vars(layer).items(), key=_is_private):
-        for suffix, child in _layers_in(value):
-            if not _is_numbered(child):
-                label = child.name
-            else:
-                label = name.lstrip("_") + suffix
-            found.setdefault(id(child), (label, child))
-    return _unique(found.values())
-
-
-def _is_private(item: tuple[str, Any]) -> bool:
-    return item[0].startswith("_")
-
-
-def _layers_in(value: Any) -> Iterator[tuple[str, keras.Layer]]:
-    if isinstance(value, keras.Layer):
-        yield "", value
-    elif isinstance(value, dict | list | tuple):
-        if not isinstance(value, dict):
-            value = dict(enumerate(value))
-        for key, item in value.items():
-            for suffix, layer in _layers_in(item):
-                yield f"_{key}{suffix}", layer
-
-
-def _is_numbered(layer: keras.Layer) -> bool:
-    """Whether Keras made up the name from the class, as in "conv2d_3"."""
-    words = re.sub(r"[\W_]|\d+$", "", layer.name).lower()
-    return words == re.sub(r"[\W_]|\d+$", "", type(layer).__name__).lower()
-
-
-def _unique(
-    items: Iterable[tuple[str, keras.Layer]],
-) -> dict[str, keras.Layer]:
-    named: dict[str, keras.Layer] = {}
-    for name, layer in items:
-        label, count = name, 1
-        while label in named:
-            label, count = f"{name}_{count}", count + 1
-        named[label] = layer
-    return named
-
-
-def _attention_shape(parent: keras.Layer, child: keras.Layer) -> Shape | None:
-    """Input shape of an attention's output projection, which Keras omits."""
-    shapes = (parent.get_build_config() or {}).get("shapes_dict") or {}
-    query, built = shapes.get("query_shape"), _build_shape(child)
-    if query is None or built is None or None not in built[1:]:
-        return None
-    return (*query[:-1], *built[len(query) - 1 :])
-
-
-def _own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    children = _children(layer).values()
-    nested = {id(v) for child in children for v in child.variables}
-    return [v for v in layer.variables if id(v) not in nested]
-
-
-def _functional_call_shapes(layer: keras.Layer) -> dict[str, list[Any]]:
-    """Input shapes of every call of every layer of a functional model."""
-    if not isinstance(layer, keras.Model) or isinstance(
-        layer, keras.Sequential
-    ):
-        return {}
-    try:
-        config = layer.get_config()
-    except NotImplementedError:  # A subclassed model without `get_config`.
-        return {}
-    calls: dict[str, list[Any]] = {}
-    for entry in config.get("layers", []):
-        nodes = entry.get("inbound_nodes") if isinstance(entry, dict) else None
-        if nodes:
-            calls[entry["name"]] = [_first_shape(node) for node in nodes]
-    return calls
-
-
-def _first_shape(node: Any) -> Shape | None:
-    if isinstance(node, dict):
-        if node.get("class_name") == "__keras_tensor__":
-            return tuple(node["config"]["shape"])
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for item in node:
-            shape = _first_shape(item)
-            if shape is not None:
-                return shape
-    return None
-
-
-def _build_shape(layer: keras.Layer) -> Shape | None:
-    config = layer.get_build_config() or {}
-    shape = config.get("input_shape")
-    if shape is None or isinstance(shape[0], list | tuple):
-        return None  # Several inputs: no layer with a kernel has them.
-    return tuple(shape)
-
-
-def _num_macs(visit: _Visit, variable: keras.Variable) -> int | None:
+def _num_macs(visit: Visit, variable: keras.Variable) -> int | None:
     layer = visit.layer
+    if isinstance(layer, keras.layers.ReversibleEmbedding):
+        return _num_macs_reversed(visit, variable)
     if isinstance(layer, keras.layers.Embedding):
         return 0  # A look-up multiplies nothing.
     if visit.repeats is None:
         return None
     total = 0
-    for shape in visit.calls:
+    for call in visit.calls:
         # The build shape of a nested layer is exact; a call's shape differs
         # from it only where a shared layer sees several sizes.
-        shape = shape or _build_shape(layer)
+        shape = call.shape or build_shape(layer)
         positions = num_positions(layer, variable, shape)
         if positions is None:
             return None
         total += positions
     return total * visit.repeats * math.prod(variable.shape)
+
+
+def _num_macs_reversed(visit: Visit, variable: keras.Variable) -> int | None:
+    """Of the projections only; a call that is not known counts as one."""
+    if variable.name == "embeddings" and not visit.layer.tie_weights:
+        return 0
+    total = 0
+    for call in visit.calls:
+        if call.is_reverse is False:
+            continue
+        # Built on tokens, which have no axis of features.
+        built = build_shape(visit.layer) or (None, None)
+        sizes = call.shape[1:-1] if call.shape else built[1:]
+        positions = _product([visit.repeats, *sizes])
+        if positions is None:
+            return None
+        total += positions
+    return total * math.prod(variable.shape)
 
 
 def num_positions(layer: Any, variable: Any, shape: Shape | None) -> int | None:

@@ -5,15 +5,21 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture.copying import copy_model
-from codeq_keras.architecture.kernels import all_layers
 from codeq_keras.callbacks.fit_callback import FitCallback
-from codeq_keras.deployment import strip_quantizers
 from codeq_keras.model import QuantizedModel
+from codeq_keras.training.batch_norm import (
+    ReestimatingCallback,
+    reestimate_deployed,
+    reestimate_plain,
+)
 
 
-class BatchNormReestimation(FitCallback):
+class BatchNormReestimation(ReestimatingCallback, FitCallback):
     """Calls `reestimate_batch_norm` before each validation and after `fit`.
+
+    `QuantizedModel.fit` does so by itself, from the second half of a training
+    on and with a few batches of its data, unless it has this callback: which
+    is for other data, all validations, and models without quantizers.
 
     So `val_...` metrics, the choice of `EarlyStopping` and the files of
     `ModelCheckpoint` belong to the statistics that are deployed, and so does
@@ -55,24 +61,9 @@ class BatchNormReestimation(FitCallback):
                 f"{type(dataset).__name__}. Pass `list(...)` of a few batches."
             )
         self.dataset = dataset
-        self._is_training = False
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Tells validation within `fit` from `evaluate`."""
-        self._is_training = True
-
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Re-estimates for the validation that begins."""
-        if self._is_training:
-            reestimate_batch_norm(self.model, self.dataset)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Tells validation within `fit` from `evaluate`."""
-        self._is_training = False
-        super().on_train_end(logs)
-
-    def on_fit_end(self) -> None:
-        """Re-estimates for the weights that the other callbacks leave."""
+    def reestimate(self) -> None:
+        """Replaces the statistics."""
         reestimate_batch_norm(self.model, self.dataset)
 
 
@@ -105,35 +96,8 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
     >>> model.layers[0].moving_mean.numpy().tolist()
     [1.0, 6.0]
     """
-    # On a copy: a forward pass in training mode also moves logits, seeds and
-    # buffers, and a bad batch must not leave the model without statistics.
+    batches = (b[0] if isinstance(b, tuple) else b for b in dataset)
     if isinstance(model, QuantizedModel):
-        model, runner = model.latent_model, strip_quantizers(model)
+        reestimate_deployed(model, batches)
     else:
-        runner = copy_model(model)
-    layers = _batch_norms(runner)
-    for layer in layers:
-        layer.momentum = 0.0  # The moving average is the batch's average.
-    sums = [[0.0, 0.0] for _ in layers]
-    count = 0
-    for batch in dataset:
-        runner(batch[0] if isinstance(batch, tuple) else batch, training=True)
-        for layer, total in zip(layers, sums, strict=True):
-            total[0] += keras.ops.convert_to_numpy(layer.moving_mean)
-            total[1] += keras.ops.convert_to_numpy(layer.moving_variance)
-        count += 1
-    if count == 0:
-        raise ValueError(
-            "`dataset` must yield at least one batch. Received: an empty one."
-        )
-    for layer, total in zip(_batch_norms(model), sums, strict=True):
-        layer.moving_mean.assign(total[0] / count)
-        layer.moving_variance.assign(total[1] / count)
-
-
-def _batch_norms(model: keras.Model) -> list[Any]:
-    kind = keras.layers.BatchNormalization
-    found = [layer for layer in all_layers(model) if isinstance(layer, kind)]
-    # A layer shared by several models is visited several times.
-    unique = {id(layer): layer for layer in found if layer.trainable}
-    return list(unique.values())
+        reestimate_plain(model, batches)

@@ -6,14 +6,21 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.callbacks.logger import CompressionLogger
 from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
+from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
-from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.kernels import (
+    QuantizedKernel,
+    hold_zeros,
+    release_zeros,
+)
 
 _LIMITS = {
     "relative_bops": 1,
@@ -37,13 +44,25 @@ _MIN_STEPS = 300
 class CompressionBudget(FitCallback, CompressionLogger):
     """Trains a quantized model to a budget: one number, no schedule to tune.
 
-    Adds `100 * ln(current / target) ** 2` to the loss, with a target that
-    falls geometrically from where the model is to the budget over the first
-    half of the training. Weights, dead zones and bit widths settle together
-    on the best split among the layers. Runs of 300 steps or more meet a budget
-    that the model can meet: BOPs within 0.1 points, sparsity within 0.5
-    points, bits per weight within 0.03, bytes within 1 %. Also logs what
-    `CompressionLogger` logs, and the measure itself.
+    Pulls on the dead zones and bit widths by `100 * ln(current / target) ** 2`,
+    with a target that falls geometrically from where the model is to the
+    budget over the first half of the training. They settle together with the
+    weights on the best split among the layers; the zeros of the last tenth
+    are held. The pull is in proportion to the gradient of the loss: the size
+    of the loss, its weights and its scaling do not matter. Runs of 300 steps
+    or more meet a budget that the model can meet: BOPs within 0.1 points,
+    sparsity within 0.5 points, bits per weight within 0.03, bytes within 1 %.
+
+    Later trainings without a budget, loaded models included, hold the zeros
+    and the bits of each kernel, until `qmodel.release_budget()` or another
+    budget. Kernels of layers that are not trainable stay as they are, and
+    count as such.
+
+    Logs what `CompressionLogger` logs, the measure itself, and the penalty at
+    the end of the epoch as `budget_penalty`. It is not in `loss`, which is
+    that of the task. A monitor such as `val_loss` is best before the budget
+    is met: use `ParetoCheckpoint` in the place of
+    `ModelCheckpoint(save_best_only=True)`.
 
     Args:
         relative_bops: Bit operations relative to the dense float32 model, in
@@ -72,8 +91,11 @@ class CompressionBudget(FitCallback, CompressionLogger):
             multiply-accumulates are not known.
 
     Warns:
-        UserWarning: At the end of `fit`, if the budget or `max_sparsity` was
-            missed, with what was reached and why.
+        UserWarning: At the beginning of `fit`, of weights in float that it
+            does not cover, if they are more than 1 % of all. At its end, if
+            the budget or `max_sparsity` was missed, with what was reached and
+            why; and if a `ModelCheckpoint` kept an epoch from before it was
+            met.
 
     Example:
 
@@ -152,16 +174,21 @@ class CompressionBudget(FitCallback, CompressionLogger):
         min_densities = self._min_densities()
         now = deployed_costs(self.model.kernels)
         start = self._measure(now)
-        if start == 0 or not self.model.quantized_kernels:
+        if start == 0 or not any(map(_is_lowered, self.model.kernels)):
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
-                "lower. Received: a model without. Check `overrides`."
+                "lower. Received: a model without. Check `overrides`, and "
+                "`trainable` of the layers: frozen kernels stay as they are."
             )
         if self.model.regularizer.budget is not None:
             raise ValueError(
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
+        release_zeros(self.model.kernels)
+        if (words := costs.not_covered(self.model.kernels)) is not None:
+            warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         self._num_steps = 0
+        self._epochs: dict[int, list[KernelCost]] = {}
         self._trained: list[KernelCost] | None = None
         # Below what is possible, the penalty would only drown the task.
         least = self._least(now, min_densities)
@@ -179,14 +206,22 @@ class CompressionBudget(FitCallback, CompressionLogger):
     ) -> None:
         """Adds the numbers to `logs`."""
         super().on_epoch_end(epoch, logs)
+        if logs is not None:
+            penalty = self.model.regularizer.budget_penalty(
+                self.model.kernels, progress=self.model.schedule.progress()
+            )
+            logs["budget_penalty"] = float(penalty)
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
         self._trained = deployed_costs(self.model.kernels)
+        self._epochs[epoch] = self._trained
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Switches the penalty off."""
-        self.model.regularizer.set_budget(None)
-        self.model.make_train_function(force=True)
+        """Switches the penalty off, where `fit` does not."""
+        if not isinstance(self.model, QuantizedModel):
+            self.model.regularizer.set_budget(None)
+            hold_zeros(self.model.kernels)
+            self.model.make_train_function(force=True)
         super().on_train_end(logs)
 
     def _require_own_rate(self) -> None:
@@ -209,12 +244,37 @@ class CompressionBudget(FitCallback, CompressionLogger):
         now = deployed_costs(self.model.kernels)
         self._warn_of_layers(now)
         if self._is_met(now):
+            self._warn_of_checkpoints()
             return
         warnings.warn(
             f"CompressionBudget({self.name}={self.target:g}) was missed: "
             f"{self.name} is {self._value(now):.6g}. {self._reason(now)}",
             stacklevel=2,
         )
+
+    def _warn_of_checkpoints(self) -> None:
+        """Warns of files of an epoch from before the budget was met."""
+        for callback in getattr(self.model, "fit_callbacks", ()):
+            if not isinstance(callback, keras.callbacks.ModelCheckpoint):
+                continue
+            values = self.model.history.history.get(callback.monitor, [])
+            kept = [
+                (epoch, found)
+                for (epoch, found), value in zip(
+                    self._epochs.items(), values, strict=False
+                )
+                if callback.save_best_only and value == callback.best
+            ]
+            if kept and not self._is_met(kept[0][1]):
+                epoch, found = kept[0]
+                warnings.warn(
+                    f"`ModelCheckpoint` kept epoch {epoch + 1} in "
+                    f"{callback.filepath!r}, whose {self.name} is "
+                    f"{self._value(found):.6g}: it is the best of "
+                    f"{callback.monitor!r}, from before the budget was met. "
+                    "Use `ParetoCheckpoint`, or save the model after `fit`.",
+                    stacklevel=3,
+                )
 
     def _warn_of_layers(self, now: list[KernelCost]) -> None:
         """Warns of kernels with more zeros than `max_sparsity` allows."""
@@ -247,7 +307,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         require_patterns("max_sparsity", limits, [k.path for k in kernels])
         return [
             1.0 - first_match(kernel.path, limits, 1.0)
-            if isinstance(kernel, QuantizedKernel)
+            if _is_lowered(kernel)
             else 0.0
             for kernel in kernels
         ]
@@ -280,7 +340,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         for cost, density, kernel in zip(
             found, densities, self.model.kernels, strict=True
         ):
-            if isinstance(kernel, QuantizedKernel):
+            if _is_lowered(kernel):
                 config, bits = kernel.quantizer.config, cost.bit_width
                 if config.bit_width == "learned":
                     bits = config.min_bit_width
@@ -294,9 +354,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
         empty = self._least(now, [0.0] * len(now))
         if not self._is_met(empty):
             return (
-                f"With every quantized weight at zero it would still be "
-                f"{self._value(empty):.6g}: kernels left in float, and "
-                "scales, cost that much. Quantize more kernels, or allow more."
+                f"With every weight at zero that may be it would still be "
+                f"{self._value(empty):.6g}: kernels left in float or frozen, "
+                "and scales, cost that much. Quantize or train more kernels, "
+                "or allow more."
             )
         least = self._least(now, self._min_densities())
         if not self._is_met(least):
@@ -320,3 +381,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
             "The loss of the task weighed more. Train for more steps, or allow "
             "more."
         )
+
+
+def _is_lowered(kernel: Kernel) -> bool:
+    """Whether a budget lowers a kernel: quantized, and in training."""
+    is_quantized = isinstance(kernel, QuantizedKernel)
+    return is_quantized and bool(kernel.variable.trainable)

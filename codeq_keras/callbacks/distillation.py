@@ -1,6 +1,6 @@
 """Distillation: trains a quantized model towards the float model's outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,14 @@ from codeq_keras.model import QuantizedModel
 
 # Compiled losses whose outputs are class scores, softened by the temperature.
 _CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
+
+# Compiled losses that compare numbers, as well with those of a teacher.
+_REGRESSION = (
+    "huber", "huber_loss", "log_cosh", "mean_absolute_error",
+    "mean_squared_error",
+)  # fmt: skip
+
+Distance = Callable[[Any, Any, Any], Any]
 
 
 class Distillation(keras.callbacks.Callback):
@@ -22,14 +30,20 @@ class Distillation(keras.callbacks.Callback):
     model. Train it to its end first: it keeps the quantized model from
     learning more than it knows.
 
-    Where the compiled loss is a categorical crossentropy, the distance is the
-    Kullback-Leibler divergence between the two distributions over classes,
-    both softened by a temperature T, times `T ** 2`, which keeps the size of
-    its gradient:
+    The compiled loss of an output decides its distance. Where it is a
+    categorical crossentropy, the distance is the Kullback-Leibler divergence
+    between the two distributions over classes, both softened by a temperature
+    T, times `T ** 2`, which keeps the size of its gradient:
 
         T ** 2 * sum(p * ln(p / q)),  p, q = softmax(logits / T)
 
-    The outputs are logits or probabilities as the compiled loss says.
+    The outputs are logits or probabilities as the compiled loss says. A
+    binary crossentropy takes the probabilities of the teacher for labels. A
+    squared, absolute, Huber or log-cosh error is that to the teacher's
+    outputs. An output that is compiled without a loss has no distance.
+
+    With several outputs the distances add up. `weight` and `loss` are then one
+    for all, a list in the order of the outputs, or a dict by their names.
 
     Args:
         teacher: Built Keras model with the inputs and outputs of the
@@ -37,15 +51,15 @@ class Distillation(keras.callbacks.Callback):
         weight: Float > 0, weight of the distance in the loss.
         temperature: Float > 0. More than 1 shows more of what the teacher
             takes for second best.
-        loss: Distance for models that are compiled with another loss: a
-            Keras loss, its name or a function, called as
-            `loss(teacher_outputs, outputs)`, for example `"mse"`. Not
-            softened.
+        loss: Distance to take instead: a Keras loss, its name or a function,
+            called as `loss(teacher_outputs, outputs)`, for example `"mse"`.
+            Not softened. In a list or dict, None leaves an output out.
 
     Raises:
         ValueError: If an argument is out of range; at the beginning of `fit`,
-            if the model is not from `quantize_model`, or is not compiled with
-            one categorical crossentropy and `loss` is not given.
+            if the model is not from `quantize_model`, if `weight` or `loss`
+            do not fit its outputs, or an output is compiled with another loss
+            and `loss` is not given.
 
     Example:
 
@@ -70,9 +84,9 @@ class Distillation(keras.callbacks.Callback):
         self,
         teacher: keras.Model,
         *,
-        weight: float = 1.0,
+        weight: float | Sequence[float] | Mapping[str, float] = 1.0,
         temperature: float = 2.0,
-        loss: str | Callable[[Any, Any], Any] | None = None,
+        loss: Any = None,
     ) -> None:
         super().__init__()
         if not isinstance(teacher, keras.Model) or not teacher.built:
@@ -81,7 +95,8 @@ class Distillation(keras.callbacks.Callback):
                 f"Received: teacher={teacher!r}."
             )
         for name, value in (("weight", weight), ("temperature", temperature)):
-            if not 0 < value < float("inf"):
+            leaves = keras.tree.flatten(value)
+            if not all(0 < leaf < float("inf") for leaf in leaves):
                 raise ValueError(
                     f"`{name}` must be a finite number > 0. "
                     f"Received: {name}={value!r}."
@@ -89,7 +104,7 @@ class Distillation(keras.callbacks.Callback):
         self.teacher = teacher
         self.weight = weight
         self.temperature = temperature
-        self.loss = None if loss is None else _sample_loss(loss)
+        self.loss = loss
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the distance on; `fit` switches it off at its end."""
@@ -99,31 +114,143 @@ class Distillation(keras.callbacks.Callback):
                 "Expected a model returned by `codeq_keras.quantize_model`. "
                 f"Received: an instance of {type(model).__name__}."
             )
-        distance = self.loss or self._softened_divergence(model.loss)
-        teacher, weight = self.teacher, self.weight
+        known = _output_names(model.latent_model)
+        if known is not None:
+            self._distances(known)  # Refuses now, not in the first step.
+        teacher = self.teacher
 
         def training_loss(x: Any, y_pred: Any, sample_weight: Any) -> Any:
-            target = ops.stop_gradient(teacher(x, training=False))
-            return weight * distance(target, y_pred, sample_weight)
+            target = keras.tree.map_structure(
+                ops.stop_gradient, teacher(x, training=False)
+            )
+            names = known or _names_in(y_pred)
+            _require_like(target, y_pred)
+            return sum(
+                weight * distance(*each)
+                for (weight, distance), *each in zip(
+                    self._distances(names),
+                    keras.tree.flatten(target),
+                    keras.tree.flatten(y_pred),
+                    _per_output(
+                        "sample_weight",
+                        sample_weight,
+                        names,
+                        is_complete=False,
+                    ),
+                    strict=True,
+                )
+                if distance is not None
+            )
 
         model.training_loss = training_loss
         model.make_train_function(force=True)
 
-    def _softened_divergence(self, loss: Any) -> "SoftenedDivergence":
+    def _distances(self, names: list[str]) -> list[tuple[Any, Distance | None]]:
+        """Weight and distance of each output."""
+        weights = _per_output("weight", self.weight, names)
+        given = _per_output("loss", self.loss, names)
+        if self.loss is not None:
+            distances = [loss and _sample_loss(loss) for loss in given]
+        else:
+            compiled = _per_output(
+                "loss", self.model.loss, names, is_complete=False
+            )
+            distances = [
+                loss and self._distance_for(loss, name)
+                for loss, name in zip(compiled, names, strict=True)
+            ]
+        if not any(distances):
+            raise ValueError(
+                "`Distillation` needs an output with a loss. Received: none. "
+                "Compile the model with one, or give `Distillation(loss=...)`."
+            )
+        return list(zip(weights, distances, strict=True))
+
+    def _distance_for(self, loss: Any, output: str) -> Distance:
+        """The distance for an output by its compiled loss."""
         if isinstance(loss, str):
             loss = keras.losses.get(loss)
         name = getattr(loss, "name", getattr(loss, "__name__", None))
-        if name not in _CATEGORICAL:
-            raise ValueError(
-                "`Distillation` knows the distance for one output compiled "
-                f"with a loss of {_CATEGORICAL}. Received: loss={loss!r}. "
-                "Give another as `Distillation(loss=...)`, e.g. 'mse'."
+        # A function by name has Keras's default, probabilities.
+        from_logits = getattr(loss, "from_logits", False)
+        if name in _REGRESSION:
+            return _sample_loss(loss)
+        if name == "binary_crossentropy":
+            return _binary_distance(from_logits)
+        if name in _CATEGORICAL:
+            return SoftenedDivergence(
+                temperature=self.temperature, from_logits=from_logits
             )
-        return SoftenedDivergence(
-            temperature=self.temperature,
-            # A function by name has Keras's default, probabilities.
-            from_logits=getattr(loss, "from_logits", False),
+        raise ValueError(
+            "`Distillation` knows the distance for outputs compiled with a "
+            f"loss of {(*_CATEGORICAL, 'binary_crossentropy', *_REGRESSION)}. "
+            f"Received: loss={loss!r} for output {output!r}. Give another as "
+            "`Distillation(loss=...)`, e.g. 'mse'."
         )
+
+
+def _output_names(latent_model: keras.Model) -> list[str] | None:
+    """The names of the outputs in flat order; None before a call."""
+    try:
+        outputs = latent_model.output
+    except (AttributeError, ValueError):
+        return None  # Of a subclass.
+    if isinstance(outputs, Mapping):
+        return _names_in(outputs)
+    names = getattr(latent_model, "output_names", None)
+    return list(names) if names else _names_in(outputs)
+
+
+def _names_in(outputs: Any) -> list[str]:
+    """The keys of a dict of outputs, numbers elsewhere."""
+    if isinstance(outputs, Mapping):
+        outputs = {key: key for key in outputs}
+        return [str(key) for key in keras.tree.flatten(outputs)]
+    return [str(i) for i in range(len(keras.tree.flatten(outputs)))]
+
+
+def _per_output(
+    argument: str, given: Any, names: list[str], *, is_complete: bool = True
+) -> list[Any]:
+    """One value for each output, of one for all, a list or a dict."""
+    if isinstance(given, Mapping):
+        missing = [n for n in names if n not in given] if is_complete else []
+        unknown = [key for key in given if key not in names]
+        if missing or unknown:
+            raise ValueError(
+                f"`{argument}` must have an entry for each output, {names}. "
+                f"Received: {list(given)}."
+            )
+        return [given.get(name) for name in names]
+    if isinstance(given, list | tuple):
+        if len(given) != len(names):
+            raise ValueError(
+                f"`{argument}` must have an entry for each output, {names}. "
+                f"Received: {len(given)} entries."
+            )
+        return list(given)
+    return [given] * len(names)
+
+
+def _require_like(target: Any, outputs: Any) -> None:
+    """Raises a ValueError unless teacher and model have the same outputs."""
+    ours, theirs = _names_in(outputs), _names_in(target)
+    if ours != theirs:
+        raise ValueError(
+            "`teacher` must have the outputs of the model. Received: "
+            f"{theirs}, where the model has {ours}."
+        )
+
+
+def _binary_distance(from_logits: bool) -> Distance:
+    """The crossentropy to the teacher's probabilities."""
+    loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+
+    def distance(target: Any, outputs: Any, sample_weight: Any) -> Any:
+        labels = ops.sigmoid(target) if from_logits else target
+        return loss(labels, outputs, sample_weight)
+
+    return distance
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -172,7 +299,7 @@ class SoftenedDivergence(keras.losses.Loss):
         }
 
 
-def _sample_loss(loss: Any) -> Callable[..., Any]:
+def _sample_loss(loss: Any) -> Distance:
     """A loss that takes sample weights, from whatever Keras takes for one."""
     loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):

@@ -135,24 +135,28 @@ class Grid:
 
     def zero_fraction(self, weights: Any) -> Any:
         """The fraction of zeros, with the gradient of a soft count."""
-        magnitudes = magnitudes_of(weights)
-        blocks = block_magnitudes(magnitudes, self.block)
-        threshold = self.width / 2
+        blocks = block_magnitudes(magnitudes_of(weights), self.block)
         # The soft count depends on the logit through `ratio` alone. Its slope
         # is computed here, in closed form: nothing is left for a backward pass
         # over the weights, and half as many operations to trace.
-        distance = (threshold - blocks) / (TEMPERATURE * self.abs_bound)
+        distance = self.width / 2 - blocks
+        distance = distance / (TEMPERATURE * self.abs_bound)
         soft = ops.sigmoid(distance)
         slope = ops.mean(soft - soft * soft) / TEMPERATURE
-        is_zero = blocks <= threshold
+        change = self.ratio - ops.stop_gradient(self.ratio)
+        return self.count_zeros(weights) + ops.stop_gradient(slope) * change
+
+    def count_zeros(self, weights: Any) -> Any:
+        """The fraction of zeros, without a gradient."""
+        magnitudes = magnitudes_of(weights)
+        is_zero = block_magnitudes(magnitudes, self.block) <= self.width / 2
         rounded = self._rounds_to_zero_below()
         if rounded is not None:
             # Weights that only round to zero are not in the soft count: there
             # they would hide the gradient of the logit.
             is_zero = ops.logical_or(is_zero, magnitudes <= rounded)
-        hard = ops.mean(ops.cast(is_zero, soft.dtype))
-        change = self.ratio - ops.stop_gradient(self.ratio)
-        return ops.stop_gradient(hard) + ops.stop_gradient(slope) * change
+        zeros = ops.mean(ops.cast(is_zero, magnitudes.dtype))
+        return ops.stop_gradient(zeros)
 
     def steps(self, weights: Any) -> _Steps:
         """Counts the weights in levels, Eq. (10)."""
@@ -194,7 +198,11 @@ class Grid:
 
     def _rounds_to_zero_below(self) -> Any | None:
         """Magnitude up to which a weight that is kept is zero; None if none."""
-        return (self.offset + self.spacing) / 2 if self.block > 1 else None
+        if self.block == 1:
+            return None
+        # The edge of the first level, or half of it, whichever is nearer.
+        first = self.offset + self.spacing
+        return ops.minimum(first / 2, first - self.spacing / 2)
 
     def _with_ternary(
         self, codes: Any, weights: Any, steps: _Steps

@@ -1,7 +1,9 @@
 """DeadZoneQuantizer: the levels of one kernel and its integers."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -174,6 +176,10 @@ class DeadZoneQuantizer(keras.layers.Layer):
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
         return self.grid.zero_fraction(weights)
 
+    def count_zeros(self, weights: Any) -> Any:
+        """Returns the fraction of zeros, without a gradient."""
+        return self.grid.count_zeros(weights)
+
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
         return ops.abs_bound(
@@ -184,12 +190,6 @@ class DeadZoneQuantizer(keras.layers.Layer):
         """Computes the bound of `weights` and holds it until the next call."""
         bound = self.compute_abs_bound(weights)
         self._built_state.hold_bound(self._index, bound)
-
-    def refresh_bound(self, weights: Any, *, when: Any) -> None:
-        """Updates the bound of a lone quantizer where `when` is true."""
-        self._built_state.refresh_bounds(
-            lambda: [self.compute_abs_bound(weights)], when=when
-        )
 
     def advance(self, *, rate: Any, step: Any) -> None:
         """Applies the optimizer's last moves to the logits, see `Logit`.
@@ -265,3 +265,29 @@ class DeadZoneQuantizer(keras.layers.Layer):
                 "`build(kernel.shape)` first."
             )
         return self.state
+
+
+def begin_training_step(
+    pairs: Sequence[tuple[DeadZoneQuantizer, Any]],
+    *,
+    rate: Any,
+    step: Any,
+    is_due: Any,
+) -> None:
+    """Moves the logits of a state; refreshes its bounds where that is due.
+
+    `pairs` are all quantizers of the state, each with its kernel's variable;
+    `rate` and `step` are those of `Logit`.
+    """
+    state = pairs[0][0]._built_state
+    state.trained = np.array([v.trainable for _, v in pairs], "float32")
+    state.advance(rate=rate, step=step)
+    state.refresh_bounds(
+        lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
+    )
+    state.follow_held_zeros(functools.partial(count_zeros, pairs))
+
+
+def count_zeros(pairs: Sequence[tuple[DeadZoneQuantizer, Any]]) -> list[Any]:
+    """Returns the fraction of zeros of each kernel."""
+    return [quantizer.count_zeros(weights) for quantizer, weights in pairs]

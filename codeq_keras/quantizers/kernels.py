@@ -1,14 +1,20 @@
 """QuantizedKernel: a kernel that knows its quantizer, and how it gets one."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
+from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
+from codeq_keras.quantizers.dead_zone import (
+    DeadZoneQuantizer,
+    QuantizedWeight,
+    count_zeros,
+)
 from codeq_keras.quantizers.state import QuantizerState
 
 
@@ -152,15 +158,53 @@ def states_of(kernels: Iterable[Kernel]) -> list[QuantizerState]:
     return found
 
 
-def compute_bounds(
-    state: QuantizerState, kernels: Sequence[Kernel]
-) -> list[Any]:
-    """Returns the bounds of the kernels of a state, without holding them."""
+def kernels_of(
+    state: QuantizerState, kernels: Iterable[Kernel]
+) -> list[QuantizedKernel]:
+    """Returns the kernels whose quantizers share a state."""
     return [
-        kernel.quantizer.compute_abs_bound(kernel.variable)
+        kernel
         for kernel in quantized(kernels)
         if getattr(kernel.quantizer, "state", None) is state
     ]
+
+
+def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
+    """Moves the logits to the zeros that are held, for the weights now."""
+    for state in states_of(kernels):
+        pairs = [(k.quantizer, k.variable) for k in kernels_of(state, kernels)]
+        state.follow_held_zeros(functools.partial(count_zeros, pairs))
+
+
+def hold_zeros(kernels: Sequence[Kernel]) -> None:
+    """Holds the zeros that the kernels have now in later trainings."""
+    follow_held_zeros(kernels)
+    for state in states_of(kernels):
+        state.hold_zeros(
+            [
+                float(ops.mean(ops.cast(k.values() == 0, "float32")))
+                for k in kernels_of(state, kernels)
+            ]
+        )
+
+
+def release_zeros(kernels: Iterable[Kernel]) -> None:
+    """Lets the logits of the kernels move again."""
+    for state in states_of(kernels):
+        state.release_zeros()
+
+
+def held_sparsity(kernels: Sequence[Kernel]) -> float | None:
+    """Returns the fraction of zeros that is held; None where none is."""
+    zeros = total = 0.0
+    for state in states_of(kernels):
+        held = ops.convert_to_numpy(state.held_zeros)
+        group = kernels_of(state, kernels)
+        for fraction, kernel in zip(held, group, strict=True):
+            if fraction >= 0:
+                zeros += float(fraction) * kernel.num_weights
+                total += kernel.num_weights
+    return zeros / total if total else None
 
 
 def _require_quantizer(quantizer: Any) -> None:

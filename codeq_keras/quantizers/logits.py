@@ -58,7 +58,7 @@ class PlainLogit(keras.layers.Layer):
         """Returns the values, differentiable."""
         return ops.convert_to_tensor(self.value)
 
-    def advance(self, *, rate: Any, step: Any) -> None:
+    def advance(self, *, rate: Any, step: Any, moves: Any = 1.0) -> None:
         """Does nothing: the optimizer has moved the values itself."""
 
     def restart(self) -> None:
@@ -126,11 +126,12 @@ class Logit(PlainLogit):
         probe = ops.convert_to_tensor(self.probe)
         return self.value + (probe - ops.stop_gradient(probe))
 
-    def advance(self, *, rate: Any, step: Any) -> None:
+    def advance(self, *, rate: Any, step: Any, moves: Any = 1.0) -> None:
         """Applies the optimizer's last move of the probe to the value.
 
         `rate` is how far one typical move changes the value; `step` counts
-        from the beginning of the training.
+        from the beginning of the training; `moves` is 1 for each logit that
+        moves, and 0 for the others.
         """
         # A copy: JAX donates every variable's buffer to the step, and may be
         # given each only once.
@@ -140,7 +141,7 @@ class Logit(PlainLogit):
         count = ops.maximum(ops.cast(step, "float32"), 1.0)
         unbiased = mean_square / (1 - ops.power(_DECAY, count))
         # 1e-30 only avoids 0 / 0 before the first move.
-        step_size = rate * move / ops.sqrt(unbiased + 1e-30)
+        step_size = moves * rate * move / ops.sqrt(unbiased + 1e-30)
         self.value.assign(
             ops.clip(self.value + step_size, -MAX_LOGIT, MAX_LOGIT)
         )

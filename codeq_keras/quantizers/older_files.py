@@ -1,7 +1,8 @@
 """Reads files that were saved until 2026-11-29. Goes when nobody has them.
 
 A quantizer alone with its config had scalar variables then, and Keras saved
-its logits under the quantizer instead of the state.
+its logits under the quantizer instead of the state. The layers of a quantized
+model were its own parts, and Keras saved these as layers.
 """
 
 from collections.abc import Iterable
@@ -11,12 +12,22 @@ from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.quantizers.kernels import quantized
 
 
+def has_parts_as_layers(store: Any) -> bool:
+    """Whether the file of a store has the parts of a model as its layers."""
+    schedule = "layers/training_schedule"
+    return any(f"/{g}".endswith(f"/{schedule}") for g in _groups(store))
+
+
+def _groups(store: Any) -> list[str]:
+    groups: list[str] = []
+    if hasattr(store, "h5_file"):
+        store.h5_file.visit(groups.append)
+    return groups
+
+
 def load_lone_logits(kernels: Iterable[Kernel], store: Any) -> None:
     """Loads the logits that such a file has under the quantizers."""
-    if not hasattr(store, "h5_file"):
-        return
-    groups: list[str] = []
-    store.h5_file.visit(groups.append)
+    groups = _groups(store)
     for index, kernel in enumerate(quantized(kernels)):
         state = getattr(kernel.quantizer, "state", None)
         name = "dead_zone_quantizer" + (f"_{index}" if index else "")

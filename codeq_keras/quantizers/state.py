@@ -11,12 +11,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.config import CoDeQConfig
+from codeq_keras.config import MAX_LOGIT, CoDeQConfig
 from codeq_keras.ops.functions import bit_width_from_logit
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
+from codeq_keras.quantizers.balance import balance
 from codeq_keras.quantizers.logits import Logit, PlainLogit, as_vectors
 
 Shape = tuple[int, ...]
+Logits = Sequence[Any] | None
+
+# Stands for a kernel that no budget holds.
+_FREE = -1.0
+
+# Finds a logit to 6e-5, which changes the zeros by less than that.
+_NUM_HALVINGS = 16
+
+# The rounding of a fraction of zeros.
+_COUNT_ERROR = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +72,8 @@ class QuantizerState(keras.layers.Layer):
         self._ends = tuple(itertools.accumulate(sizes))
         # The number of the quantizer that a bound belongs to.
         self._owners: np.ndarray = np.repeat(np.arange(len(sizes)), sizes)
+        # Which kernels the running training changes, set by its steps.
+        self.trained: np.ndarray = np.ones(len(sizes), "float32")
         self._parts: _Parts | None = None
         self.build()
 
@@ -85,6 +98,12 @@ class QuantizerState(keras.layers.Layer):
             trainable=False,
             name="abs_bound",
         )
+        self.held_zeros = self.add_weight(
+            shape=(count,),
+            initializer=keras.initializers.Constant(_FREE),
+            trainable=False,
+            name="held_zeros",
+        )
         self.built = True
 
     @property
@@ -93,10 +112,24 @@ class QuantizerState(keras.layers.Layer):
         logits = [self.dead_zone_logit, self.bit_width_logit]
         return {logit.name: logit for logit in logits if logit is not None}
 
+    def tensors(self) -> list[Any]:
+        """Returns the logits, differentiable for the kernels in training."""
+        found = [logit.tensor() for logit in self.logits.values()]
+        if self.trained.all():
+            return found
+        return [
+            ops.where(self.trained > 0, logit, ops.stop_gradient(logit))
+            for logit in found
+        ]
+
     def advance(self, *, rate: Any, step: Any) -> None:
-        """Applies the optimizer's last moves to the logits, see `Logit`."""
+        """Applies the optimizer's last moves to the logits, see `Logit`.
+
+        Those of kernels that are held, or not in training, stay.
+        """
+        is_free = ops.cast(self.held_zeros < 0, "float32")
         for logit in self.logits.values():
-            logit.advance(rate=rate, step=step)
+            logit.advance(rate=rate, step=step, moves=is_free * self.trained)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
@@ -114,11 +147,57 @@ class QuantizerState(keras.layers.Layer):
                 logit.variables, source.logits[name].variables, strict=True
             ):
                 _assign_element(variable, index, value)
+        _assign_element(self.held_zeros, index, source.held_zeros[0])
         self.hold_bound(index, source.bound(0))
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the bounds, also of older files, see `as_vectors`."""
-        super().load_own_variables(as_vectors(store))
+        free: np.ndarray = np.full(len(self.bound_shapes), _FREE, "float32")
+        # Files of November 2026 hold no zeros.
+        super().load_own_variables({"1": free, **as_vectors(store)})
+
+    # --- Zeros that a budget has reached -------------------------------------
+
+    def hold_zeros(self, fractions: Any) -> None:
+        """Holds a fraction of zeros for each kernel in later trainings."""
+        self.held_zeros.assign(fractions)
+
+    def release_zeros(self) -> None:
+        """Lets the logits move again."""
+        self.held_zeros.assign([_FREE] * len(self.bound_shapes))
+
+    def follow_held_zeros(self, count: Callable[[], Sequence[Any]]) -> None:
+        """Moves the logits to the zeros that are held, where any are.
+
+        `count` returns the fraction of zeros of each kernel. It falls with
+        the magnitude of the logit, which is found by bisection: weights gather
+        at the edge of the dead zone, where a step by the slope would overshoot.
+        """
+        logit = ops.convert_to_tensor(self.dead_zone_logit.value)
+        held = ops.convert_to_tensor(self.held_zeros)
+        others = self.tensors()[1:]
+
+        def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+            low, high = ends
+            middle = (low + high) / 2
+            self._parts = self._apart([middle, *others])
+            too_many = ops.stack(count()) > held + _COUNT_ERROR
+            self._parts = None
+            return (
+                ops.where(too_many, middle, low),
+                ops.where(too_many, high, middle),
+            )
+
+        def followed() -> Any:
+            ends = ops.zeros_like(logit), MAX_LOGIT * ops.ones_like(logit)
+            _, magnitude = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
+            is_held = ops.logical_and(held >= 0, self.trained > 0)
+            signed = ops.where(logit < 0, -magnitude, magnitude)
+            return ops.where(is_held, signed, logit)
+
+        self.dead_zone_logit.value.assign(
+            ops.cond(ops.any(held >= 0), followed, lambda: logit)
+        )
 
     # --- Bounds -------------------------------------------------------------
 
@@ -135,18 +214,24 @@ class QuantizerState(keras.layers.Layer):
     def refresh_bounds(
         self, compute: Callable[[], Sequence[Any]], *, when: Any
     ) -> None:
-        """Holds the bounds that `compute` returns, where `when` is true."""
+        """Holds the bounds that `compute` returns, where `when` is true.
+
+        Those of kernels that are not in training stay, as their codes do.
+        """
+        held = ops.convert_to_tensor(self.bounds)
 
         def computed() -> Any:
             bounds = compute()
             if not any(self.bound_shapes):
-                return ops.stack(bounds)
-            return ops.concatenate([ops.reshape(b, (-1,)) for b in bounds])
+                bounds = ops.stack(bounds)
+            else:
+                bounds = ops.concatenate(
+                    [ops.reshape(b, (-1,)) for b in bounds]
+                )
+            return ops.where(self.trained[self._owners] > 0, bounds, held)
 
         # One branch for all kernels: a branch for each would slow tracing.
-        bounds = ops.cond(
-            when, computed, lambda: ops.convert_to_tensor(self.bounds)
-        )
+        bounds = ops.cond(when, computed, lambda: held)
         self.bounds.assign(bounds)
 
     def bound(self, index: int) -> Any:
@@ -166,23 +251,18 @@ class QuantizerState(keras.layers.Layer):
             return self.config.bit_width
         return (self._parts or self._apart()).bit_widths[index]
 
-    @contextlib.contextmanager
-    def taken_apart(self) -> Iterator[None]:
-        """Takes the vectors apart once for all that is asked for within."""
-        self._parts = self._apart()
-        try:
-            yield
-        finally:
-            self._parts = None
-
-    def _apart(self) -> _Parts:
-        grid, bit_widths = self._vector_grid(), []
+    def _apart(self, task: Logits = None, budget: Logits = None) -> _Parts:
+        """The vectors taken apart; logits of a budget, see `taken_apart`."""
+        task = task or self.tensors()
+        budget = budget or task
+        grid, bit_widths = self._vector_grid(task, budget), []
         fields = {
             name: self._split(value, per_bound=name != "ratio")
             for name, value in grid.tensors().items()
         }
         if self.bit_width_logit is not None:
-            bit_widths = self._split(self._bit_widths(), per_bound=False)
+            bit_widths = self._bit_widths(budget)
+            bit_widths = self._split(bit_widths, per_bound=False)
         return _Parts(
             grids=[
                 dataclasses.replace(
@@ -193,34 +273,32 @@ class QuantizerState(keras.layers.Layer):
             bit_widths=bit_widths,
         )
 
-    def _bit_widths(self) -> Any:
+    def _bit_widths(self, logits: Sequence[Any]) -> Any:
         config = self.config
         if self.bit_width_logit is None:
             return config.bit_width
         return bit_width_from_logit(
-            self.bit_width_logit.tensor(),
+            logits[1],
             min_bit_width=config.min_bit_width,
             max_bit_width=config.max_bit_width,
         )
 
-    def _vector_grid(self) -> Grid:
+    def _vector_grid(self, task: Sequence[Any], budget: Sequence[Any]) -> Grid:
         """All grids as one, with a ratio per kernel, all else per bound."""
-        logits, bit_widths = self.dead_zone_logit.tensor(), self._bit_widths()
-        repeated_logits, repeated_widths = logits, bit_widths
+        logits, bit_widths = task[0], self._bit_widths(task)
         if any(self.bound_shapes):
-            repeated_logits = ops.take(logits, self._owners)
+            logits = ops.take(logits, self._owners)
             if self.bit_width_logit is not None:
-                repeated_widths = ops.take(bit_widths, self._owners)
+                bit_widths = ops.take(bit_widths, self._owners)
         grid = make_grid(
             self.bounds,
-            repeated_logits,
-            repeated_widths,
+            logits,
+            bit_widths,
             self.config.level_grid,
             self.config.sparsity_block,
         )
-        if any(self.bound_shapes):
-            ratio = ratio_from_logit(logits)
-            grid = dataclasses.replace(grid, ratio=ratio)
+        if logits is not budget[0]:
+            grid = dataclasses.replace(grid, ratio=ratio_from_logit(budget[0]))
         return grid
 
     def _split(self, vector: Any, *, per_bound: bool) -> list[Any]:
@@ -233,6 +311,32 @@ class QuantizerState(keras.layers.Layer):
             ops.reshape(part, shape)
             for part, shape in zip(parts, self.bound_shapes, strict=True)
         ]
+
+
+@contextlib.contextmanager
+def taken_apart(
+    states: Sequence[QuantizerState], *, for_budget: bool = False
+) -> Iterator[Any]:
+    """Takes the vectors of states apart once for all that is asked within.
+
+    For a budget, the costs are of other copies of the logits than the values,
+    and the unit that is yielded belongs into its penalty, see `balance`.
+    """
+    tensors = [state.tensors() for state in states]
+    task, budget, unit = tensors, tensors, None
+    if for_budget and states:
+        flat = [tensor for vectors in tensors for tensor in vectors]
+        *copies, unit = balance(flat)
+        task, budget = (
+            keras.tree.pack_sequence_as(tensors, copy) for copy in copies
+        )
+    for state, *vectors in zip(states, task, budget, strict=True):
+        state._parts = state._apart(*vectors)
+    try:
+        yield unit
+    finally:
+        for state in states:
+            state._parts = None
 
 
 def _assign_element(variable: keras.Variable, index: int, value: Any) -> None:

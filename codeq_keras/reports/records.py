@@ -12,6 +12,8 @@ class KernelReport:
     Attributes:
         path: Path of the kernel.
         is_quantized: False if it was left in float.
+        float_reason: Why it was; None if it was not.
+        is_frozen: Whether its layer is not trainable: its codes stay.
         num_weights: Number of weights.
         num_macs: Dense multiply-accumulates per sample, None if unknown.
         sparsity: Fraction of zeros, in [0, 1].
@@ -27,6 +29,7 @@ class KernelReport:
 
     path: str
     is_quantized: bool
+    float_reason: str | None
     num_weights: int
     num_macs: int | None
     sparsity: float
@@ -35,6 +38,7 @@ class KernelReport:
     size_bytes: int
     levels: np.ndarray = dataclasses.field(repr=False)
     histogram: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False)
+    is_frozen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

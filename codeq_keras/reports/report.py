@@ -8,12 +8,12 @@ import keras
 import numpy as np
 
 from codeq_keras import costs
-from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.architecture.kernels import FloatWeight, Kernel
 from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantized import HasQuantizers, require_quantized
-from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.kernels import QuantizedKernel, held_sparsity
 from codeq_keras.reports.plot import plot_kernels
 from codeq_keras.reports.records import ActivationReport, KernelReport
 
@@ -34,14 +34,22 @@ class CompressionReport:
             left in float count in full. None where the multiply-accumulates
             of a kernel are not known.
         bits_per_weight: Mean of density times bits per quantized weight.
-        size_bytes: Estimated bytes of all kernels, coded without loss, as
+        size_bytes: Estimated bytes of all of `layers`, coded without loss, as
             `CompressionBudget(size_bytes=...)` limits them; close to the
             weight streams of an Ethos-U. Biases and the rest of a file are
-            not included. Dense files store a byte, or half of one, per weight.
+            not included. A weight left in float takes 4 bytes. Dense files
+            store a byte, or half of one, per weight.
         float_size_bytes: Bytes of all kernels in float32.
         entropy_size_bytes: Entropy bound of all kernels, in bytes.
-        layers: One `KernelReport` per kernel, in the order of the layers.
+        layers: One `KernelReport` per kernel, in the order of the layers, and
+            one per other weight of two axes or more, which stays in float. Its
+            multiply-accumulates count where it can be multiplied with as by
+            `x @ w`. Biases, gains and statistics of normalizations are not
+            in it.
         activations: `ActivationReport`; None where they are left in float.
+        held_sparsity: Fraction of zeros that trainings without a budget hold,
+            kernel by kernel, in [0, 1]; None where no budget was trained, or
+            `release_budget` was called.
     """
 
     sparsity: float
@@ -53,6 +61,7 @@ class CompressionReport:
     entropy_size_bytes: int
     layers: tuple[KernelReport, ...]
     activations: ActivationReport | None = None
+    held_sparsity: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
@@ -93,7 +102,8 @@ class CompressionReport:
                 f"{kernel.path:<{width}}  {kernel.num_weights:>9,}  {macs:>11}"
                 f"  {kernel.sparsity:>6.1%}  {kernel.bit_width:>4}"
                 f"  {kernel.entropy_bits:>7.2f}  {kernel.size_bytes:>9,}"
-                + ("" if kernel.is_quantized else "  left in float")
+                + _in_float(kernel)
+                + ("  frozen" if kernel.is_frozen else "")
             )
         if self.relative_bops is None:
             bops = "unknown: an input size is not fixed"
@@ -112,6 +122,11 @@ class CompressionReport:
             f"kernel bytes   {self.size_bytes:,} coded, {ratio:.1f}x smaller "
             f"than float32 (entropy bound {self.entropy_size_bytes:,})",
         ]
+        if self.held_sparsity is not None:
+            lines.append(
+                f"held           {self.held_sparsity:.1%} zeros, in trainings "
+                "without a budget, until `release_budget()`"
+            )
         if self.activations is not None:
             lines.append(str(self.activations))
         return "\n".join(lines)
@@ -162,6 +177,7 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
         ),
         layers=kernels,
         activations=_activation_report(qmodel),
+        held_sparsity=held_sparsity(qmodel.kernels),
     )
 
 
@@ -224,6 +240,9 @@ def _float_report(kernel: Kernel) -> KernelReport:
     return KernelReport(
         path=kernel.path,
         is_quantized=False,
+        float_reason=(
+            kernel.reason if isinstance(kernel, FloatWeight) else "by choice"
+        ),
         num_weights=latent.size,
         num_macs=kernel.num_macs,
         sparsity=float(np.mean(latent == 0)),
@@ -232,6 +251,7 @@ def _float_report(kernel: Kernel) -> KernelReport:
         size_bytes=_FLOAT_BYTES * latent.size,
         levels=np.zeros(0, "float32"),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
+        is_frozen=not kernel.variable.trainable,
     )
 
 
@@ -244,6 +264,7 @@ def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
     return KernelReport(
         path=kernel.path,
         is_quantized=True,
+        float_reason=None,
         num_weights=latent.size,
         num_macs=kernel.num_macs,
         sparsity=float(np.mean(values == 0)),
@@ -252,7 +273,15 @@ def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
         size_bytes=round(float(costs.size_bytes([cost]))),
         levels=_levels(kernel, values),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
+        is_frozen=not kernel.variable.trainable,
     )
+
+
+def _in_float(kernel: KernelReport) -> str:
+    """The end of a kernel's line in the table."""
+    if kernel.is_quantized:
+        return ""
+    return f"  left in float: {kernel.float_reason}"
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -132,6 +132,7 @@ class CompressionBudget(CompressionLogger):
         self._is_training = False
         self._is_validating = False
         self._model_with_loss: tf_keras.Model | None = None
+        self._loss_size = tf.Variable(1.0, trainable=False)
 
     def _make_compression(self) -> codeq_keras.CompressionBudget:
         return codeq_keras.CompressionBudget(**self._budget)
@@ -151,6 +152,12 @@ class CompressionBudget(CompressionLogger):
         self._is_training = False
         super().on_train_end(logs)
 
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Lets the penalty follow a loss above 1."""
+        loss = abs(float((logs or {}).get("loss", 1.0)))
+        if loss < float("inf"):
+            self._loss_size.assign(max(loss, 1.0))
+
     def on_test_begin(self, logs: Logs = None) -> None:
         """Keeps the penalty out of `val_loss`, which is traced now."""
         self._is_validating = True
@@ -160,11 +167,11 @@ class CompressionBudget(CompressionLogger):
         self._is_validating = False
 
     def _penalty(self) -> tf.Tensor:
+        """The gradient of the budget's penalty; its value is 0."""
         view = self._view
-        penalty = None
-        if self._is_training and not self._is_validating and view is not None:
-            penalty = view.regularizer.penalty(
-                view.kernels,
-                progress=view.states[0].schedule.progress(),
-            )
-        return tf.zeros(()) if penalty is None else penalty
+        if not self._is_training or self._is_validating or view is None:
+            return tf.zeros(())
+        penalty = self._loss_size * view.regularizer.budget_penalty(
+            view.kernels, progress=view.states[0].schedule.progress()
+        )
+        return penalty - tf.stop_gradient(penalty)

@@ -12,10 +12,13 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 from codeq_keras import ops
 from codeq_keras.architecture.kernels import output_axes
 from codeq_keras.config import CoDeQConfig
-from codeq_keras.model import REFRESH_STEPS
 from codeq_keras.ops.grids import GRIDS
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.dead_zone import (
+    DeadZoneQuantizer,
+    begin_training_step,
+)
 from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.training.fitting import REFRESH_STEPS
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule
 
@@ -61,9 +64,11 @@ class KernelState:
     def begin_training_step(self) -> None:
         """Moves the logits, refreshes the bound and counts the step."""
         rate, step = self.schedule.logit_rate(), self.schedule.step
-        self.quantizer.advance(rate=rate, step=step)
-        self.quantizer.refresh_bound(
-            self.kernel, when=keras_ops.equal(step % REFRESH_STEPS, 0)
+        begin_training_step(
+            [(self.quantizer, self.kernel)],
+            rate=rate,
+            step=step,
+            is_due=keras_ops.equal(step % REFRESH_STEPS, 0),
         )
         self.schedule.advance()
 

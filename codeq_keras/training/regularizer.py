@@ -10,8 +10,7 @@ from keras import ops
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
-from codeq_keras.quantizers.kernels import states_of
-from codeq_keras.quantizers.logits import PlainLogit
+from codeq_keras.quantizers.kernels import kernels_of, states_of
 
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
 _BUDGET_STRENGTH = 100.0
@@ -22,6 +21,9 @@ _MARGIN = 0.995
 
 # The budget tightens over this fraction of the training, then stays.
 _RAMP_FRACTION = 0.5
+
+# From here on the zeros of the budget are held.
+_SETTLED_FRACTION = 0.9
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -34,14 +36,13 @@ class CompressionRegularizer(keras.layers.Layer):
         dead_zone_penalty * sum(theta_dz ** 2)
         + bit_width_penalty * sum(theta_bit ** 2)
         + density_penalty * sum(n * (1 - z)) / sum(n)
-        + 100 * ln(current / target) ** 2       # where there is a budget
 
     The first two are the paper's, see below. They stall near 50 % sparsity
     because their gradient vanishes with the logit; the third reaches any
-    sparsity and spares small layers. The last is switched on by
-    `CompressionBudget`; its target falls geometrically from the starting
-    point over the first half of the training. Nothing is added outside of
-    training, so that `val_loss` stays comparable.
+    sparsity and spares small layers. `CompressionBudget` switches on another,
+    `100 * ln(current / target) ** 2`, whose gradient alone joins that of the
+    loss. Nothing is added outside of training, so that `val_loss` stays
+    comparable.
 
     To train as published, put the first two on `level_grid="paper"`. Its
     logits are plain weights, and under SGD the penalty shrinks them by the
@@ -169,31 +170,42 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         terms = []
         states = states_of(kernels)
-        dead_zones = [state.dead_zone_logit for state in states]
+        dead_zones = [state.tensors()[0] for state in states]
         if self.dead_zone_penalty and dead_zones:
             terms.append(self.dead_zone_penalty * _sum_of_squares(dead_zones))
-        widths = [s.bit_width_logit for s in states if s.bit_width_logit]
+        widths = [s.tensors()[1] for s in states if s.bit_width_logit]
         if self.bit_width_penalty and widths:
             terms.append(self.bit_width_penalty * _sum_of_squares(widths))
-        if self.density_penalty or self.budget:
+        if self.density_penalty:
             trained = costs.trained_costs(kernels)
-            if self.density_penalty:
-                terms.append(self.density_penalty * costs.density(trained))
-            if self.budget:
-                terms += self._budget_penalties(trained, progress)
+            terms.append(self.density_penalty * costs.density(trained))
         return sum(terms) if terms else None
 
-    def _budget_penalties(
-        self, trained: Sequence[KernelCost], progress: Any
-    ) -> list[Any]:
+    def pull(
+        self, kernels: Sequence[Kernel], *, progress: Any, unit: Any
+    ) -> Any:
+        """The gradient of the budget's penalty, as a loss of the value 0.
+
+        So the loss is that of the task alone, as in validation. `unit` is that
+        of `quantizers.balance`. In the last steps the zeros are held.
+        """
+        self._settle(kernels, progress=progress)
+        pull = self.budget_penalty(kernels, progress=progress)
+        pull = pull if unit is None else pull + unit
+        return pull - ops.stop_gradient(pull)
+
+    def budget_penalty(
+        self, kernels: Sequence[Kernel], *, progress: Any
+    ) -> Any:
         """The penalty of the budget, and of each kernel with a least density.
 
+        Differentiable by the logits; see `quantizers.balance` for its weight.
         The budget sees a kernel at its least density as one that has no more
         to give, so that it turns to the others instead of pushing against the
         second penalty.
         """
         terms = []
-        trained = list(trained)
+        trained = list(costs.trained_costs(kernels))
         for index, min_density in enumerate(self.min_densities):
             if min_density == 0:
                 continue
@@ -204,17 +216,39 @@ class CompressionRegularizer(keras.layers.Layer):
             )
             shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
             terms.append(_BUDGET_STRENGTH * shortfall**2)
-        current = costs.MEASURES[self.budget or ""](trained)
-        return [self._budget_penalty(current, progress), *terms]
-
-    def _budget_penalty(self, current: Any, progress: Any) -> Any:
         remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3
         log_target = self.log_target + remaining * (
             self.log_start - self.log_target
         )
+        excess = self._log_measure(trained) - log_target
+        return sum(terms, _BUDGET_STRENGTH * excess**2)
+
+    def _log_measure(self, trained: Sequence[KernelCost]) -> Any:
+        current = costs.MEASURES[self.budget or ""](trained)
         # A fully pruned model has the logarithm of 1e-6, not minus infinity.
-        log_current = ops.log(ops.maximum(current, 1e-6))
-        return _BUDGET_STRENGTH * (log_current - log_target) ** 2
+        return ops.log(ops.maximum(current, 1e-6))
+
+    def _settle(self, kernels: Sequence[Kernel], *, progress: Any) -> None:
+        """Holds the zeros that meet the budget in the last steps.
+
+        The densities of all kernels change by one factor, that of the measure
+        to the budget. All measures are proportional to them, or nearly; the
+        next steps correct the rest. So a budget is met to the last weight, and
+        the weights settle around zeros that no longer move.
+        """
+        trained = costs.trained_costs(kernels)
+        factor = ops.exp(self.log_target - self._log_measure(trained))
+        least = self.min_densities or (0.0,) * len(kernels)
+        zeros = {
+            id(kernel): 1.0 - ops.clip(cost.density * factor, low, 1.0)
+            for kernel, cost, low in zip(kernels, trained, least, strict=True)
+        }
+        is_last = progress >= _SETTLED_FRACTION
+        for state in states_of(kernels):
+            held = [zeros[id(k)] for k in kernels_of(state, kernels)]
+            state.hold_zeros(
+                ops.where(is_last, ops.stack(held), state.held_zeros)
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -228,5 +262,5 @@ class CompressionRegularizer(keras.layers.Layer):
         }
 
 
-def _sum_of_squares(logits: Sequence[PlainLogit]) -> Any:
-    return sum(ops.sum(logit.tensor() ** 2) for logit in logits)
+def _sum_of_squares(logits: Sequence[Any]) -> Any:
+    return sum(ops.sum(logit**2) for logit in logits)

@@ -14,6 +14,7 @@ from architectures.models import outputs_of, packed, samples
 
 import codeq_keras
 import tflite_export
+from tflite_export.conversion.graphs import named_outputs
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
@@ -46,11 +47,10 @@ def measure_parity(model, path, *, prepare):
     )
     data = path.read_bytes()
     file = Flatbuffer(data)
-    scales = [tensor.scales[0] for tensor in file.outputs().values()]
     names = [spec.name for spec in model_inputs(qmodel.latent_model)]
-    expected = outputs_of(qmodel, inputs)
+    expected = named_outputs(qmodel(packed(inputs)))
     actual = interpreter.predict(data, inputs, names)
-    within_one, top1 = agreement(expected, actual, scales)
+    within_one, top1 = agreement(expected, actual, file.outputs())
     text = f"{within_one:.1%}; {top1:.1%}"
     if within_one >= MIN_WITHIN_ONE and top1 >= MIN_TOP1:
         return True, text
@@ -62,14 +62,16 @@ def measure_parity(model, path, *, prepare):
     return layers[worst] >= MIN_WITHIN_ONE, text
 
 
-def agreement(expected, actual, scales):
+def agreement(expected, actual, tensors):
     """Returns how many values are within a step, and how many classes equal.
 
     Classes count where the best two are more than a step apart; outputs are
     whole steps, in floats.
     """
     within, same = [], []
-    for left, right, scale in zip(expected, actual, scales, strict=True):
+    for name, tensor in tensors.items():
+        left, right = np.asarray(expected[name]), actual[name]
+        scale = tensor.scales[0]
         within.append((np.abs(left - right) < 1.5 * scale).ravel())
         if left.shape[-1] > 1:
             best = np.sort(left, axis=-1)

@@ -19,8 +19,9 @@ from architectures.parity import measure_parity
 
 import codeq_keras
 import tflite_export
-from codeq_keras.architecture.kernels import all_layers
+from codeq_keras.architecture.visits import all_layers
 from tflite_export.conversion.converter import convert
+from tflite_export.conversion.graphs import inference_graph, named_outputs
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
@@ -127,8 +128,10 @@ def _trained_values(qmodel):
     """Copies of all that a training must move, by group."""
     variables = qmodel.latent_model.non_trainable_variables
     groups = {
-        "kernels": [kernel.variable for kernel in qmodel.kernels],
-        "logits": [k.quantizer.dead_zone_logit for k in qmodel.kernels],
+        "kernels": [kernel.variable for kernel in qmodel.quantized_kernels],
+        "logits": [
+            k.quantizer.dead_zone_logit for k in qmodel.quantized_kernels
+        ],
         "statistics": [v for v in variables if v.name.startswith("moving_")],
     }
     return {
@@ -140,7 +143,7 @@ def _trained_values(qmodel):
 def _like_trained(qmodel, inputs):
     """Zeros, negative gammas, and statistics that fit the weights."""
     rng = np.random.default_rng(SEED)
-    for kernel in qmodel.kernels:
+    for kernel in qmodel.quantized_kernels:
         kernel.quantizer.assign_logits(dead_zone=DEAD_ZONE_LOGIT)
     for layer in all_layers(qmodel.latent_model):
         if not isinstance(layer, keras.layers.BatchNormalization):
@@ -255,15 +258,19 @@ def _plain_p99_lsb(state):
     """How far the plain converter's file is from the same model."""
     stripped = codeq_keras.strip_quantizers(state["trained"])
     inputs = model_inputs(stripped)
-    data = convert(stripped, inputs, state["inputs"])
+    graph = inference_graph(stripped)
+    data = convert(graph, inputs, state["inputs"])
     actual = interpreter.predict(
         data, state["inputs"], [spec.name for spec in inputs]
     )
-    expected = outputs_of(stripped, state["inputs"])
-    tensors = Flatbuffer(data).outputs().values()
+    expected = named_outputs(stripped(packed(state["inputs"])))
     return max(
-        float(np.percentile(np.abs(a - e) / tensor.scales[0], 99))
-        for a, e, tensor in zip(actual, expected, tensors, strict=True)
+        float(
+            np.percentile(
+                np.abs(actual[name] - expected[name]) / tensor.scales[0], 99
+            )
+        )
+        for name, tensor in Flatbuffer(data).outputs().items()
     )
 
 

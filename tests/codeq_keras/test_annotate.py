@@ -187,7 +187,7 @@ def test_annotating_twice_is_refused():
 
 
 def test_wrong_config_is_refused():
-    with pytest.raises(ValueError, match="Received: 4"):
+    with pytest.raises(ValueError, match="Received: config=4"):
         quantize_annotate_layer(layers.Dense(3), 4)
 
 

@@ -328,7 +328,7 @@ def test_custom_layer_keeps_its_loss_and_buffer(data):
             ),
             "at least one kernel",
         ),
-        (lambda: "model.keras", "instance of builtins.str"),
+        (lambda: "model.keras", "the path 'model.keras'"),
     ],
     ids=["unbuilt", "empty", "no kernel", "not a model"],
 )

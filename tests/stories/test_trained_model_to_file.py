@@ -136,3 +136,28 @@ class Subclassed(keras.Model):
     def call(self, inputs):
         x = self.conv(inputs)
         return self.head(keras.ops.reshape(x, (-1, 6 * 6 * 4)))
+
+
+def test_calibrated_model_without_a_training_is_exported_exactly(
+    tmp_path, images
+):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(8, 3, use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.SeparableConv2D(8, 3),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    codeq_keras.calibrate_activations(qmodel, images)
+
+    result = tflite_export.export(qmodel, tmp_path / "model.tflite")
+
+    assert result.verification.codes_equal
+    # The ranges are in the file, so that both round at the same places.
+    assert result.verification.max_output_lsb <= 1

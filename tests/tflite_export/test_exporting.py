@@ -124,7 +124,7 @@ def test_layer_left_out_of_the_quantization_is_noted(zoo):
     notes = [n for n in zoo.result.notes if "not_quantized/kernel" in n]
 
     assert len(notes) == 1
-    assert "was not quantized in training" in notes[0]
+    assert ": not quantized in training" in notes[0]
 
 
 def test_channel_without_gain_holds_zeros_and_is_noted(zoo):

@@ -130,7 +130,7 @@ def test_kernel_left_to_tfmot_is_noted(rng, tmp_path):
     result = tflite_export.export(qat_model, tmp_path / "m.tflite")
 
     assert result.verification.num_tensors == 1
-    expected = f"'{name}/kernel' was not quantized"
+    expected = f"'{name}/kernel': not quantized"
     assert any(expected in note for note in result.notes)
 
 

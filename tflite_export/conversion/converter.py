@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +27,15 @@ _SCRIPT = Path(__file__).with_name("converter_child.py")
 _NUM_ERROR_LINES = 8
 _MAX_LINE = 240
 _CAUSE = re.compile(r"error: (?!loc\()|Error: |^TF Select ops|^Custom ops")
+_NO_KERNEL = re.compile(r"TF Select ops|Custom ops|legalize|op operand")
+_LOOPS = ("StatelessWhile", "While")
+# TensorFlow's lines at its start, and those on GPUs.
+_NOISE = re.compile(
+    r"absl::InitializeLog|cuda|TensorRT|oneDNN|cpu_feature_guard|XNNPACK|"
+    r"^[IW]\d{4} |is deprecated|TF 2\.20|migration guide|for details|"
+    r"warnings\.warn",
+    re.IGNORECASE,
+)
 
 
 def convert(
@@ -41,10 +49,10 @@ def convert(
     fails or crashes is a RuntimeError.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _save_function(graph, inputs, samples, Path(folder))
+        has_loop = _save_function(graph, inputs, samples, Path(folder))
         if samples is not None:
             _save_samples(inputs, samples, Path(folder))
-        return _convert_in_child(folder, "int8")
+        return _convert_in_child(folder, "int8", has_loop=has_loop)
 
 
 def convert_float(
@@ -55,8 +63,8 @@ def convert_float(
     Only the shapes of the samples matter.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _save_function(graph, inputs, samples, Path(folder))
-        return _convert_in_child(folder, "float32")
+        has_loop = _save_function(graph, inputs, samples, Path(folder))
+        return _convert_in_child(folder, "float32", has_loop=has_loop)
 
 
 def _save_function(
@@ -64,9 +72,10 @@ def _save_function(
     inputs: list[ModelInput],
     samples: list[np.ndarray] | None,
     folder: Path,
-) -> None:
+) -> bool:
     """Saves a function with the shapes of the samples and a batch of 1.
 
+    Returns whether it has a loop, as rolled recurrent layers have.
     `Model.export` would trace the model again with its open sizes. Recurrent
     layers cannot be unrolled for those.
     """
@@ -81,25 +90,20 @@ def _save_function(
         for spec, shape in zip(inputs, shapes, strict=True)
     ]
 
-    @tf.function(input_signature=specs)
-    def outputs_by_name(*values: Any) -> dict[str, Any]:
-        outputs = graph.function(*values)
-        if isinstance(outputs, dict):
-            return outputs
-        flat = tf.nest.flatten(outputs)
-        return {f"output_{index}": value for index, value in enumerate(flat)}
-
     module = tf.Module()
     # Variables of Keras only wrap those of TensorFlow.
     module.weights = [
         v.value if isinstance(v, keras.Variable) else v for v in graph.variables
     ]
-    tf.saved_model.save(
-        module, str(folder / SAVED_MODEL), signatures=outputs_by_name
-    )
+    signature = tf.function(graph.function, input_signature=specs)
+    tf.saved_model.save(module, str(folder / SAVED_MODEL), signatures=signature)
+    definition = signature.get_concrete_function().graph.as_graph_def()
+    functions = definition.library.function
+    nodes = [*definition.node, *(n for f in functions for n in f.node_def)]
+    return any(node.op in _LOOPS for node in nodes)
 
 
-def _convert_in_child(folder: str, dtype: str) -> bytes:
+def _convert_in_child(folder: str, dtype: str, *, has_loop: bool) -> bytes:
     child = subprocess.run(
         [sys.executable, str(_SCRIPT), folder, dtype],
         capture_output=True,
@@ -111,7 +115,9 @@ def _convert_in_child(folder: str, dtype: str) -> bytes:
     )
     result = Path(folder, RESULT)
     if child.returncode != 0 or not result.exists():
-        raise RuntimeError(_failure(child.returncode, child.stderr))
+        raise RuntimeError(
+            _failure(child.returncode, child.stderr, has_loop=has_loop)
+        )
     return result.read_bytes()
 
 
@@ -124,22 +130,29 @@ def _save_samples(
         np.save(folder / f"{index}.npy", array)
 
 
-def _failure(returncode: int, log: str) -> str:
+def _failure(returncode: int, log: str, *, has_loop: bool) -> str:
     """Explains how the child process failed."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [line for line in lines if not _NOISE.search(line)]
     # The log ends in the whole graph as text; the cause is far above.
     relevant = [line for line in lines if _CAUSE.search(line)] or lines
     unique = list(dict.fromkeys(line[:_MAX_LINE] for line in relevant))
-    tail = "\n".join(unique[-_NUM_ERROR_LINES:])
-    if returncode < 0:
-        return (
-            "Expected the TFLite converter to finish. Received: a crash by "
-            f"signal {-returncode}. Recurrent layers are the usual cause: "
-            "build them with `unroll=True`. From its log:\n"
-            f"{tail}"
+    received = f"a crash by signal {-returncode}"
+    if returncode >= 0:
+        received = "an error"
+    remedy = "Please report the model."
+    if has_loop:
+        remedy = (
+            "The model has a loop, as recurrent layers have: build them with "
+            "`unroll=True`."
         )
+    elif any(_NO_KERNEL.search(line) for line in unique):
+        remedy = (
+            "It has no int8 operator for an operation: replace the layer that "
+            "its log names."
+        )
+    tail = "\n".join(["", *unique[-_NUM_ERROR_LINES:]]) if unique else ""
     return (
-        "Expected the TFLite converter to finish. Received: an error. An "
-        "operation without an int8 kernel is the usual cause: replace the "
-        f"layer it names. From its log:\n{tail}"
+        "Expected the TFLite converter to finish. Received: "
+        f"{received}. {remedy}{' From its log:' if tail else ''}{tail}"
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tflite_export.conversion.converter import convert
 from tflite_export.conversion.graphs import trained_graph
-from tflite_export.conversion.repairs import repaired_file
+from tflite_export.conversion.repairs import input_notes, repaired_file
 from tflite_export.conversion.rewrites import rewrite
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.samples import ModelInput
@@ -45,6 +45,7 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
     while True:
         graph, missing = trained_graph(trained, model)
         file = repaired_file(convert(graph, trained.inputs, samples))
+        of_inputs = input_notes(file, trained)
         try:
             written = write_codes(file, trained.weights, trained.kernels)
         except FoldedInputGainError as error:
@@ -56,7 +57,7 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
             if notes == earlier:  # No layer that can be rewritten has them.
                 raise
         else:
-            notes = [*notes, *written.notes, *missing]
+            notes = [*notes, *written.notes, *missing, *of_inputs]
             return ConvertedModel(file, notes, written.silent_channels)
 
 

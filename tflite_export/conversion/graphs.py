@@ -1,50 +1,113 @@
 """Makes a model a function for the converter, with its trained ranges."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.deployment import RangedModel, find_kernels
+from codeq_keras.deployment import (
+    ActivationRange,
+    RangedModel,
+    copy_model,
+    find_kernels,
+)
 from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel
+
+# Kernels of ADD and SUB shift terms by 20 bits, twice the largest scale
+# included, and abort where that is not enough. A factor of 2 is to spare.
+MAX_RATIO_IN_SUMS = 2**18
 
 
 class Graph(NamedTuple):
     """A function of one tensor per input, and the variables that it reads.
 
-    It returns a structure of tensors.
+    It returns the outputs by their names in the file.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., dict[str, Any]]
     variables: Sequence[Any]
 
 
 def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
     """Returns a plain model as a graph with the trained ranges, and notes."""
     if trained.ranges:
+        plain = with_uneven_biases(plain)
         ranged = ranged_model(trained, plain)
         _require_ranges_for_kernels(ranged, trained)
-        return _ranged_graph(ranged), _range_notes(ranged, trained)
+        notes = _range_notes(ranged, trained)
+        usable = usable_ranges(trained.ranges, ranged.sums)
+        if usable != trained.ranges:
+            ranged = RangedModel(plain, usable, _as_one_operator)
+        return _ranged_graph(ranged), notes
     return inference_graph(plain), []
 
 
 def inference_graph(model: Any) -> Graph:
     """Returns a model of Keras or `tf_keras` as a graph."""
 
-    def predict(*values: Any) -> Any:
-        return model(pack_inputs(model, values), training=False)
+    def predict(*values: Any) -> dict[str, Any]:
+        outputs = model(pack_inputs(model, values), training=False)
+        return named_outputs(outputs)
 
     return Graph(predict, model.variables)
+
+
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Returns the values of a structure of outputs by their names in the file.
+
+    A dict gives its keys, joined where dicts are nested. All other outputs are
+    `output_0`, `output_1`, ..., in their order.
+
+    Example:
+
+    >>> named_outputs({"p16": 1, "p8": {"box": 2, "score": 3}})
+    {'p16': 1, 'p8/box': 2, 'p8/score': 3}
+    >>> named_outputs([4, 5])
+    {'output_0': 4, 'output_1': 5}
+    """
+    paths, values = zip(*keras.tree.flatten_with_path(outputs), strict=True)
+    names = ["/".join(map(str, path)) for path in paths]
+    if not isinstance(outputs, Mapping) or len(set(names)) < len(names):
+        names = [f"output_{index}" for index in range(len(values))]
+    return dict(zip(names, values, strict=True))
+
+
+def with_uneven_biases(plain: keras.Model) -> keras.Model:
+    """Returns a copy without biases of one number; `plain` if it has none.
+
+    With trained ranges the converter gives such a bias the scale of the first
+    channel in all channels. One float32 step in one channel prevents it.
+    """
+    if not any(map(_is_even, plain.weights)):
+        return plain
+    copy = copy_model(plain)
+    for bias in filter(_is_even, copy.weights):
+        values = np.array(bias)
+        values[0] = np.nextafter(values[0], np.float32(0))
+        bias.assign(values)
+    return copy
+
+
+def _is_even(variable: Any) -> bool:
+    """Whether this is a bias of one number, not zero, in all channels."""
+    if variable.name != "bias" or len(variable.shape) == 0:
+        return False
+    values = np.asarray(variable)
+    return bool(values.ravel()[0] != 0 and np.ptp(values) == 0)
 
 
 def _ranged_graph(model: RangedModel) -> Graph:
     """Returns a model with ranges as a graph, without AutoGraph."""
     import tensorflow as tf
 
-    function = tf.autograph.experimental.do_not_convert(model)
+    def outputs(*values: Any) -> dict[str, Any]:
+        return named_outputs(model(*values))
+
+    function = tf.autograph.experimental.do_not_convert(outputs)
     return Graph(function, model.variables)
 
 
@@ -74,12 +137,51 @@ def _require_ranges_for_kernels(
         )
 
 
+def usable_ranges(
+    ranges: Mapping[str, ActivationRange | None],
+    sums: Sequence[tuple[list[str], str]],
+) -> dict[str, ActivationRange | None]:
+    """Returns ranges with which runtimes can compute the sums.
+
+    They abort where a term has a far larger scale than the sum. A term that was
+    always zero gets a smaller one; another term is a ValueError.
+    """
+    usable = dict(ranges)
+    for terms, result in sums:
+        held = ranges.get(result)
+        if held is None:
+            continue
+        for path in terms:
+            term = usable.get(path)
+            if term is None or term.scale < held.scale * MAX_RATIO_IN_SUMS:
+                continue
+            if not term.is_dead:
+                raise ValueError(
+                    f"The range of {path!r} must be less than "
+                    f"{MAX_RATIO_IN_SUMS:,} times that of the sum {result!r} "
+                    "that reads it: runtimes abort otherwise. Received: steps "
+                    f"of {term.scale:.1e} and {held.scale:.1e}. The sum is "
+                    "nearly always zero: train on with a smaller budget, or "
+                    "check the statistics of the BatchNormalization before it."
+                )
+            # Not less than needed: what reads it has a bias in its steps.
+            scale = held.scale * MAX_RATIO_IN_SUMS / 2
+            usable[path] = dataclasses.replace(term, scale=scale)
+    return usable
+
+
 def _range_notes(ranged: RangedModel, trained: TrainedModel) -> list[str]:
     """Returns notes on ranges that are missing or shared."""
     notes = []
     if ranged.unseen:
         notes.append(
             f"These activations saw no batch in training: {ranged.unseen}."
+        )
+    if ranged.dead:
+        notes.append(
+            "These activations were always zero in training, so their layers "
+            f"do nothing: {ranged.dead}. Any range fits them. Check the "
+            "statistics of the BatchNormalizations, or allow more bits."
         )
     if ranged.joined_to_prescribed:
         notes.append(

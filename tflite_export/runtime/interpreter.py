@@ -32,8 +32,8 @@ def predict(
     names: Sequence[str],
     *,
     run_on: Run | None = None,
-) -> list[np.ndarray]:
-    """Returns the file's outputs as float32 arrays of shape `(n, ...)`.
+) -> dict[str, np.ndarray]:
+    """Returns the file's outputs by name, float32 arrays `(n, ...)`.
 
     The samples are one array of shape `(n, ...)` for each name. If the file
     has other names, the order of its inputs counts. `run_on` runs the file;
@@ -42,10 +42,10 @@ def predict(
     file = Flatbuffer(flatbuffer)
     inputs = quantized_inputs(file, samples, names)
     outputs = (run_on or run)(flatbuffer, inputs)
-    return [
-        dequantize(outputs[tensor.index], tensor)
-        for tensor in file.outputs().values()
-    ]
+    return {
+        name: dequantize(outputs[tensor.index], tensor)
+        for name, tensor in file.outputs().items()
+    }
 
 
 def quantized_inputs(
@@ -86,7 +86,8 @@ def run(
         flatbuffer,
         {str(index): runs for index, runs in by_run(file, inputs).items()},
         {
-            "outputs": list(indices),
+            # One tensor may be several outputs.
+            "outputs": list(dict.fromkeys(indices)),
             "reference_kernels": reference_kernels,
             "keep_all_tensors": tensors is not None,
         },

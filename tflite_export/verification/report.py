@@ -1,7 +1,7 @@
 """The records of a comparison of a file with its model."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tflite_export.tables import as_text
@@ -10,6 +10,7 @@ from tflite_export.tables import as_text
 # float and fixed-point arithmetic round to different sides.
 MIN_TOP1_AGREEMENT = 0.995
 MIN_WITHIN_ONE_LSB = 0.99
+_NUM_PLACES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,9 @@ class VerificationReport:
         layer_agreement: For each layer's path, the fraction of its values
             within one step of the model's, from the same inputs. Empty if the
             outputs agree, or if the activations were not quantized in training.
+        narrow_features: For each input and output with features of very
+            different sizes, the places in the last axis whose values all are
+            within one step. Empty if the outputs agree.
 
     Example:
 
@@ -66,6 +70,9 @@ class VerificationReport:
     outputs: tuple[OutputComparison, ...]
     num_samples: int
     layer_agreement: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )
+    narrow_features: Mapping[str, tuple[int, ...]] = dataclasses.field(
         default_factory=dict
     )
 
@@ -147,6 +154,12 @@ class VerificationReport:
             if output.top1_agreement is not None:
                 line += f", top-1 agreement {output.top1_agreement:.3f}"
             lines.append(line)
+        lines += [
+            f"{name}: the features {_listed(places)} are narrower than one "
+            "step of its int8 scale, so they are lost. Normalize inputs before "
+            "the model, and return outputs of different sizes separately"
+            for name, places in self.narrow_features.items()
+        ]
         if self.first_difference is not None:
             lines.append(f"they part first at {self.first_difference!r}")
         elif self.layer_agreement:
@@ -155,3 +168,10 @@ class VerificationReport:
                 "within one step: their roundings add up"
             )
         return lines
+
+
+def _listed(places: Sequence[int]) -> str:
+    """The first numbers of a list, and how many there are."""
+    shown = ", ".join(map(str, places[:_NUM_PLACES]))
+    more = len(places) - _NUM_PLACES
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tflite_export.conversion.graphs import ranged_model
+from tflite_export.conversion.graphs import named_outputs, ranged_model
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.records import Tensor
@@ -103,16 +103,19 @@ def compare(
     file = Flatbuffer(data)
     samples = [array[:limit] for array in trained.samples or ()]
     expected = _predict(trained, samples)
-    _require_same_shapes("inputs", file.inputs(), samples)
-    _require_same_shapes("outputs", file.outputs(), expected)
     names = [spec.name for spec in trained.inputs]
+    given = dict(zip(names, samples, strict=True))
+    given = _by_name_in_file("inputs", file.inputs(), given)
+    expected = _by_name_in_file("outputs", file.outputs(), expected)
     actual = interpreter.predict(data, samples, names, run_on=run_on)
     outputs = tuple(
-        _compare_output(name, tensor, a, e)
-        for (name, tensor), a, e in zip(
-            file.outputs().items(), actual, expected, strict=True
-        )
+        _compare_output(name, tensor, actual[name], expected[name])
+        for name, tensor in file.outputs().items()
     )
+    narrow = {
+        **narrow_features(file.inputs(), given),
+        **narrow_features(file.outputs(), expected),
+    }
     unequal = unequal_weights(file, trained.weights, trained.kernels)
     report = VerificationReport(
         codes_equal=not unequal,
@@ -121,6 +124,8 @@ def compare(
         outputs=outputs,
         num_samples=len(samples[0]),
     )
+    if report.differs:
+        report = dataclasses.replace(report, narrow_features=narrow)
     if not (trained.ranges and report.differs):
         return report
     ranged = ranged_model(trained, trained.plain)
@@ -128,33 +133,62 @@ def compare(
     return dataclasses.replace(report, layer_agreement=agreement)
 
 
-def _require_same_shapes(
-    side: str, tensors: Mapping[str, Tensor], arrays: list[np.ndarray]
-) -> None:
-    # In any order: tensors are matched by name.
-    held = sorted(tensor.shape[1:] for tensor in tensors.values())
-    expected = sorted(array.shape[1:] for array in arrays)
+def _by_name_in_file(
+    side: str, tensors: Mapping[str, Tensor], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The model's arrays by the file's names; of other names the order counts.
+
+    Other numbers or shapes are a ValueError.
+    """
+    if set(arrays) == set(tensors):
+        arrays = {name: arrays[name] for name in tensors}
+    held = [tensor.shape[1:] for tensor in tensors.values()]
+    expected = [array.shape[1:] for array in arrays.values()]
     if held != expected:
         raise ValueError(
             f"The {side} of the file must have the shapes of the model's, "
             f"{expected} without the batch axis. Received: {held}. Is it the "
             "file of another model?"
         )
+    return dict(zip(tensors, arrays.values(), strict=True))
+
+
+def narrow_features(
+    tensors: Mapping[str, Tensor], values: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the features that vary by less than one step of their tensor.
+
+    They are places in the last axis, by the tensor's name. Constant features
+    have nothing to lose.
+    """
+    narrow = {}
+    for name, tensor in tensors.items():
+        if tensor.scales.size != 1 or values[name].ndim < 2:
+            continue
+        rows = values[name].reshape(-1, values[name].shape[-1])
+        widths = np.ptp(rows.astype(np.float64), axis=0)
+        places = np.flatnonzero((widths > 0) & (widths < tensor.scales[0]))
+        if places.size:
+            narrow[name] = tuple(places.tolist())
+    return narrow
 
 
 def _predict(
     trained: TrainedModel, samples: list[np.ndarray]
-) -> list[np.ndarray]:
-    """The model's outputs as a flat list of arrays."""
+) -> dict[str, np.ndarray]:
+    """The model's outputs by their names in its file."""
     batches = []
     for start in range(0, len(samples[0]), _BATCH_SIZE):
         batch = [array[start : start + _BATCH_SIZE] for array in samples]
         packed = pack_inputs(trained.plain, batch)
         outputs = trained.reference(packed, training=False)
-        batches.append(
-            [keras.ops.convert_to_numpy(o) for o in keras.tree.flatten(outputs)]
+        batches.append(named_outputs(outputs))
+    return {
+        name: np.concatenate(
+            [keras.ops.convert_to_numpy(batch[name]) for batch in batches]
         )
-    return [np.concatenate(column) for column in zip(*batches, strict=True)]
+        for name in batches[0]
+    }
 
 
 def _compare_output(

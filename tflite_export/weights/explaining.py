@@ -135,7 +135,7 @@ def untrained_notes(
     for site, match in zip(sites, matches, strict=True):
         if match is not None and match.path not in weights:
             notes.append(
-                f"{match.path!r} was not quantized in training: the file holds "
+                f"{match.path!r}: not quantized in training; the file holds "
                 "the converter's own int8 rounding of it."
             )
         # An embedding's operator may read a bias or an index table.

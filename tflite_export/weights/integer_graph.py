@@ -1,7 +1,7 @@
 """Writes the trained codes into a file of integers."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,11 @@ from tflite_export.format.records import (
     Tensor,
 )
 from tflite_export.weights import explaining, matching
-from tflite_export.weights.records import WeightSite, WrittenWeights
+from tflite_export.weights.records import (
+    Match,
+    WeightSite,
+    WrittenWeights,
+)
 from tflite_export.weights.scales import SCALE_ROUNDING, new_scales
 from tflite_export.weights.sites import embedding_sites, weight_sites
 
@@ -35,7 +39,7 @@ def write_codes(
     `TrainedModel`; kernels that were not trained keep the converter's integers.
     Codes that the file cannot hold are an error.
     """
-    sites = [*weight_sites(file), *embedding_sites(file)]
+    sites = [*weight_sites(file), *embedding_sites(file, weights)]
     matches = matching.match_slots([s.slot for s in sites], kernels)
     explaining.require_all_found(file, sites, matches, weights)
     writes: dict[InputSite, Constant] = {}
@@ -61,12 +65,34 @@ def write_codes(
             )
         silent[match.path] = max(silent[match.path], match.num_silent_rows)
     file.replace_inputs(writes)
+    _name_weights(file, sites, matches)
     _requantize_lookups(file, writes)
     silent_channels = {path: n for path, n in silent.items() if n}
     notes += explaining.untrained_notes(sites, matches, weights)
     notes += explaining.silent_channel_notes(silent_channels)
     notes += explaining.float_notes(file)
     return WrittenWeights(list(dict.fromkeys(notes)), silent_channels)
+
+
+def _name_weights(
+    file: Flatbuffer,
+    sites: Sequence[WeightSite],
+    matches: Sequence[Match | None],
+) -> None:
+    """Gives weights and biases the paths of the model as names."""
+    operators = {(o.subgraph, o.index): o for o in file.operators}
+    for site, match in zip(sites, matches, strict=True):
+        if match is None:
+            continue
+        subgraph, number, position = site.site
+        inputs = operators[subgraph, number].inputs
+        # Packed weights have another name behind the operator that unpacks.
+        if file.tensor(subgraph, inputs[position]).data is not None:
+            file.rename(subgraph, inputs[position], match.path)
+        if site.bias is not None:
+            layer = match.path.rpartition("/")[0] or match.path
+            index = inputs[site.bias[0].position]
+            file.rename(subgraph, index, f"{layer}/bias")
 
 
 def _axis(site: WeightSite) -> int:

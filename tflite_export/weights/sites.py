@@ -1,7 +1,8 @@
 """Lists the places where a file holds weights."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -10,8 +11,16 @@ from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import InputSite, Operator, Tensor
 from tflite_export.format.sparse import decode_sparse
-from tflite_export.weights.matching import MAX_CODE, as_rows, from_rows
+from tflite_export.weights.matching import (
+    MAX_CODE,
+    TOLERANCE,
+    as_rows,
+    from_rows,
+)
 from tflite_export.weights.records import Slot, WeightSite
+
+if TYPE_CHECKING:
+    from codeq_keras import QuantizedWeight
 
 
 class _Inputs(NamedTuple):
@@ -41,13 +50,16 @@ def weight_sites(file: Flatbuffer) -> list[WeightSite]:
     return _sites(file, _WEIGHTED_OPERATORS)
 
 
-def embedding_sites(file: Flatbuffer) -> list[WeightSite]:
+def embedding_sites(
+    file: Flatbuffer, weights: "Mapping[str, QuantizedWeight] | None" = None
+) -> list[WeightSite]:
     """Returns every place of the file that may hold an Embedding's table.
 
     The converter rounds it like an activation, with one scale and a zero
-    point. The slot has its integers without the zero point, as int16.
+    point. The slot has its integers without the zero point, as int16. Those
+    that it clipped are restored for the tables among `weights`.
     """
-    return [
+    sites = [
         site._replace(
             slot=site.slot._replace(
                 codes=site.slot.codes.astype(np.int16)
@@ -57,6 +69,29 @@ def embedding_sites(file: Flatbuffer) -> list[WeightSite]:
         for site in _sites(file, EMBEDDING_OPERATORS)
         if site.tensor.scales.size == site.tensor.zero_points.size == 1
     ]
+    return [_unclipped(site, weights or {}) for site in sites]
+
+
+def _unclipped(
+    site: WeightSite, weights: Mapping[str, "QuantizedWeight"]
+) -> WeightSite:
+    """A table with the values that the converter clipped to a trained range.
+
+    The range has seen no word with them. The lookup is clipped to it again.
+    """
+    zero_point = site.tensor.zero_points[0]
+    for weight in weights.values():
+        is_table = weight.codes.shape == site.slot.codes.shape
+        if not is_table or np.size(weight.scale) != 1:
+            continue
+        ratio = np.float64(np.squeeze(weight.scale)) / site.tensor.scales[0]
+        words = np.round(weight.codes * ratio)
+        clipped = np.clip(words, -128 - zero_point, 127 - zero_point)
+        distance = np.abs(clipped - site.slot.codes).max(initial=0)
+        if distance <= TOLERANCE and np.any(words != clipped):
+            codes = np.clip(words, -(2**15), 2**15 - 1).astype(np.int16)
+            return site._replace(slot=site.slot._replace(codes=codes))
+    return site
 
 
 def _sites(file: Flatbuffer, operators: dict[str, _Inputs]) -> list[WeightSite]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tf_keras
 
-from codeq_keras.architecture.kernels import has_layer_list
+from codeq_keras.architecture.visits import has_layer_list
 from codeq_keras.model import QuantizedModel
 from codeq_keras.tfmot.translation.layer import LayerClasses, translate_layer
 

@@ -141,8 +141,101 @@ def test_budget_ends_with_its_fit(qmodel, data):
     history = qmodel.fit(*data, verbose=0)
 
     assert qmodel.regularizer.budget is None
-    # The penalty of a budget is far larger than the cross entropy.
-    assert history.history["loss"][0] < 5
+    assert "budget_penalty" not in history.history
+
+
+def test_loss_is_that_of_the_task_beside_the_penalty(qmodel, data):
+    with pytest.warns(UserWarning, match="was missed"):
+        history = compile_and_fit(
+            qmodel, data, callbacks=[CompressionBudget(sparsity=0.99)]
+        ).history
+
+    # Of two epochs without a change, and with a target 100 times below.
+    assert max(history["budget_penalty"]) > 100
+    assert max(history["loss"]) < 5
+
+
+def test_checkpoint_from_before_the_budget_is_warned_of(
+    wide_cnn, data, tmp_path
+):
+    best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras",
+        monitor="relative_bops",
+        mode="max",
+        save_best_only=True,
+    )
+
+    with pytest.warns(UserWarning, match="kept epoch 1 in .*best.keras"):
+        compile_and_fit(
+            codeq_keras.quantize_model(wide_cnn),
+            data,
+            epochs=EPOCHS,
+            callbacks=[CompressionBudget(relative_bops=0.05), best],
+        )
+
+
+# --- The size of the loss ----------------------------------------------------
+
+
+class Scaled(keras.losses.SparseCategoricalCrossentropy):
+    def __init__(self, factor, constant=0.0):
+        super().__init__(from_logits=True)
+        self.factor, self.constant = factor, constant
+
+    def call(self, y_true, y_pred):
+        return self.factor * super().call(y_true, y_pred) + self.constant
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer"),
+    [
+        (Scaled(1e-4), keras.optimizers.Adam(1e-3)),
+        (Scaled(1e4), keras.optimizers.Adam(1e-3)),
+        (Scaled(1.0, 1e3), keras.optimizers.AdamW(1e-3)),
+        (Scaled(1e4), keras.optimizers.SGD(0.05e-4, momentum=0.9)),
+        (Scaled(1e4), keras.optimizers.Adam(1e-3, global_clipnorm=1.0)),
+        (Scaled(1), keras.optimizers.LossScaleOptimizer("adam")),
+    ],
+    ids=["adam-tiny", "adam-huge", "constant", "sgd", "clipped", "scaled"],
+)
+def test_budget_is_met_for_a_loss_of_any_size(wide_cnn, data, loss, optimizer):
+    qmodel = codeq_keras.quantize_model(wide_cnn)
+    qmodel.compile(optimizer, loss, metrics=["accuracy"])
+
+    history = qmodel.fit(
+        *data,
+        batch_size=16,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[CompressionBudget(sparsity=0.9)],
+    ).history
+
+    # Half a point: what a sparsity budget promises.
+    assert history["sparsity"][-1] == pytest.approx(0.9, abs=5e-3)
+    # All of 64 samples but a few, as with a loss of the usual size.
+    assert history["accuracy"][-1] > 0.9
+
+
+def test_loss_weights_leave_the_budget_alone(data):
+    inputs = keras.Input((8, 8, 3))
+    hidden = keras.layers.Conv2D(16, 3, activation="relu")(inputs)
+    hidden = keras.layers.Conv2D(32, 3, activation="relu")(hidden)
+    hidden = keras.layers.GlobalAveragePooling2D()(hidden)
+    outputs = [keras.layers.Dense(3, name=name)(hidden) for name in "ab"]
+    qmodel = codeq_keras.quantize_model(keras.Model(inputs, outputs))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    qmodel.compile("adam", [loss, loss], loss_weights=[1e3, 1e-3])
+
+    history = qmodel.fit(
+        data[0],
+        [data[1], data[1]],
+        batch_size=16,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[CompressionBudget(sparsity=0.9)],
+    ).history
+
+    assert history["sparsity"][-1] == pytest.approx(0.9, abs=5e-3)
 
 
 def test_bops_budget_needs_a_fixed_input_size(data):
@@ -269,7 +362,9 @@ def test_budget_is_met_without_emptying_a_kernel(wide_cnn, data):
 
 def penalty_of(qmodel, **settings):
     qmodel.regularizer.set_budget("sparsity", **settings)
-    return float(qmodel.regularizer.penalty(qmodel.kernels, progress=1.0))
+    return float(
+        qmodel.regularizer.budget_penalty(qmodel.kernels, progress=1.0)
+    )
 
 
 def test_budget_does_not_see_what_a_kernel_lacks(cnn):

@@ -119,12 +119,143 @@ def test_argument_out_of_range_is_refused(cnn, arguments, message):
 
 def test_other_losses_need_a_distance(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
-    qmodel.compile("sgd", "mse")
+    qmodel.compile("sgd", "poisson")
     x = data[0]
     y = cnn.predict(x, verbose=0)
 
     with pytest.raises(ValueError, match="Give another as"):
         qmodel.fit(x, y, verbose=0, callbacks=[Distillation(cnn)])
+
+
+# --- Several outputs --------------------------------------------------------
+
+
+class Detector(keras.Model):
+    """Two outputs, whose names are known after a call only."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = keras.layers.Dense(2), keras.layers.Dense(3)
+
+    def call(self, x):
+        box, kind = (head(x) for head in self.heads)
+        return {"kind": kind, "box": box}
+
+
+def detector(structure):
+    if structure == "subclass":
+        model = Detector()
+        model(np.zeros((1, 4)))
+        return model
+    inputs = keras.Input((4,))
+    box = keras.layers.Dense(2, name="box")(inputs)
+    kind = keras.layers.Dense(3, name="kind")(inputs)
+    outputs = {"kind": kind, "box": box}
+    return keras.Model(inputs, [box, kind] if structure == "list" else outputs)
+
+
+def packed(structure, box, kind):
+    return [box, kind] if structure == "list" else {"box": box, "kind": kind}
+
+
+def added_to_the_loss(structure, losses, **arguments):
+    """The difference that a teacher makes to a loss, and both outputs."""
+    keras.utils.set_random_seed(0)
+    model, teacher = detector(structure), detector(structure)
+    qmodel = codeq_keras.quantize_model(model)
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    y = packed(structure, np.zeros((8, 2)), np.zeros(8, "int32"))
+    values = []
+    for callbacks in [], [Distillation(teacher, **arguments)]:
+        qmodel.compile(keras.optimizers.SGD(0.0), losses)
+        fitted = qmodel.fit(x, y, verbose=0, callbacks=callbacks)
+        values.append(fitted.history["loss"][0])
+    pairs = [
+        [np.array(a) for a in keras.tree.flatten(m(x))]
+        for m in (teacher, qmodel)
+    ]
+    return values[1] - values[0], pairs
+
+
+def divergence(target, outputs, temperature=2.0):
+    p, q = softmax(target / temperature), softmax(outputs / temperature)
+    return temperature**2 * np.mean(np.sum(p * np.log(p / q), -1))
+
+
+CATEGORICAL = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("structure", ["list", "dict", "subclass"])
+def test_distances_of_several_outputs_add_up(structure):
+    losses = packed(structure, "mse", CATEGORICAL)
+
+    added, (target, outputs) = added_to_the_loss(structure, losses)
+
+    expected = np.mean((target[0] - outputs[0]) ** 2)
+    expected += divergence(target[1], outputs[1])
+    # Differences of float32 sums.
+    assert added == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+@pytest.mark.parametrize(
+    ("weight", "loss", "factors"),
+    [
+        (2.0, "mse", (2.0, 2.0)),
+        ([3.0, 0.5], "mse", (3.0, 0.5)),
+        ({"kind": 0.5, "box": 3.0}, ["mse", "mse"], (3.0, 0.5)),
+        (1.0, {"kind": None, "box": "mse"}, (1.0, 0.0)),
+    ],
+)
+def test_weight_and_loss_of_each_output(structure, weight, loss, factors):
+    losses = packed(structure, "mse", CATEGORICAL)
+
+    added, pairs = added_to_the_loss(
+        structure, losses, weight=weight, loss=loss
+    )
+
+    squares = [np.mean((a - b) ** 2) for a, b in zip(*pairs, strict=True)]
+    assert added == pytest.approx(np.dot(factors, squares), rel=1e-3)
+
+
+def test_binary_crossentropy_takes_the_probabilities_of_the_teacher(rng):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    qmodel = codeq_keras.quantize_model(model)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    x = rng.normal(size=(8, 4)).astype("float32")
+    values = []
+    for callbacks in [], [Distillation(model)]:
+        qmodel.compile(keras.optimizers.SGD(0.0), loss)
+        fitted = qmodel.fit(x, np.zeros(8), verbose=0, callbacks=callbacks)
+        values.append(fitted.history["loss"][0])
+
+    labels = 1 / (1 + np.exp(-np.array(model(x))))
+    expected = float(loss(labels, qmodel(x)))
+    assert values[1] - values[0] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": {"box": "mse"}}, r"each output, \['box', 'kind'\]"),
+        ({"loss": {"boxes": "mse", "kind": None}}, "each output"),
+        ({"weight": [1.0]}, "Received: 1 entries"),
+        ({"loss": {"box": None, "kind": None}}, "Received: none"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_outputs_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        added_to_the_loss("list", ["mse", CATEGORICAL], **arguments)
+
+
+def test_teacher_with_other_outputs_is_refused():
+    qmodel = codeq_keras.quantize_model(detector("list"))
+    qmodel.compile("sgd", ["mse", "mse"])
+    x, y = np.zeros((8, 4)), [np.zeros((8, 2)), np.zeros((8, 3))]
+    teacher = Distillation(detector("dict"))
+
+    with pytest.raises(ValueError, match="must have the outputs of the model"):
+        qmodel.fit(x, y, verbose=0, callbacks=[teacher])
 
 
 def test_plain_model_is_refused(cnn, data):

@@ -400,10 +400,14 @@ def test_blocks_of_output_channels_are_pruned_together(rng, level_grid, block):
 
 @pytest.mark.parametrize("level_grid", ["dead_zone", "uniform"])
 @pytest.mark.parametrize("bit_width", [2, 3, 8])
-def test_zero_fraction_counts_the_zeros_of_blocks(rng, level_grid, bit_width):
+@pytest.mark.parametrize("logit", [0.3, 1.0, 2.0, 4.0])
+def test_zero_fraction_counts_the_zeros_of_blocks(
+    rng, logit, level_grid, bit_width
+):
     weights = rng.normal(scale=0.5, size=(8, 7)).astype("float32")
     arguments = {
         **BLOCK,
+        "dead_zone_logit": logit,
         "bit_width": bit_width,
         "level_grid": level_grid,
         "sparsity_block": 2,

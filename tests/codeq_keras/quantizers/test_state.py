@@ -6,7 +6,7 @@ from keras import ops
 
 import codeq_keras
 from codeq_keras import CoDeQConfig, DeadZoneQuantizer
-from codeq_keras.quantizers.state import QuantizerState
+from codeq_keras.quantizers.state import QuantizerState, taken_apart
 
 LEARNED = CoDeQConfig(bit_width="learned", axis=-1)
 
@@ -48,7 +48,7 @@ def test_grids_are_equal_taken_apart_and_one_by_one(rng):
         state.hold_bound(index, bound.astype("float32"))
         state.assign_logit("dead_zone_logit", index, 0.5 + index)
 
-    with state.taken_apart():
+    with taken_apart([state]):
         apart = [state.grid(index).tensors() for index in range(3)]
 
     for index, fields in enumerate(apart):

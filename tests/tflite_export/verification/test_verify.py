@@ -51,8 +51,9 @@ def test_predict_returns_the_dequantized_outputs_of_each_sample(dense_only):
     data = dense_only.result.path.read_bytes()
     expected = dense_only.model(dense_only.samples[0], training=False).numpy()
 
-    (outputs,) = predict(data, dense_only.samples, ["input_0"])
-    (one,) = predict(data, [dense_only.samples[0][:1]], ["input_0"])
+    outputs = predict(data, dense_only.samples, ["input_0"])["output_0"]
+    first = [dense_only.samples[0][:1]]
+    one = predict(data, first, ["input_0"])["output_0"]
 
     scale = Flatbuffer(data).outputs()["output_0"].scales[0]
     report = dense_only.result.verification

@@ -48,7 +48,7 @@ def test_dense_with_one_scale_is_made_exact(dense_only, gains):
     values = tensor.data * tensor.scales[:, None]
     assert np.abs(values - held * one_scale).max() <= 0.6 * one_scale[0]
     file_outputs = predict(file.to_bytes(), dense_only.samples, ["input_0"])
-    assert np.isfinite(file_outputs[0]).all()
+    assert np.isfinite(file_outputs["output_0"]).all()
 
 
 def test_limited_scale_is_estimated_and_noted(dense_only):

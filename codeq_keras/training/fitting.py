@@ -1,0 +1,84 @@
+"""What a training of a quantized model adds to that of Keras."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import keras
+from keras import ops
+
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.dead_zone import begin_training_step
+from codeq_keras.quantizers.kernels import (
+    follow_held_zeros,
+    hold_zeros,
+    kernels_of,
+)
+from codeq_keras.quantizers.state import QuantizerState
+from codeq_keras.training.batch_norm import Deployable, with_reestimation
+from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
+
+# The exact quantile of |w| costs a partial sort; over 10 steps it moves less
+# than the noise between seeds.
+REFRESH_STEPS = 10
+
+
+class _Trainable(Deployable, Protocol):
+    kernels: tuple[Kernel, ...]
+    schedule: TrainingSchedule
+    states: list[QuantizerState]
+    regularizer: CompressionRegularizer
+    training_loss: Callable[..., Any] | None
+
+    def make_train_function(self, force: bool = False) -> Any: ...
+
+
+def begin_fit(
+    qmodel: _Trainable,
+    x: Any,
+    callbacks: Any,
+    *,
+    batch_size: int | None,
+    validation_split: float,
+    reestimate: bool,
+) -> tuple[Any, list[keras.callbacks.Callback]]:
+    """Returns the data and the callbacks that `fit` goes on with."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError(
+            "`callbacks` must be a list of callbacks. Received: a "
+            "CallbackList. Pass `callbacks.callbacks`."
+        )
+    schedule = ScheduleCallback(qmodel.schedule, qmodel.states)
+    callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+    if reestimate:
+        x, own = with_reestimation(
+            qmodel, x, callbacks, batch_size, validation_split
+        )
+        # First: the files of other callbacks have its statistics.
+        callbacks = [*own, *callbacks]
+    return x, callbacks
+
+
+def begin_step(qmodel: _Trainable) -> None:
+    """Moves the logits, refreshes the bounds now and then, counts the step."""
+    schedule = qmodel.schedule
+    rate, done = schedule.logit_rate(), schedule.steps_done()
+    is_due = ops.equal(schedule.step % REFRESH_STEPS, 0)
+    for state in qmodel.states:
+        kernels = kernels_of(state, qmodel.kernels)
+        pairs = [(k.quantizer, k.variable) for k in kernels]
+        begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
+    schedule.advance()
+
+
+def end_training(qmodel: _Trainable) -> None:
+    """Ends the budget and the added loss, which last for one training."""
+    has_budget = qmodel.regularizer.budget is not None
+    if has_budget:
+        qmodel.regularizer.set_budget(None)
+        hold_zeros(qmodel.kernels)
+    if has_budget or qmodel.training_loss is not None:
+        qmodel.training_loss = None
+        qmodel.make_train_function(force=True)
+    # The last step has moved the weights.
+    follow_held_zeros(qmodel.kernels)
