@@ -153,10 +153,6 @@ def assert_same(actual, expected):
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Losses and metrics lack the names of outputs: issue 14, item 12.",
-)
 @examples(6)
 @given(
     described=random_models(structures=("list", "dict")),
@@ -183,10 +179,6 @@ def test_without_quantizers_training_and_inference_are_plain(
         assert_same(predict(off, x), predict(plain, x))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The logits of frozen layers still move: issue 14, item 4.",
-)
 @examples(5)
 @given(described=random_models(structures=("list", "dict")), config=configs)
 @example(
@@ -238,10 +230,6 @@ def is_bias(name):
     return name.endswith("bias") or name in ("beta", "gamma")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Weights of other names are not in the report: issue 14, item 6.",
-)
 @examples(10)
 @given(described=random_models(), is_off=st.booleans())
 @or_rightly_refused
@@ -296,10 +284,6 @@ def test_saved_model_predicts_the_same_and_the_plain_one_is_not_changed(
     assert plain.get_config() == architecture
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Outputs are matched by position still: issue 14, items 3 and 13.",
-)
 @examples(2)
 @given(
     described=random_models(), activation_bit_width=st.sampled_from([None, 8])
