@@ -109,3 +109,30 @@ def test_frozen_batch_norm_that_is_created_late_rests():
 
     for one, other in zip(copy.variables, model.variables, strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))
+
+
+def test_model_that_was_not_compiled_is_saved(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    qmodel = codeq_keras.quantize_model(model)
+
+    qmodel.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.compiled
+
+
+def test_statistics_without_quantizers_are_those_of_plain_training():
+    plain = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4), layers.BatchNormalization()]
+    )
+    off = codeq_keras.quantize_model(plain, overrides={"": None})
+    x = np.random.default_rng(0).normal(size=(8, 5))
+
+    for model in (plain, off):
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(x, np.zeros((8, 4)), epochs=2, shuffle=False, verbose=0)
+
+    latent = off.latent_model.variables
+    for one, other in zip(plain.variables, latent, strict=True):
+        if one.name.startswith("moving"):
+            np.testing.assert_array_equal(np.array(other), np.array(one))
