@@ -12,6 +12,7 @@ from codeq_keras.activations.quantizer import (
 )
 from codeq_keras.architecture.copying import (
     copy_model,
+    deserialize_architecture,
     require_quantizable,
     serialize_architecture,
 )
@@ -290,7 +291,7 @@ class QuantizedModel(ModelWrapper):
             )
 
         model = cls(
-            deserialize(config["latent_model"]),
+            deserialize_architecture(config["latent_model"], custom_objects),
             deserialize(config["config"]),
             overrides={
                 pattern: deserialize(rule)

@@ -171,10 +171,12 @@ def with_reestimation(
 ) -> tuple[Any, list[ReestimatingCallback]]:
     """Returns the data of a `fit`, and the callback that it needs, if any.
 
-    None without BatchNorm that trains, or where a callback does it already.
+    None without BatchNorm that trains, without quantizers, or where a
+    callback does it already.
     """
     is_done = any(isinstance(c, ReestimatingCallback) for c in callbacks)
-    if is_done or not trainable_batch_norms(qmodel.latent_model):
+    is_float = not qmodel.quantized_kernels and qmodel.activation_graph is None
+    if is_done or is_float or not trainable_batch_norms(qmodel.latent_model):
         return x, []
     x, batches = few_batches(
         x, batch_size=batch_size, validation_split=validation_split
