@@ -231,8 +231,14 @@ class QuantizedModel(ModelWrapper):
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
-        finally:
-            end_training(self)  # Also after an interrupt.
+        except Exception:
+            # Under JAX, a step that fails leaves variables without a value.
+            end_training(self, is_sound=False)
+            raise
+        except KeyboardInterrupt:
+            end_training(self)
+            raise
+        end_training(self)
         end_fit(callbacks)
         return history
 

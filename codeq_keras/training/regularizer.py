@@ -256,10 +256,9 @@ class CompressionRegularizer(keras.layers.Layer):
         }
         is_last = progress >= _SETTLED_FRACTION
         for state in states_of(kernels):
-            held = [zeros[id(k)] for k in kernels_of(state, kernels)]
-            state.hold_zeros(
-                ops.where(is_last, ops.stack(held), state.held_zeros)
-            )
+            wanted = [zeros[id(k)] for k in kernels_of(state, kernels)]
+            held = ops.convert_to_tensor(state.held_zeros)
+            state.hold_zeros(ops.where(is_last, ops.stack(wanted), held))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
