@@ -100,7 +100,7 @@ class TrainedModel:
         names = [spec.name for spec in self.inputs]
         if set(names) != set(drawn):
             names = list(drawn)
-        shapes = [array.shape[1:] for array in drawn.values()]
+        shapes = [drawn[name].shape[1:] for name in names]
         expected = [spec.shape for spec in self.inputs]
         if not all(map(_fits, shapes, expected)) or len(shapes) != len(
             expected
