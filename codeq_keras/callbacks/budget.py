@@ -375,7 +375,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
                 "a larger budget."
             )
-        if self._trained is not None and self._is_met(self._trained):
+        # The counter of steps is restored with the weights.
+        is_restored = self.model.schedule.steps_done() < self._num_steps
+        if is_restored and self._is_met(self._trained or now):
             return (
                 "The training had met it; then a callback restored an earlier "
                 "epoch. Let callbacks that pick an epoch start in the second "
