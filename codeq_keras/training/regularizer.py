@@ -247,7 +247,7 @@ class CompressionRegularizer(keras.layers.Layer):
         for state in states_of(kernels):
             held = [zeros[id(k)] for k in kernels_of(state, kernels)]
             state.hold_zeros(
-                ops.where(is_last, ops.stack(held), state.held_zeros)
+                ops.where(is_last, ops.stack(held), state.held_zeros.value)
             )
 
     def get_config(self) -> dict[str, Any]:
