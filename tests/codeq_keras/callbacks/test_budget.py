@@ -194,7 +194,10 @@ class Scaled(keras.losses.SparseCategoricalCrossentropy):
         (Scaled(1.0, 1e3), keras.optimizers.AdamW(1e-3)),
         (Scaled(1e4), keras.optimizers.SGD(0.05e-4, momentum=0.9)),
         (Scaled(1e4), keras.optimizers.Adam(1e-3, global_clipnorm=1.0)),
-        (Scaled(1), keras.optimizers.LossScaleOptimizer("adam")),
+        (
+            Scaled(1),
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+        ),
     ],
     ids=["adam-tiny", "adam-huge", "constant", "sgd", "clipped", "scaled"],
 )
