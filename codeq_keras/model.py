@@ -12,6 +12,7 @@ from codeq_keras.activations.quantizer import (
 )
 from codeq_keras.architecture.copying import (
     copy_model,
+    deserialize_architecture,
     require_quantizable,
     serialize_architecture,
 )
@@ -230,8 +231,14 @@ class QuantizedModel(ModelWrapper):
             history = super().fit(
                 x, y, batch_size, epochs, verbose, callbacks, **kwargs
             )
-        finally:
-            end_training(self)  # Also after an interrupt.
+        except Exception:
+            # Under JAX, a step that fails leaves variables without a value.
+            end_training(self, is_sound=False)
+            raise
+        except KeyboardInterrupt:
+            end_training(self)
+            raise
+        end_training(self)
         end_fit(callbacks)
         return history
 
@@ -290,7 +297,7 @@ class QuantizedModel(ModelWrapper):
             )
 
         model = cls(
-            deserialize(config["latent_model"]),
+            deserialize_architecture(config["latent_model"], custom_objects),
             deserialize(config["config"]),
             overrides={
                 pattern: deserialize(rule)

@@ -46,7 +46,6 @@ def main() -> None:
     )
     budget = codeq_keras.CompressionBudget(relative_bops=RELATIVE_BOPS)
     fit(qmodel, train, validation, epochs=args.epochs, callbacks=[budget])
-    codeq_keras.reestimate_batch_norm(qmodel, [train[0]])
     report = codeq_keras.report(qmodel)
     report.plot(args.output / "report.png")
     (args.output / "report.txt").write_text(f"{report}\n")

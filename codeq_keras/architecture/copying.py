@@ -103,7 +103,31 @@ def serialize_architecture(model: keras.Model) -> dict[str, Any]:
     """Returns the config of a model without its optimizer and loss."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
+    if frozen := _frozen_layers(model):
+        config["frozen"] = frozen
     return config
+
+
+def deserialize_architecture(
+    config: dict[str, Any], custom_objects: Any = None, **kwargs: Any
+) -> keras.Model:
+    """Returns the model of `serialize_architecture`, with new weights."""
+    model: keras.Model = keras.saving.deserialize_keras_object(
+        config, custom_objects=custom_objects, **kwargs
+    )
+    # Of layers that are created when another is built, as in attention, Keras
+    # forgets `trainable=False`. An outer layer comes first and sets its inner.
+    frozen = set(config.get("frozen", ()))
+    for index, layer in enumerate(all_layers(model)) if frozen else ():
+        if layer.trainable == (index in frozen):
+            layer.trainable = index not in frozen
+    return model
+
+
+def _frozen_layers(model: keras.Model) -> list[int]:
+    """The frozen layers, by their places in `all_layers`."""
+    layers = enumerate(all_layers(model))
+    return [index for index, layer in layers if not layer.trainable]
 
 
 def copy_model(
@@ -124,10 +148,11 @@ def copy_model(
     }
     try:
         config = serialize_architecture(model)
+        if rewrite:
+            # It may wrap layers, and the places of all others move.
+            config = rewrite({**config, "frozen": []})
         with keras.saving.custom_object_scope(classes):
-            copy = keras.saving.deserialize_keras_object(
-                rewrite(config) if rewrite else config, safe_mode=False
-            )
+            copy = deserialize_architecture(config, safe_mode=False)
     except NotImplementedError as error:
         raise ValueError(
             "Expected a model that can be rebuilt from its config. Received: "
@@ -145,6 +170,8 @@ def copy_model(
     for target, source in pairs:
         # Through NumPy: JAX would share the buffer, and training frees it.
         target.assign(np.array(ops.convert_to_numpy(source)))
+        if target.trainable != source.trainable:
+            target.trainable = source.trainable
     for layer in all_layers(copy):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()  # Normalization computes from constants.

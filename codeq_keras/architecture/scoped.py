@@ -13,13 +13,20 @@ class ScopedRun:
 
     Attributes:
         outputs: The result of the function.
-        updates: Pairs of a variable and the value that the run gave it.
+        assignments: Pairs of a variable and a value that the run gave it, in
+            the order of the run.
         losses: What layers added to the loss.
     """
 
     outputs: Any
-    updates: list[tuple[keras.Variable, Any]]
+    assignments: list[tuple[keras.Variable, Any]]
     losses: list[Any]
+
+    @property
+    def updates(self) -> list[tuple[keras.Variable, Any]]:
+        """The last assignment of each variable."""
+        last = {id(pair[0]): pair for pair in self.assignments}
+        return list(last.values())
 
 
 class _Scope(keras.StatelessScope):
@@ -30,7 +37,7 @@ class _Scope(keras.StatelessScope):
 
     def __init__(self, values: Iterable[tuple[keras.Variable, Any]]) -> None:
         super().__init__(state_mapping=list(values), collect_losses=True)
-        self.assigned: dict[int, keras.Variable] = {}
+        self.assignments: list[tuple[keras.Variable, Any]] = []
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
@@ -38,7 +45,7 @@ class _Scope(keras.StatelessScope):
             # As without a scope there: no gradient passes an assignment.
             value = keras.ops.stop_gradient(value)
         super().add_update((variable, value))
-        self.assigned[id(variable)] = variable
+        self.assignments.append((variable, self.get_current_value(variable)))
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         value = super().get_current_value(variable)
@@ -54,11 +61,7 @@ def run_scoped(
     """Calls `function`, to which each variable has the value of its pair."""
     with _Scope(values) as scope:
         outputs = function()
-    updates = [
-        (variable, scope.get_current_value(variable))
-        for variable in scope.assigned.values()
-    ]
-    return ScopedRun(outputs, updates, list(scope.losses))
+    return ScopedRun(outputs, scope.assignments, list(scope.losses))
 
 
 def keep_updates(run: ScopedRun, quantized: Mapping[int, str]) -> None:

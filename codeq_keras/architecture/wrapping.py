@@ -158,7 +158,8 @@ class ModelWrapper(keras.Model):
     def get_compile_config(self) -> dict[str, Any] | None:
         """Returns what `compile` was given, and the loss scaling in use."""
         config = super().get_compile_config()
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+        scaled = keras.optimizers.LossScaleOptimizer
+        if self.compiled and isinstance(self.optimizer, scaled):
             # A model that is loaded under another policy goes on with it.
             config["optimizer"] = keras.saving.serialize_keras_object(
                 self.optimizer

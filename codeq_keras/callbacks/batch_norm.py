@@ -73,8 +73,8 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
     The moving averages mix statistics of weights that have since been pruned
     and rounded differently. After a training with few or large last steps a
     fresh average is worth some tenths of a point. Changes nothing else. A
-    BatchNorm that is called several times gets the statistics of its last
-    call. `BatchNormReestimation` does this in `fit`.
+    BatchNorm that is called several times gets the average of its calls.
+    `BatchNormReestimation` does this in `fit`.
 
     Args:
         model: Built Keras model, quantized or not. Its BatchNorm statistics

@@ -20,6 +20,7 @@ from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     hold_zeros,
     release_zeros,
+    save_zeros,
 )
 
 _LIMITS = {
@@ -184,7 +185,6 @@ class CompressionBudget(FitCallback, CompressionLogger):
             raise ValueError(
                 "Expected one `CompressionBudget` per fit. Received: two."
             )
-        release_zeros(self.model.kernels)
         if (words := costs.not_covered(self.model.kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         self._num_steps = 0
@@ -201,6 +201,14 @@ class CompressionBudget(FitCallback, CompressionLogger):
         )
         self.model.make_train_function(force=True)
 
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Releases the zeros that a restored file holds."""
+        super().on_epoch_begin(epoch, logs)
+        if not self._epochs:
+            release_zeros(self.model.kernels)
+
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
@@ -215,6 +223,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         self._num_steps = int(self.model.schedule.steps_done())
         self._trained = deployed_costs(self.model.kernels)
         self._epochs[epoch] = self._trained
+        save_zeros(self.model.kernels, [1 - c.density for c in self._trained])
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off, where `fit` does not."""
@@ -354,7 +363,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         empty = self._least(now, [0.0] * len(now))
         if not self._is_met(empty):
             return (
-                f"With every weight at zero that may be it would still be "
+                f"With every weight at zero that may be, it would be "
                 f"{self._value(empty):.6g}: kernels left in float or frozen, "
                 "and scales, cost that much. Quantize or train more kernels, "
                 "or allow more."

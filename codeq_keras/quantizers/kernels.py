@@ -180,12 +180,25 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
     """Holds the zeros that the kernels have now in later trainings."""
     follow_held_zeros(kernels)
     for state in states_of(kernels):
+        state.zeros_in_files = None
         state.hold_zeros(
             [
                 float(ops.mean(ops.cast(k.values() == 0, "float32")))
                 for k in kernels_of(state, kernels)
             ]
         )
+
+
+def save_zeros(kernels: Sequence[Kernel], zeros: Sequence[float]) -> None:
+    """Lets files that are saved from now on hold these zeros when loaded.
+
+    `zeros` has one fraction for each kernel, those left in float included.
+    """
+    by_kernel = {id(k): z for k, z in zip(kernels, zeros, strict=True)}
+    for state in states_of(kernels):
+        state.zeros_in_files = [
+            by_kernel[id(k)] for k in kernels_of(state, kernels)
+        ]
 
 
 def release_zeros(kernels: Iterable[Kernel]) -> None:

@@ -74,6 +74,8 @@ class QuantizerState(keras.layers.Layer):
         self._owners: np.ndarray = np.repeat(np.arange(len(sizes)), sizes)
         # Which kernels the running training changes, set by its steps.
         self.trained: np.ndarray = np.ones(len(sizes), "float32")
+        # What a file of an epoch under a budget holds, see `save_zeros`.
+        self.zeros_in_files: Sequence[float] | None = None
         self._parts: _Parts | None = None
         self.build()
 
@@ -155,6 +157,15 @@ class QuantizerState(keras.layers.Layer):
         free: np.ndarray = np.full(len(self.bound_shapes), _FREE, "float32")
         # Files of November 2026 hold no zeros.
         super().load_own_variables({"1": free, **as_vectors(store)})
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the bounds, and the zeros that a running budget has reached."""
+        saved: dict[str, Any] = {}
+        super().save_own_variables(saved)
+        if self.zeros_in_files is not None:
+            saved["1"] = np.array(self.zeros_in_files, "float32")
+        for name, value in saved.items():  # A file writes each name once.
+            store[name] = value
 
     # --- Zeros that a budget has reached -------------------------------------
 

@@ -47,7 +47,12 @@ def trainable_batch_norms(model: keras.Model) -> list[Any]:
     kind = keras.layers.BatchNormalization
     found = [layer for layer in all_layers(model) if isinstance(layer, kind)]
     # A layer shared by several models is visited several times.
-    unique = {id(layer): layer for layer in found if layer.trainable}
+    unique = {
+        id(layer): layer
+        for layer in found
+        # One that was never called has no statistics.
+        if layer.trainable and getattr(layer, "moving_mean", None) is not None
+    }
     return list(unique.values())
 
 
@@ -72,12 +77,15 @@ def _reestimate(
                 functools.partial(run, batch, training=True),
                 [*values, *((v, v) for v in held)],
             )
-            moved = {id(v): value for v, value in scoped.updates}
             size = num_samples(batch)
             for index, variable in enumerate(held):
-                value = moved.get(id(variable), variable)
-                array = keras.ops.convert_to_numpy(value).astype("float64")
-                sums[index] = sums[index] + size * array
+                # One for each call: a layer may be shared, or called in time.
+                found = [v for k, v in scoped.assignments if k is variable]
+                arrays = [
+                    keras.ops.convert_to_numpy(value).astype("float64")
+                    for value in found or [variable]
+                ]
+                sums[index] = sums[index] + size * np.mean(arrays, axis=0)
             count += size
     if count == 0:
         raise ValueError(
@@ -89,7 +97,7 @@ def _reestimate(
 
 @contextlib.contextmanager
 def _without_memory(layers: Sequence[Any]) -> Iterator[None]:
-    """Makes the moving averages those of the last batch."""
+    """Makes each moving average that of one call."""
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:
@@ -171,10 +179,12 @@ def with_reestimation(
 ) -> tuple[Any, list[ReestimatingCallback]]:
     """Returns the data of a `fit`, and the callback that it needs, if any.
 
-    None without BatchNorm that trains, or where a callback does it already.
+    None without BatchNorm that trains, without quantizers, or where a
+    callback does it already.
     """
     is_done = any(isinstance(c, ReestimatingCallback) for c in callbacks)
-    if is_done or not trainable_batch_norms(qmodel.latent_model):
+    is_float = not qmodel.quantized_kernels and qmodel.activation_graph is None
+    if is_done or is_float or not trainable_batch_norms(qmodel.latent_model):
         return x, []
     x, batches = few_batches(
         x, batch_size=batch_size, validation_split=validation_split

@@ -71,14 +71,16 @@ def begin_step(qmodel: _Trainable) -> None:
     schedule.advance()
 
 
-def end_training(qmodel: _Trainable) -> None:
+def end_training(qmodel: _Trainable, *, is_sound: bool = True) -> None:
     """Ends the budget and the added loss, which last for one training."""
     has_budget = qmodel.regularizer.budget is not None
     if has_budget:
         qmodel.regularizer.set_budget(None)
-        hold_zeros(qmodel.kernels)
     if has_budget or qmodel.training_loss is not None:
         qmodel.training_loss = None
         qmodel.make_train_function(force=True)
-    # The last step has moved the weights.
-    follow_held_zeros(qmodel.kernels)
+    if is_sound and has_budget:
+        hold_zeros(qmodel.kernels)
+    elif is_sound:
+        # The last step has moved the weights.
+        follow_held_zeros(qmodel.kernels)

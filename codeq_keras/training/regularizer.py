@@ -189,13 +189,20 @@ class CompressionRegularizer(keras.layers.Layer):
         So the loss is that of the task alone, as in validation. `unit` is that
         of `quantizers.balance`. In the last steps the zeros are held.
         """
-        self._settle(kernels, progress=progress)
-        pull = self.budget_penalty(kernels, progress=progress)
+        trained = costs.trained_costs(kernels)
+        self._settle(kernels, trained, progress)
+        pull = self._budget_penalty(trained, progress)
         pull = pull if unit is None else pull + unit
         return pull - ops.stop_gradient(pull)
 
     def budget_penalty(
         self, kernels: Sequence[Kernel], *, progress: Any
+    ) -> Any:
+        """Returns the penalty of the budget; 0 where it is met."""
+        return self._budget_penalty(costs.trained_costs(kernels), progress)
+
+    def _budget_penalty(
+        self, trained: Sequence[KernelCost], progress: Any
     ) -> Any:
         """The penalty of the budget, and of each kernel with a least density.
 
@@ -205,7 +212,7 @@ class CompressionRegularizer(keras.layers.Layer):
         second penalty.
         """
         terms = []
-        trained = list(costs.trained_costs(kernels))
+        trained = list(trained)
         for index, min_density in enumerate(self.min_densities):
             if min_density == 0:
                 continue
@@ -228,7 +235,12 @@ class CompressionRegularizer(keras.layers.Layer):
         # A fully pruned model has the logarithm of 1e-6, not minus infinity.
         return ops.log(ops.maximum(current, 1e-6))
 
-    def _settle(self, kernels: Sequence[Kernel], *, progress: Any) -> None:
+    def _settle(
+        self,
+        kernels: Sequence[Kernel],
+        trained: Sequence[KernelCost],
+        progress: Any,
+    ) -> None:
         """Holds the zeros that meet the budget in the last steps.
 
         The densities of all kernels change by one factor, that of the measure
@@ -236,7 +248,6 @@ class CompressionRegularizer(keras.layers.Layer):
         next steps correct the rest. So a budget is met to the last weight, and
         the weights settle around zeros that no longer move.
         """
-        trained = costs.trained_costs(kernels)
         factor = ops.exp(self.log_target - self._log_measure(trained))
         least = self.min_densities or (0.0,) * len(kernels)
         zeros = {
@@ -245,10 +256,9 @@ class CompressionRegularizer(keras.layers.Layer):
         }
         is_last = progress >= _SETTLED_FRACTION
         for state in states_of(kernels):
-            held = [zeros[id(k)] for k in kernels_of(state, kernels)]
-            state.hold_zeros(
-                ops.where(is_last, ops.stack(held), state.held_zeros.value)
-            )
+            wanted = [zeros[id(k)] for k in kernels_of(state, kernels)]
+            held = ops.convert_to_tensor(state.held_zeros)
+            state.hold_zeros(ops.where(is_last, ops.stack(wanted), held))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -84,9 +84,8 @@ def test_global_policy_trains_and_loads_under_another(
     loaded.fit(*data, verbose=0)  # And trains on.
 
 
-@pytest.mark.filterwarnings("ignore:CompressionBudget:UserWarning")
 @pytest.mark.parametrize("policy", POLICIES)
-def test_budget_prunes_under_a_global_policy(set_policy, data, policy):
+def test_budget_is_met_under_a_global_policy(set_policy, data, policy):
     set_policy(policy)
     qmodel = codeq_keras.quantize_model(network(units=64))
 
@@ -97,8 +96,8 @@ def test_budget_prunes_under_a_global_policy(set_policy, data, policy):
         callbacks=[codeq_keras.CompressionBudget(sparsity=0.5)],
     )
 
-    # From 0.06. To meet it to the point is the matter of the budget's tests.
-    assert codeq_keras.report(qmodel).sparsity > 0.4
+    # Half a point: what a sparsity budget promises.
+    assert codeq_keras.report(qmodel).sparsity == pytest.approx(0.5, abs=5e-3)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -34,6 +34,38 @@ def test_reestimate_batch_norm_equals_the_statistics_of_the_data(cnn, data):
     assert float(qmodel.kernels[0].quantizer.dead_zone_logit) == logit
 
 
+def test_shared_layer_gets_the_average_of_its_calls():
+    inputs = [keras.Input((1,)), keras.Input((1,))]
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(inputs, [norm(tensor) for tensor in inputs])
+    low, high = np.float32([[0.0], [2.0]]), np.float32([[10.0], [14.0]])
+
+    codeq_keras.reestimate_batch_norm(model, [([low, high],)])
+
+    assert float(norm.moving_mean[0]) == (1 + 12) / 2
+    assert float(norm.moving_variance[0]) == (1 + 4) / 2
+
+
+@pytest.mark.filterwarnings("ignore:.*on layer 'unused':UserWarning")
+def test_layer_that_is_never_called_is_left_out():
+    class Unused(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used = keras.layers.BatchNormalization()
+            self.unused = keras.layers.BatchNormalization()
+
+        def call(self, inputs):
+            return self.used(inputs)
+
+    model = Unused()
+    batch = np.float32([[0.0], [2.0]])
+    model(batch)
+
+    codeq_keras.reestimate_batch_norm(model, [batch])
+
+    assert float(model.used.moving_mean[0]) == 1
+
+
 def test_reestimate_batch_norm_needs_data(qmodel):
     with pytest.raises(ValueError, match="at least one batch"):
         codeq_keras.reestimate_batch_norm(qmodel, [])

@@ -113,7 +113,7 @@ def test_missed_budget_warns_with_the_value_reached(qmodel, data):
 def test_budget_that_cannot_be_met_says_why(wide_cnn, data):
     qmodel = codeq_keras.quantize_model(wide_cnn, overrides={"dense": None})
 
-    reason = "would still be .*: kernels left in float"
+    reason = "would be .*: kernels left in float"
     with pytest.warns(UserWarning, match=reason):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(size_bytes=200)]
@@ -165,7 +165,7 @@ def test_checkpoint_from_before_the_budget_is_warned_of(
         save_best_only=True,
     )
 
-    with pytest.warns(UserWarning, match="kept epoch 1 in .*best.keras"):
+    with pytest.warns(UserWarning, match=r"kept epoch \d+ in .*best.keras"):
         compile_and_fit(
             codeq_keras.quantize_model(wide_cnn),
             data,

@@ -127,6 +127,27 @@ def test_rolled_recurrent_layers_are_exact(
     assert not any(member.unroll for member in members[:4])
 
 
+def test_recurrent_dropout_is_exact(grid, export_grid_model, rng, tmp_path):
+    steps = keras.Input((4, 3))
+    members = [
+        layers.GRU(4, recurrent_dropout=0.2),
+        layers.LSTM(3, recurrent_dropout=0.2, unroll=True),
+        layers.Bidirectional(layers.LSTM(2, recurrent_dropout=0.2)),
+        layers.RNN(layers.GRUCell(2, implementation=1)),
+    ]
+    outputs = layers.Concatenate()([member(steps) for member in members])
+    model = keras.Model(steps, layers.Dense(4)(outputs))
+    trained = grid(model, rng)
+
+    result = export_grid_model(model, trained, tmp_path).result
+
+    assert result.verification.codes_equal
+    assert result.verification.num_tensors == len(trained)
+    # Each step rounds its state once more.
+    assert result.verification.p99_output_lsb < 8
+    assert members[0].cell.implementation == 1
+
+
 def test_layer_normalization_leaves_nothing_in_float(
     grid, export_grid_model, rng, tmp_path
 ):

@@ -40,6 +40,12 @@ REWRITES = (
         "integers of their loop.",
     ),
     Rewrite(
+        recurrent.multiplies_by_slices,
+        recurrent.multiply_whole,
+        "Recurrent cells {names} multiply by whole kernels: their slices, for "
+        "`recurrent_dropout`, would be no tensors of the file.",
+    ),
+    Rewrite(
         normalization.negates,
         normalization.without_negation,
         "Normalizations {names} were written without a negation: LiteRT "
