@@ -223,7 +223,7 @@ class QuantizedModel(ModelWrapper):
             x,
             callbacks,
             batch_size=batch_size,
-            validation_split=kwargs.get("validation_split", 0.0),
+            validation_split=kwargs.get("validation_split") or 0.0,
             reestimate=reestimate_batch_norm,
         )
         self.fit_callbacks = tuple(callbacks)
