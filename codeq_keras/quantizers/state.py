@@ -18,7 +18,6 @@ from codeq_keras.quantizers.balance import balance
 from codeq_keras.quantizers.logits import Logit, PlainLogit, as_vectors
 
 Shape = tuple[int, ...]
-Logits = Sequence[Any] | None
 
 # Stands for a kernel that no budget holds.
 _FREE = -1.0
@@ -185,6 +184,8 @@ class QuantizerState(keras.layers.Layer):
         bisection: weights gather at the edge of the dead zone, where a step by
         the slope would overshoot.
         """
+        if GRIDS[self.config.level_grid].has_plain_logits:
+            return  # No budget moves them.
         logit = ops.convert_to_tensor(self.dead_zone_logit.value)
         held = ops.convert_to_tensor(self.held_zeros)
         others = self.tensors()[1:]
@@ -263,7 +264,11 @@ class QuantizerState(keras.layers.Layer):
             return self.config.bit_width
         return (self._parts or self._apart()).bit_widths[index]
 
-    def _apart(self, task: Logits = None, budget: Logits = None) -> _Parts:
+    def _apart(
+        self,
+        task: Sequence[Any] | None = None,
+        budget: Sequence[Any] | None = None,
+    ) -> _Parts:
         """The vectors taken apart; logits of a budget, see `taken_apart`."""
         task = task or self.tensors()
         budget = budget or task

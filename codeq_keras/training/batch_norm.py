@@ -146,7 +146,7 @@ class ReestimatingCallback(keras.callbacks.Callback):
 
 
 class _FitReestimation(ReestimatingCallback):
-    """What `QuantizedModel.fit` does by itself."""
+    """The re-estimation that `QuantizedModel.fit` does by itself."""
 
     def __init__(self, batches: Callable[[], Sequence[Any]]) -> None:
         super().__init__()
