@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from codeq_keras.ops.grids import LEVEL_GRIDS
+from codeq_keras.ops.intervals import Interval, as_python, require_number
 
 # Beyond it tanh is flat and the gradient too small to lead back.
 MAX_LOGIT = 4.0
@@ -68,6 +69,8 @@ class CoDeQConfig:
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, as_python(value))
         if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
             raise ValueError(
                 "`bit_width` must be an integer in 2..8 or 'learned'. "
@@ -95,19 +98,18 @@ class CoDeQConfig:
                 "`sparsity_block` must be 1, 2 or 4. "
                 f"Received: sparsity_block={self.sparsity_block!r}."
             )
-        if not 0 < self.range_quantile <= 1:
-            raise ValueError(
-                "`range_quantile` must be in (0, 1]. "
-                f"Received: range_quantile={self.range_quantile!r}."
-            )
+        require_number(
+            "range_quantile",
+            self.range_quantile,
+            Interval(0, 1, has_high=True),
+        )
         for name in ("initial_dead_zone_logit", "initial_bit_width_logit"):
-            value = getattr(self, name)
-            if not 0 < value <= MAX_LOGIT:
-                raise ValueError(
-                    f"`{name}` must be in (0, {MAX_LOGIT:g}]: its sign has no "
-                    "meaning and beyond 4 the gradient vanishes. "
-                    f"Received: {name}={value!r}."
-                )
+            require_number(
+                name,
+                getattr(self, name),
+                Interval(0, MAX_LOGIT, has_high=True),
+                "its sign has no meaning and beyond 4 the gradient vanishes",
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -151,6 +153,7 @@ def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
 
 def _config_for(value: Any) -> str:
     """The remedy for a value that stands where a config belongs."""
+    value = as_python(value)
     if _is_bit_width(value) or value == "learned":
         return f"Write `CoDeQConfig(bit_width={value!r})`."
     if isinstance(value, type) and issubclass(value, CoDeQConfig):

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from codeq_keras.model import QuantizedModel
+from codeq_keras.ops.intervals import Interval, require_number
 
 # Compiled losses whose outputs are class scores, softened by the temperature.
 _CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
@@ -95,12 +96,8 @@ class Distillation(keras.callbacks.Callback):
                 f"Received: teacher={teacher!r}."
             )
         for name, value in (("weight", weight), ("temperature", temperature)):
-            leaves = keras.tree.flatten(value)
-            if not all(0 < leaf < float("inf") for leaf in leaves):
-                raise ValueError(
-                    f"`{name}` must be a finite number > 0. "
-                    f"Received: {name}={value!r}."
-                )
+            for leaf in keras.tree.flatten(value):
+                require_number(name, leaf, Interval(0))
         self.teacher = teacher
         self.weight = weight
         self.temperature = temperature

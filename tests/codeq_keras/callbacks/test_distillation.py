@@ -258,6 +258,14 @@ def test_teacher_with_other_outputs_is_refused():
         qmodel.fit(x, y, verbose=0, callbacks=[teacher])
 
 
+@pytest.mark.parametrize(
+    "argument", [{"weight": "1"}, {"weight": {"a": 0}}, {"temperature": None}]
+)
+def test_argument_that_is_no_positive_number_is_refused(argument):
+    with pytest.raises(ValueError, match=r"must be a number in \(0, inf\)"):
+        Distillation(detector("list"), **argument)
+
+
 def test_plain_model_is_refused(cnn, data):
     with pytest.raises(ValueError, match="quantize_model"):
         compile_and_fit(cnn, data, callbacks=[Distillation(cnn)])
