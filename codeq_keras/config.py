@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -128,17 +128,26 @@ _OF_THE_MODEL = "activation_bit_width"
 Overrides = Mapping[str, CoDeQConfig | None]
 
 
-def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
-    """Raises a ValueError for a rule that is malformed or matches nothing."""
-    paths = list(paths)
-    for pattern, rule in overrides.items():
+def require_overrides(overrides: Overrides | None) -> dict[str, Any]:
+    """Returns the rules; a ValueError for what is no map of configs."""
+    if not isinstance(overrides, Mapping | None):
+        remedy = "as in `overrides={'head': None}`."
+        if isinstance(overrides, CoDeQConfig):
+            remedy = "as `{pattern: config}`. One config for all kernels is "
+            remedy += "`config`."
+        raise ValueError(
+            "`overrides` must be a map from regular expressions to a "
+            f"CoDeQConfig or None. Received: overrides={overrides!r}. Write "
+            f"it {remedy}"
+        )
+    for pattern, rule in (overrides or {}).items():
         if rule is not None and not isinstance(rule, CoDeQConfig):
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}. "
                 f"{_config_for(rule)}"
             )
-    require_patterns("overrides", overrides, paths)
+    return dict(overrides or {})
 
 
 def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
@@ -162,10 +171,17 @@ def _config_for(value: Any) -> str:
 
 
 def require_patterns(
-    name: str, patterns: Iterable[str], paths: Sequence[str]
+    name: str, patterns: Iterable[str], paths: Iterable[str]
 ) -> None:
     """Raises a ValueError for a key that is malformed or matches nothing."""
+    paths = list(paths)
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            written = getattr(pattern, "name", str(pattern))
+            raise ValueError(
+                f"The keys of `{name}` must be regular expressions. "
+                f"Received: {pattern!r}. Write its name, {written!r}."
+            )
         try:
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
@@ -177,7 +193,7 @@ def require_patterns(
             raise ValueError(
                 f"Every key of `{name}` must match the path of at least one "
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
-                f"this model are {list(paths)}."
+                f"this model are {paths}."
             )
 
 

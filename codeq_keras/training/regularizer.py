@@ -27,6 +27,20 @@ _RAMP_FRACTION = 0.5
 _SETTLED_FRACTION = 0.9
 
 
+def require_regularizer(regularizer: Any) -> "CompressionRegularizer":
+    """Returns it, or for None a new one; anything else is a ValueError."""
+    if regularizer is None:
+        return CompressionRegularizer()
+    if not isinstance(regularizer, CompressionRegularizer):
+        raise ValueError(
+            "`regularizer` must be a CompressionRegularizer, or None. "
+            f"Received: regularizer={regularizer!r}. Write its penalties by "
+            "name, as in `CompressionRegularizer(density_penalty=0.1)`; those "
+            "of Keras belong to a layer, `kernel_regularizer`."
+        )
+    return regularizer
+
+
 @keras.saving.register_keras_serializable(package="codeq_keras")
 class CompressionRegularizer(keras.layers.Layer):
     """Sums the sparsity and bit-width penalties of a model into its loss.
