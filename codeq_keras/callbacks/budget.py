@@ -183,7 +183,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             )
         if self.model.regularizer.budget is not None:
             raise ValueError(
-                "Expected one `CompressionBudget` per fit. Received: two."
+                "Expected one `CompressionBudget` per fit. Received: two. Keep "
+                "one; `max_sparsity` limits single kernels."
             )
         if (words := costs.not_covered(self.model.kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
