@@ -9,7 +9,11 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture.copying import copy_model, require_quantizable
+from codeq_keras.architecture.copying import (
+    copy_model,
+    is_tf_keras,
+    require_quantizable,
+)
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.visits import all_layers, has_layer_list
 from codeq_keras.config import CoDeQConfig, require_config
@@ -120,10 +124,12 @@ def quantize_annotate_layer(
       Differs from it in: a model may be annotated as a layer of another.
     """
     if not isinstance(layer, keras.Layer):
+        remedy = "Give the layer itself, as `keras.layers.Dense(3)`."
+        if is_tf_keras(layer):
+            remedy = "Annotate it with TFMOT and `codeq_keras.tfmot`."
         raise ValueError(
             "Expected a layer of Keras 3. Received: an instance of "
-            f"{type(layer).__module__}.{type(layer).__name__}. Annotate a "
-            "`tf_keras` layer with TFMOT and `codeq_keras.tfmot`."
+            f"{type(layer).__module__}.{type(layer).__name__}. {remedy}"
         )
     if isinstance(layer, QuantizeAnnotate):
         raise ValueError(

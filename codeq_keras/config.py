@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
 from codeq_keras.ops.grids import LEVEL_GRIDS
+from codeq_keras.ops.intervals import Interval, as_python, require_number
 
 # Beyond it tanh is flat and the gradient too small to lead back.
 MAX_LOGIT = 4.0
@@ -68,6 +69,8 @@ class CoDeQConfig:
 
     def __post_init__(self) -> None:
         """Checks every argument, so that a mistake surfaces where it is."""
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, as_python(value))
         if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
             raise ValueError(
                 "`bit_width` must be an integer in 2..8 or 'learned'. "
@@ -95,19 +98,18 @@ class CoDeQConfig:
                 "`sparsity_block` must be 1, 2 or 4. "
                 f"Received: sparsity_block={self.sparsity_block!r}."
             )
-        if not 0 < self.range_quantile <= 1:
-            raise ValueError(
-                "`range_quantile` must be in (0, 1]. "
-                f"Received: range_quantile={self.range_quantile!r}."
-            )
+        require_number(
+            "range_quantile",
+            self.range_quantile,
+            Interval(0, 1, has_high=True),
+        )
         for name in ("initial_dead_zone_logit", "initial_bit_width_logit"):
-            value = getattr(self, name)
-            if not 0 < value <= MAX_LOGIT:
-                raise ValueError(
-                    f"`{name}` must be in (0, {MAX_LOGIT:g}]: its sign has no "
-                    "meaning and beyond 4 the gradient vanishes. "
-                    f"Received: {name}={value!r}."
-                )
+            require_number(
+                name,
+                getattr(self, name),
+                Interval(0, MAX_LOGIT, has_high=True),
+                "its sign has no meaning and beyond 4 the gradient vanishes",
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -126,17 +128,26 @@ _OF_THE_MODEL = "activation_bit_width"
 Overrides = Mapping[str, CoDeQConfig | None]
 
 
-def require_overrides(overrides: Overrides, paths: Iterable[str]) -> None:
-    """Raises a ValueError for a rule that is malformed or matches nothing."""
-    paths = list(paths)
-    for pattern, rule in overrides.items():
+def require_overrides(overrides: Overrides | None) -> dict[str, Any]:
+    """Returns the rules; a ValueError for what is no map of configs."""
+    if not isinstance(overrides, Mapping | None):
+        remedy = "as in `overrides={'head': None}`."
+        if isinstance(overrides, CoDeQConfig):
+            remedy = "as `{pattern: config}`. One config for all kernels is "
+            remedy += "`config`."
+        raise ValueError(
+            "`overrides` must be a map from regular expressions to a "
+            f"CoDeQConfig or None. Received: overrides={overrides!r}. Write "
+            f"it {remedy}"
+        )
+    for pattern, rule in (overrides or {}).items():
         if rule is not None and not isinstance(rule, CoDeQConfig):
             raise ValueError(
                 "The values of `overrides` must be a CoDeQConfig, or None to "
                 f"leave the kernel in float. Received: {pattern!r}: {rule!r}. "
                 f"{_config_for(rule)}"
             )
-    require_patterns("overrides", overrides, paths)
+    return dict(overrides or {})
 
 
 def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
@@ -151,6 +162,7 @@ def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
 
 def _config_for(value: Any) -> str:
     """The remedy for a value that stands where a config belongs."""
+    value = as_python(value)
     if _is_bit_width(value) or value == "learned":
         return f"Write `CoDeQConfig(bit_width={value!r})`."
     if isinstance(value, type) and issubclass(value, CoDeQConfig):
@@ -159,10 +171,17 @@ def _config_for(value: Any) -> str:
 
 
 def require_patterns(
-    name: str, patterns: Iterable[str], paths: Sequence[str]
+    name: str, patterns: Iterable[str], paths: Iterable[str]
 ) -> None:
     """Raises a ValueError for a key that is malformed or matches nothing."""
+    paths = list(paths)
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            written = getattr(pattern, "name", str(pattern))
+            raise ValueError(
+                f"The keys of `{name}` must be regular expressions. "
+                f"Received: {pattern!r}. Write its name, {written!r}."
+            )
         try:
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
@@ -174,7 +193,7 @@ def require_patterns(
             raise ValueError(
                 f"Every key of `{name}` must match the path of at least one "
                 f"kernel (`re.search`). Received: {pattern!r}. The paths of "
-                f"this model are {list(paths)}."
+                f"this model are {paths}."
             )
 
 

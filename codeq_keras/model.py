@@ -25,6 +25,7 @@ from codeq_keras.config import (
     first_match,
     require_config,
     require_overrides,
+    require_patterns,
 )
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.deployed import deployed_values
@@ -48,7 +49,10 @@ from codeq_keras.training.fitting import (
     begin_step,
     end_training,
 )
-from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.regularizer import (
+    CompressionRegularizer,
+    require_regularizer,
+)
 from codeq_keras.training.schedule import TrainingSchedule, end_fit
 from codeq_keras.training.weight_decay import exclude_from_weight_decay
 
@@ -92,15 +96,15 @@ class QuantizedModel(ModelWrapper):
         # logits and codes are float32 under every policy.
         super().__init__(autocast=False, dtype="float32", **kwargs)
         self.config = require_config(config)
-        self.overrides = dict(overrides or {})
-        require_activation_bit_width(activation_bit_width)
-        self.activation_bit_width = activation_bit_width
+        self.overrides = require_overrides(overrides)
+        bits = require_activation_bit_width(activation_bit_width)
+        self.activation_bit_width = bits
         self.latent_model = latent_model
-        self.regularizer = regularizer or CompressionRegularizer()
+        self.regularizer = require_regularizer(regularizer)
         self.schedule = TrainingSchedule(name="schedule")
         self.quantizer = quantizer
         kernels = find_kernels(latent_model)
-        require_overrides(self.overrides, [k.path for k in kernels])
+        require_patterns("overrides", self.overrides, [k.path for k in kernels])
         self.kernels = with_quantizers(
             kernels,
             lambda k: first_match(k.path, self.overrides, self.config),
@@ -359,8 +363,8 @@ def quantize_model(
 
     Raises:
         ValueError: If the model is not built, has no kernel, has NaN weights
-            or is quantized already, an override matches no kernel, or
-            `activation_bit_width` is another number.
+            or is quantized already, an override matches no kernel, or an
+            argument is of another kind.
 
     Example:
 

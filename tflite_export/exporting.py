@@ -274,11 +274,13 @@ def grouped_notes(notes: Sequence[str]) -> list[str]:
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
     """Returns the path of a `.tflite` file that can be written."""
-    checked = Path(path)
-    if checked.suffix != ".tflite":
+    is_path = isinstance(path, str | os.PathLike)
+    if not is_path or Path(path).suffix != ".tflite":
+        received = str(path) if is_path else path
         raise ValueError(
-            f"`path` must end in '.tflite'. Received: path={str(path)!r}."
+            f"`path` must end in '.tflite'. Received: path={received!r}."
         )
+    checked = Path(path)
     if checked.is_dir():
         raise ValueError(
             "`path` must be the name of a file. Received: "

@@ -70,7 +70,7 @@ SINGLE_ACTIVATIONS = {"gelu", "hard_silu", "leaky_relu", "silu"}
 # One operator of a file each, so that nothing inside is without a range.
 SINGLE_OPERATORS = (
     VANISHING | MOVING | SAME_SCALE | JOINING | FUSING | {
-        "Embedding", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+        "Cast", "Embedding", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
         "InputLayer", "LeakyReLU", "LeakyRelu", "Mean", "PReLU", "ReLU",
     }
 )  # fmt: skip

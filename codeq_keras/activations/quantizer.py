@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from codeq_keras.ops.intervals import as_python
+
 ACTIVATION_BIT_WIDTHS = (8,)
 
 # How much of the range one batch replaces, once it has settled. Until then the
@@ -27,14 +29,17 @@ _CENTERED = 0.1 / 255
 _TIE = 0.5 + 1e-3
 
 
-def require_activation_bit_width(activation_bit_width: int | None) -> None:
-    """Raises a ValueError unless activations can have these bits, or None."""
+def require_activation_bit_width(
+    activation_bit_width: int | None,
+) -> int | None:
+    """Returns the bits, or None; a ValueError where activations have others."""
     if activation_bit_width not in (None, *ACTIVATION_BIT_WIDTHS):
         raise ValueError(
             "`activation_bit_width` must be None or one of "
             f"{ACTIVATION_BIT_WIDTHS}. Received: "
             f"activation_bit_width={activation_bit_width!r}."
         )
+    return as_python(activation_bit_width)
 
 
 @dataclasses.dataclass(frozen=True)

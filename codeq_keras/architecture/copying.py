@@ -28,8 +28,8 @@ def require_quantizable(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Expected a `keras.Model` (Keras 3). Received: an instance of "
-            f"{type(model).__module__}.{type(model).__name__}. A `tf_keras` "
-            "model goes through `codeq_keras.tfmot`."
+            f"{type(model).__module__}.{type(model).__name__}. "
+            f"{_model_for(model)}"
         )
     if not model.built or not model.variables:
         raise ValueError(
@@ -54,6 +54,23 @@ def require_quantizable(model: Any) -> None:
                 "Expected finite weights. Received: NaN or infinity in "
                 f"{kernel.path!r}. Load or train a sound checkpoint first."
             )
+
+
+def _model_for(value: Any) -> str:
+    """The remedy for a value that stands where a model belongs."""
+    if is_tf_keras(value):
+        return "A `tf_keras` model goes through `codeq_keras.tfmot`."
+    if isinstance(value, keras.Layer):
+        return "Wrap it: `keras.Sequential([keras.Input(shape), layer])`."
+    if isinstance(value, type):
+        return "Make a model of the class first."
+    return "Build one, or load it with `keras.saving.load_model`."
+
+
+def is_tf_keras(value: Any) -> bool:
+    """Whether a model or a layer is one of Keras 2."""
+    modules = (kind.__module__ for kind in type(value).__mro__)
+    return any(name.split(".")[0] == "tf_keras" for name in modules)
 
 
 def _require_float(layer: keras.Layer) -> None:

@@ -12,6 +12,7 @@ from codeq_keras.training.batch_norm import (
     reestimate_deployed,
     reestimate_plain,
 )
+from codeq_keras.training.batches import require_batches
 
 
 class BatchNormReestimation(ReestimatingCallback, FitCallback):
@@ -36,8 +37,8 @@ class BatchNormReestimation(ReestimatingCallback, FitCallback):
             many times. Not validation data: its metrics would be flattered.
 
     Raises:
-        ValueError: If `dataset` can be read only once, as a generator; in
-            `fit`, if it is empty.
+        ValueError: If `dataset` is an array or a pair of arrays, or can be
+            read only once, as a generator; in `fit`, if it is empty.
 
     Example:
 
@@ -55,6 +56,7 @@ class BatchNormReestimation(ReestimatingCallback, FitCallback):
 
     def __init__(self, dataset: Iterable[Any]) -> None:
         super().__init__()
+        require_batches(dataset)
         if iter(dataset) is dataset:
             raise ValueError(
                 "`dataset` must be readable many times. Received: "
@@ -84,7 +86,7 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
             hundred samples are enough.
 
     Raises:
-        ValueError: If `dataset` is empty.
+        ValueError: If `dataset` is empty, an array or a pair of arrays.
 
     Example:
 
@@ -96,6 +98,7 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
     >>> model.layers[0].moving_mean.numpy().tolist()
     [1.0, 6.0]
     """
+    require_batches(dataset)
     batches = (b[0] if isinstance(b, tuple) else b for b in dataset)
     if isinstance(model, QuantizedModel):
         reestimate_deployed(model, batches)

@@ -1,7 +1,6 @@
 """CompressionBudget: trains a quantized model to one number."""
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
+from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     hold_zeros,
@@ -23,11 +23,11 @@ from codeq_keras.quantizers.kernels import (
     save_zeros,
 )
 
-_LIMITS = {
-    "relative_bops": 1,
-    "sparsity": 1,
-    "bits_per_weight": FLOAT_BITS,
-    "size_bytes": math.inf,
+_RANGES = {
+    "relative_bops": Interval(0, 1),
+    "sparsity": Interval(0, 1),
+    "bits_per_weight": Interval(0, FLOAT_BITS),
+    "size_bytes": Interval(0),
 }
 
 # Misses above them, or above 1 %, are warned of at the end of the training.
@@ -106,7 +106,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5.
+    ValueError: `sparsity` must be a number in (0, 1). Received: sparsity=1.5.
     """
 
     def __init__(
@@ -132,11 +132,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 f"Received: {given}."
             )
         [(self.name, self.target)] = given.items()
-        if not 0 < self.target < _LIMITS[self.name]:
-            raise ValueError(
-                f"`{self.name}` must be in (0, {_LIMITS[self.name]:g}). "
-                f"Received: {self.name}={self.target!r}."
-            )
+        require_number(self.name, self.target, _RANGES[self.name])
         self.max_sparsity = max_sparsity
         self._require_max_sparsity()
 
@@ -145,11 +141,15 @@ class CompressionBudget(FitCallback, CompressionLogger):
         limits = self.max_sparsity
         if limits is None:
             return
-        values = limits.values() if isinstance(limits, Mapping) else [limits]
-        if not all(0 < value < 1 for value in values):
-            raise ValueError(
-                "`max_sparsity` must be in (0, 1), or a map from regular "
-                f"expressions to such numbers. Received: max_sparsity={limits}."
+        named = {"max_sparsity": limits}
+        if isinstance(limits, Mapping):
+            named = {f"max_sparsity[{k!r}]": v for k, v in limits.items()}
+        for name, value in named.items():
+            require_number(
+                name,
+                value,
+                _RANGES["sparsity"],
+                "one for all, or a map from regular expressions to such",
             )
         if isinstance(limits, Mapping) or self.name != "sparsity":
             return
@@ -157,7 +157,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             raise ValueError(
                 "`sparsity` must not be above `max_sparsity`: the whole "
                 "cannot have more zeros than each of its parts. Received: "
-                f"sparsity={self.target}, max_sparsity={limits}"
+                f"sparsity={self.target}, max_sparsity={limits}."
             )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -183,7 +183,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             )
         if self.model.regularizer.budget is not None:
             raise ValueError(
-                "Expected one `CompressionBudget` per fit. Received: two."
+                "Expected one `CompressionBudget` per fit. Received: two. Keep "
+                "one; `max_sparsity` limits single kernels."
             )
         if (words := costs.not_covered(self.model.kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)

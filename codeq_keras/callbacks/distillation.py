@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from codeq_keras.model import QuantizedModel
+from codeq_keras.ops.intervals import Interval, require_number
 
 # Compiled losses whose outputs are class scores, softened by the temperature.
 _CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
@@ -95,12 +96,8 @@ class Distillation(keras.callbacks.Callback):
                 f"Received: teacher={teacher!r}."
             )
         for name, value in (("weight", weight), ("temperature", temperature)):
-            leaves = keras.tree.flatten(value)
-            if not all(0 < leaf < float("inf") for leaf in leaves):
-                raise ValueError(
-                    f"`{name}` must be a finite number > 0. "
-                    f"Received: {name}={value!r}."
-                )
+            for leaf in keras.tree.flatten(value):
+                require_number(name, leaf, Interval(0))
         self.teacher = teacher
         self.weight = weight
         self.temperature = temperature
@@ -113,6 +110,11 @@ class Distillation(keras.callbacks.Callback):
             raise ValueError(
                 "Expected a model returned by `codeq_keras.quantize_model`. "
                 f"Received: an instance of {type(model).__name__}."
+            )
+        if model.training_loss is not None:
+            raise ValueError(
+                "Expected one `Distillation` per fit. Received: two. Keep one, "
+                "whose teacher may be a model that averages several."
             )
         known = _output_names(model.latent_model)
         if known is not None:
@@ -204,6 +206,7 @@ def _output_names(latent_model: keras.Model) -> list[str] | None:
 def _names_in(outputs: Any) -> list[str]:
     """The keys of a dict of outputs, numbers elsewhere."""
     if isinstance(outputs, Mapping):
+        _require_flat("outputs", outputs)
         outputs = {key: key for key in outputs}
         return [str(key) for key in keras.tree.flatten(outputs)]
     return [str(i) for i in range(len(keras.tree.flatten(outputs)))]
@@ -213,6 +216,7 @@ def _per_output(
     argument: str, given: Any, names: list[str], *, is_complete: bool = True
 ) -> list[Any]:
     """One value for each output, of one for all, a list or a dict."""
+    _require_flat(argument, given)
     if isinstance(given, Mapping):
         missing = [n for n in names if n not in given] if is_complete else []
         unknown = [key for key in given if key not in names]
@@ -230,6 +234,20 @@ def _per_output(
             )
         return list(given)
     return [given] * len(names)
+
+
+def _require_flat(name: str, given: Any) -> None:
+    """Raises a ValueError for entries that are dicts or lists themselves."""
+    entries = given.values() if isinstance(given, Mapping) else given
+    if not isinstance(given, Mapping | list | tuple):
+        return
+    if any(isinstance(entry, Mapping | list | tuple) for entry in entries):
+        raise ValueError(
+            f"`Distillation` needs {name} in one flat dict or list. "
+            f"Received: {given}. Return them from the model as a flat one, "
+            "such as {'kind_fine': ..., 'kind_coarse': ...}, and give losses "
+            "and weights by the same names."
+        )
 
 
 def _require_like(target: Any, outputs: Any) -> None:

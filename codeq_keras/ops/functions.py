@@ -11,6 +11,7 @@ from keras import ops
 
 from codeq_keras.ops.blocks import magnitudes_of
 from codeq_keras.ops.grids import EPSILON, make_grid, ratio_from_logit
+from codeq_keras.ops.intervals import Interval, require_number
 
 
 def abs_bound(
@@ -51,11 +52,9 @@ def abs_bound(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
       Differs from it in: an all-zero tensor has the bound 1e-8, not 0.
     """
-    if not 0 < range_quantile <= 1:
-        raise ValueError(
-            "`range_quantile` must be in (0, 1]. "
-            f"Received: range_quantile={range_quantile}."
-        )
+    require_number(
+        "range_quantile", range_quantile, Interval(0, 1, has_high=True)
+    )
     magnitudes = magnitudes_of(weights)
     rank = len(magnitudes.shape)
     kept = _canonical_axes(axis, rank)

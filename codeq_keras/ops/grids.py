@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from keras import ops
 
 from codeq_keras.ops.blocks import block_magnitudes, magnitudes_of
+from codeq_keras.ops.intervals import Interval, is_number, require_number
 
 # The int8 lattice is symmetric, [-127, 127]: a negative BatchNorm gamma flips
 # the sign of a channel's codes, and -128 has no positive counterpart.
@@ -24,6 +25,8 @@ EPSILON = 1e-8
 # Width of the soft step that stands for the count of zeros in the backward
 # pass, as a fraction of the bound: larger reaches more weights, less exactly.
 TEMPERATURE = 0.05
+
+_BIT_WIDTHS = Interval(2, 8, has_low=True, has_high=True)
 
 
 def ratio_from_logit(dead_zone_logit: Any) -> Any:
@@ -306,12 +309,8 @@ def make_grid(
             f"`level_grid` must be one of {LEVEL_GRIDS}. "
             f"Received: level_grid={level_grid!r}."
         )
-    if isinstance(bit_width, int | float):
-        if not 2 <= bit_width <= 8:
-            raise ValueError(
-                "`bit_width` must be between 2 and 8. "
-                f"Received: bit_width={bit_width}."
-            )
+    if is_number(bit_width) or isinstance(bit_width, str):
+        require_number("bit_width", bit_width, _BIT_WIDTHS)
         max_code = 2.0 ** (float(bit_width) - 1) - 1.0
     else:
         bit_width = ops.convert_to_tensor(bit_width, dtype="float32")

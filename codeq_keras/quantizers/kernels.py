@@ -110,6 +110,7 @@ def with_quantizers(
     kind: Callable[..., Any],
 ) -> tuple[Kernel, ...]:
     """Returns the kernels, those with a config as `QuantizedKernel`."""
+    _require_maker(kind)
     found = []
     for kernel in kernels:
         config = config_of(kernel)
@@ -218,6 +219,19 @@ def held_sparsity(kernels: Sequence[Kernel]) -> float | None:
                 zeros += float(fraction) * kernel.num_weights
                 total += kernel.num_weights
     return zeros / total if total else None
+
+
+def _require_maker(kind: Any) -> None:
+    is_made = isinstance(kind, keras.Layer) or (
+        hasattr(kind, "quantized_weight") and not isinstance(kind, type)
+    )
+    if is_made or not callable(kind):
+        raise ValueError(
+            "`quantizer` must be a class of quantizers, or a function that "
+            "makes one: each kernel gets its own. Received: quantizer="
+            f"{kind!r}. Give the class, as `codeq_keras.DeadZoneQuantizer`, "
+            "or `functools.partial(YourQuantizer, ...)`."
+        )
 
 
 def _require_quantizer(quantizer: Any) -> None:

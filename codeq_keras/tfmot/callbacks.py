@@ -109,7 +109,7 @@ class CompressionBudget(CompressionLogger):
     >>> CompressionBudget(sparsity=1.5)
     Traceback (most recent call last):
         ...
-    ValueError: `sparsity` must be in (0, 1). Received: sparsity=1.5.
+    ValueError: `sparsity` must be a number in (0, 1). Received: sparsity=1.5.
     """
 
     def __init__(

@@ -13,14 +13,19 @@ from codeq_keras.config import (
     CoDeQConfig,
     Overrides,
     first_match,
+    require_config,
     require_overrides,
+    require_patterns,
 )
 from codeq_keras.tfmot.dense_batch_norm import dense_batch_norm_transforms
 from codeq_keras.tfmot.quantize_config import (
     DeadZoneQuantizeConfig,
     kernel_name,
 )
-from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.regularizer import (
+    CompressionRegularizer,
+    require_regularizer,
+)
 
 QuantizeMap = dict[str, dict[str, Any]]
 
@@ -64,9 +69,9 @@ class CoDeQScheme(tfmot.QuantizeScheme):
         overrides: Overrides | None = None,
         regularizer: CompressionRegularizer | None = None,
     ) -> None:
-        self.config = config or CoDeQConfig()
-        self.overrides = dict(overrides or {})
-        self.regularizer = regularizer
+        self.config = require_config(config)
+        self.overrides = require_overrides(overrides)
+        self.regularizer = require_regularizer(regularizer)
 
     def get_layout_transformer(self) -> tfmot.QuantizeLayoutTransform:
         """Returns what prepares a model for the converter."""
@@ -149,7 +154,9 @@ class _LayoutTransform(tfmot.QuantizeLayoutTransform):
         kernels = {
             layer.name: layer for layer in model.layers if paths[layer.name]
         }
-        require_overrides(self.scheme.overrides, filter(None, paths.values()))
+        require_patterns(
+            "overrides", self.scheme.overrides, filter(None, paths.values())
+        )
         for name, layer in kernels.items():
             is_foreign = given.get(name) is not None and name not in ours
             if name in metadata and not is_foreign:

@@ -11,7 +11,7 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 
 from codeq_keras import ops
 from codeq_keras.architecture.kernels import output_axes
-from codeq_keras.config import CoDeQConfig
+from codeq_keras.config import CoDeQConfig, require_config
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
@@ -19,7 +19,10 @@ from codeq_keras.quantizers.dead_zone import (
 )
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.fitting import REFRESH_STEPS
-from codeq_keras.training.regularizer import CompressionRegularizer
+from codeq_keras.training.regularizer import (
+    CompressionRegularizer,
+    require_regularizer,
+)
 from codeq_keras.training.schedule import TrainingSchedule
 
 # The file holds int8 in [-127, 127] on every grid.
@@ -131,13 +134,14 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
         *,
         regularizer: CompressionRegularizer | None = None,
     ) -> None:
-        self.config = config or CoDeQConfig()
+        self.config = require_config(config)
         self.regularizer = regularizer
-        if regularizer is not None and regularizer.density_penalty:
+        density_penalty = require_regularizer(regularizer).density_penalty
+        if density_penalty:
             raise ValueError(
                 "`density_penalty` weighs all kernels of a model at once, "
                 "which a TFMOT quantizer does not see. Received: "
-                f"density_penalty={regularizer.density_penalty}. Use "
+                f"density_penalty={density_penalty}. Use "
                 "`codeq_keras.tfmot.CompressionBudget(sparsity=...)` in `fit`."
             )
 

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,25 @@ MAX_BATCHES = 16
 MAX_SAMPLES = 1024
 
 _BATCH_SIZE = 32  # Keras's own for arrays.
+
+
+def require_batches(dataset: Any) -> None:
+    """Raises a ValueError for arrays, which are no batches yet."""
+    is_arrays = hasattr(dataset, "shape") or isinstance(dataset, Mapping)
+    is_pair = isinstance(dataset, tuple)
+    if is_arrays or is_pair or not _is_iterable(dataset):
+        remedy = "Give a list of batches, as `[x_train[:1000]]`."
+        if is_pair:
+            remedy = "The first of a pair is enough: `[x_train[:1000]]`."
+        raise ValueError(
+            "`dataset` must be batches: a list, a `tf.data.Dataset` or a "
+            f"`PyDataset`. Received: {type(dataset).__name__}. {remedy}"
+        )
+
+
+def _is_iterable(dataset: Any) -> bool:
+    # A `PyDataset` has no `__iter__` of its own.
+    return hasattr(dataset, "__iter__") or hasattr(dataset, "__getitem__")
 
 
 def few_batches(

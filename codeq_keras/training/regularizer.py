@@ -10,6 +10,7 @@ from keras import ops
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
+from codeq_keras.ops.intervals import Interval, as_python, require_number
 from codeq_keras.quantizers.kernels import kernels_of, states_of
 
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
@@ -24,6 +25,20 @@ _RAMP_FRACTION = 0.5
 
 # From here on the zeros of the budget are held.
 _SETTLED_FRACTION = 0.9
+
+
+def require_regularizer(regularizer: Any) -> "CompressionRegularizer":
+    """Returns it, or for None a new one; anything else is a ValueError."""
+    if regularizer is None:
+        return CompressionRegularizer()
+    if not isinstance(regularizer, CompressionRegularizer):
+        raise ValueError(
+            "`regularizer` must be a CompressionRegularizer, or None. "
+            f"Received: regularizer={regularizer!r}. Write its penalties by "
+            "name, as in `CompressionRegularizer(density_penalty=0.1)`; those "
+            "of Keras belong to a layer, `kernel_regularizer`."
+        )
+    return regularizer
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -107,15 +122,11 @@ class CompressionRegularizer(keras.layers.Layer):
     ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.dead_zone_penalty = dead_zone_penalty
-        self.bit_width_penalty = bit_width_penalty
-        self.density_penalty = density_penalty
+        self.dead_zone_penalty = as_python(dead_zone_penalty)
+        self.bit_width_penalty = as_python(bit_width_penalty)
+        self.density_penalty = as_python(density_penalty)
         for name, value in self._penalties().items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"`{name}` must be a finite number >= 0. "
-                    f"Received: {name}={value!r}."
-                )
+            require_number(name, value, Interval(0, has_low=True))
         self.budget: str | None = None
         self.min_densities: tuple[float, ...] = ()
         self.build()

@@ -245,3 +245,11 @@ def test_annotation_in_a_constructor_is_refused():
 
     with pytest.raises(ValueError, match="inside a class of its own"):
         quantize_apply(model)
+
+
+@pytest.mark.parametrize("layer", [None, keras.layers.Dense, "dense"])
+def test_what_is_no_layer_is_refused_without_a_word_of_keras_2(layer):
+    with pytest.raises(ValueError, match="Give the layer itself") as refusal:
+        quantize_annotate_layer(layer)
+
+    assert "tf_keras" not in str(refusal.value)

@@ -1,6 +1,9 @@
 """CoDeQConfig refuses what cannot be meant and survives serialization."""
 
+import json
+
 import keras
+import numpy as np
 import pytest
 
 from codeq_keras import CoDeQConfig
@@ -42,3 +45,38 @@ def test_config_round_trips_through_keras_serialization():
 def test_sparsity_block_is_one_of_those_that_kernels_use():
     with pytest.raises(ValueError, match="Received: sparsity_block=3"):
         CoDeQConfig(sparsity_block=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("range_quantile", "0.9"),
+        ("range_quantile", None),
+        ("range_quantile", True),
+        ("initial_dead_zone_logit", "3"),
+        ("initial_bit_width_logit", float("nan")),
+    ],
+)
+def test_argument_that_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a number in"):
+        CoDeQConfig(**{name: value})
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    config = CoDeQConfig(
+        bit_width=np.int64(4),
+        max_bit_width=np.int8(6),
+        axis=np.int32(-1),
+        sparsity_block=np.int64(2),
+        range_quantile=np.float32(0.5),
+    )
+
+    expected = CoDeQConfig(
+        bit_width=4,
+        max_bit_width=6,
+        axis=-1,
+        sparsity_block=2,
+        range_quantile=0.5,
+    )
+    assert config == expected
+    assert json.dumps(config.get_config()) == json.dumps(expected.get_config())

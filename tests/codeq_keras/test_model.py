@@ -358,12 +358,70 @@ def test_quantized_model_is_not_quantized_twice(cnn):
         ({"stem": None}, r"Received: 'stem'. The paths of this model are \["),
         ({"conv[": None}, "must be regular expressions. Received: 'conv\\['"),
         ({"conv": 4}, "must be a CoDeQConfig"),
+        (["conv"], r"must be a map .* Received: overrides=\['conv'\]"),
+        ("conv", "must be a map .* Received: overrides='conv'"),
+        (CoDeQConfig(), "One config for all kernels is `config`"),
+        ({layers.Dense(3, name="head"): None}, "Write its name, 'head'"),
+        ({1: None}, "must be regular expressions. Received: 1"),
     ],
-    ids=["no match", "malformed", "not a config"],
 )
 def test_bad_override_is_refused(cnn, overrides, message):
     with pytest.raises(ValueError, match=message):
         codeq_keras.quantize_model(cnn, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    ["l2", 1e-3, keras.regularizers.L2(), codeq_keras.CompressionRegularizer],
+)
+def test_other_regularizer_is_refused(cnn, regularizer):
+    with pytest.raises(ValueError, match="must be a CompressionRegularizer"):
+        codeq_keras.quantize_model(cnn, regularizer=regularizer)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        codeq_keras.DeadZoneQuantizer(CoDeQConfig()),
+        layers.Dense(3),
+        "dead_zone",
+        None,
+    ],
+)
+def test_quantizer_that_is_no_class_is_refused(cnn, quantizer):
+    with pytest.raises(ValueError, match="`quantizer` must be a class"):
+        codeq_keras.quantize_model(cnn, quantizer=quantizer)
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        (None, "load_model"),
+        ({"model": 1}, "load_model"),
+        (layers.Dense(3), "Wrap it"),
+        (keras.Sequential, "Make a model of the class"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_a_remedy(model, remedy):
+    with pytest.raises(ValueError, match=remedy) as refusal:
+        codeq_keras.quantize_model(model)
+
+    assert "tf_keras" not in str(refusal.value)
+
+
+def test_bits_of_numpy_survive_saving(cnn, tmp_path):
+    qmodel = codeq_keras.quantize_model(
+        cnn,
+        CoDeQConfig(bit_width=np.int64(4)),
+        activation_bit_width=np.int64(8),
+    )
+
+    qmodel.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert loaded.config == CoDeQConfig(bit_width=4)
+    assert type(qmodel.activation_bit_width) is int
+    assert loaded.activation_bit_width == 8
 
 
 @pytest.mark.parametrize(

@@ -315,3 +315,16 @@ def test_grid_of_the_paper_has_no_codes():
 
     with pytest.raises(ValueError, match="level_grid='paper'"):
         quantized_weights(qat_model)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"config": 4}, r"Write `CoDeQConfig\(bit_width=4\)`"),
+        ({"overrides": ["head"]}, "`overrides` must be a map"),
+        ({"regularizer": "l2"}, "must be a CompressionRegularizer"),
+    ],
+)
+def test_argument_of_another_kind_is_refused(argument, message):
+    with pytest.raises(ValueError, match=message):
+        CoDeQScheme(**argument)

@@ -28,6 +28,7 @@ _NUM_ERROR_LINES = 8
 _MAX_LINE = 240
 _CAUSE = re.compile(r"error: (?!loc\()|Error: |^TF Select ops|^Custom ops")
 _NO_KERNEL = re.compile(r"TF Select ops|Custom ops|legalize|op operand")
+_CONFLICT = "same scale constraint"
 _LOOPS = ("StatelessWhile", "While")
 # TensorFlow's lines at its start, and those on GPUs.
 _NOISE = re.compile(
@@ -36,6 +37,10 @@ _NOISE = re.compile(
     r"warnings\.warn",
     re.IGNORECASE,
 )
+
+
+class RangeConflictError(RuntimeError):
+    """A measured range contradicts the trained one of the same values."""
 
 
 def convert(
@@ -52,6 +57,14 @@ def convert(
         has_loop = _save_function(graph, inputs, samples, Path(folder))
         if samples is not None:
             _save_samples(inputs, samples, Path(folder))
+        try:
+            return _convert_in_child(folder, "int8", has_loop=has_loop)
+        except RangeConflictError:
+            if samples is None or graph.lacks_ranges:
+                raise
+        # The converter measures a number that is cast from an integer all the
+        # same, and then cannot move it.
+        (Path(folder) / NAMES).unlink()
         return _convert_in_child(folder, "int8", has_loop=has_loop)
 
 
@@ -115,9 +128,9 @@ def _convert_in_child(folder: str, dtype: str, *, has_loop: bool) -> bytes:
     )
     result = Path(folder, RESULT)
     if child.returncode != 0 or not result.exists():
-        raise RuntimeError(
-            _failure(child.returncode, child.stderr, has_loop=has_loop)
-        )
+        is_conflict = _CONFLICT in child.stderr
+        error = RangeConflictError if is_conflict else RuntimeError
+        raise error(_failure(child.returncode, child.stderr, has_loop=has_loop))
     return result.read_bytes()
 
 
@@ -145,6 +158,12 @@ def _failure(returncode: int, log: str, *, has_loop: bool) -> str:
         remedy = (
             "The model has a loop, as recurrent layers have: build them with "
             "`unroll=True`."
+        )
+    elif _CONFLICT in log:
+        remedy = (
+            "It cannot join numbers that are cast from an integer input, nor "
+            "move them beside a layer that has ranges to measure: make it a "
+            'float input, `keras.Input(..., dtype="float32")`.'
         )
     elif any(_NO_KERNEL.search(line) for line in unique):
         remedy = (

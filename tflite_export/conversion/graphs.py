@@ -25,11 +25,13 @@ MAX_RATIO_IN_SUMS = 2**18
 class Graph(NamedTuple):
     """A function of one tensor per input, and the variables that it reads.
 
-    It returns the outputs by their names in the file.
+    It returns the outputs by their names in the file. `lacks_ranges` says
+    whether some of its activations have no range.
     """
 
     function: Callable[..., dict[str, Any]]
     variables: Sequence[Any]
+    lacks_ranges: bool = True
 
 
 def trained_graph(trained: TrainedModel, plain: Any) -> tuple[Graph, list[str]]:
@@ -108,7 +110,8 @@ def _ranged_graph(model: RangedModel) -> Graph:
         return named_outputs(model(*values))
 
     function = tf.autograph.experimental.do_not_convert(outputs)
-    return Graph(function, model.variables)
+    lacks_ranges = bool(model.inner or model.unseen)
+    return Graph(function, model.variables, lacks_ranges)
 
 
 def ranged_model(trained: TrainedModel, plain: keras.Model) -> RangedModel:

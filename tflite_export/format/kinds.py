@@ -87,6 +87,29 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x80-\xff]")
 _HEAD_BYTES = 4096
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the path; a ValueError for what is none, a model for example.
+
+    Example:
+
+    >>> as_path(None)
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected the path of a file. Received: an instance of \
+NoneType. Give one string or `pathlib.Path`.
+    """
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    remedy = "Give one string or `pathlib.Path`."
+    if hasattr(path, "layers"):
+        remedy = "`export(model, path)` takes the model first, "
+        remedy += "`verify(path, model)` the path; `inspect` takes the path."
+    raise ValueError(
+        "Expected the path of a file. Received: an instance of "
+        f"{type(path).__name__}. {remedy}"
+    )
+
+
 def read_tflite(path: str | os.PathLike[str]) -> bytes:
     """Returns the bytes of a `.tflite` file of any name.
 
@@ -124,7 +147,7 @@ def kind_at(path: str | os.PathLike[str]) -> Kind:
     >>> kind_at(".").name
     'a folder'
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         is_saved_model = (path / "saved_model.pb").exists()
         return _SAVED_MODEL if is_saved_model else _FOLDER

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.kinds import read_tflite
+from tflite_export.format.kinds import as_path, read_tflite
 from tflite_export.measuring.devices import (
     android,
     edgetpu,
@@ -82,7 +83,7 @@ def benchmark(
     if not paths:
         raise ValueError("Expected paths of .tflite files. Received: none.")
     _require_threads(num_threads)
-    files = [_candidate(Path(path), samples) for path in paths]
+    files = [_candidate(as_path(path), samples) for path in paths]
     program = None if benchmark_model is None else Path(benchmark_model)
     measures: dict[str, Measure] = {}
     for target in targets:
@@ -160,10 +161,11 @@ def _candidate(path: Path, samples: Any) -> Candidate:
 
 def _require_threads(num_threads: int) -> None:
     available = os.cpu_count() or 1
-    if not 1 <= num_threads <= available:
+    is_number = isinstance(num_threads, numbers.Integral)
+    if not is_number or not 1 <= num_threads <= available:
         raise ValueError(
-            f"`num_threads` must be in [1, {available}], the CPUs of this "
-            f"machine. Received: num_threads={num_threads}."
+            f"`num_threads` must be an integer in [1, {available}], the CPUs "
+            f"of this machine. Received: num_threads={num_threads!r}."
         )
 
 

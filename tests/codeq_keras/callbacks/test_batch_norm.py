@@ -157,3 +157,18 @@ def test_evaluate_changes_no_statistics(qmodel, data):
 def test_generator_is_refused(data):
     with pytest.raises(ValueError, match="Received: generator"):
         codeq_keras.BatchNormReestimation(x for x in data)
+
+
+X = np.zeros((8, 8, 8, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [X, (X, np.zeros(8)), {"images": X}, keras.ops.convert_to_tensor(X), None],
+)
+def test_what_are_no_batches_is_refused_before_the_training(qmodel, dataset):
+    refused = pytest.raises(ValueError, match="`dataset` must be batches")
+    with refused:
+        codeq_keras.BatchNormReestimation(dataset)
+    with refused:
+        codeq_keras.reestimate_batch_norm(qmodel, dataset)

@@ -258,6 +258,55 @@ def test_teacher_with_other_outputs_is_refused():
         qmodel.fit(x, y, verbose=0, callbacks=[teacher])
 
 
+@pytest.mark.parametrize(
+    "argument", [{"weight": "1"}, {"weight": {"a": 0}}, {"temperature": None}]
+)
+def test_argument_that_is_no_positive_number_is_refused(argument):
+    with pytest.raises(ValueError, match=r"must be a number in \(0, inf\)"):
+        Distillation(detector("list"), **argument)
+
+
 def test_plain_model_is_refused(cnn, data):
     with pytest.raises(ValueError, match="quantize_model"):
         compile_and_fit(cnn, data, callbacks=[Distillation(cnn)])
+
+
+def test_second_teacher_is_refused(cnn, data):
+    teachers = [Distillation(cnn), Distillation(cnn, weight=2.0)]
+
+    with pytest.raises(ValueError, match="Keep one"):
+        compile_and_fit(
+            codeq_keras.quantize_model(cnn), data, callbacks=teachers
+        )
+
+
+def nested():
+    inputs = keras.Input((4,))
+    dense = [keras.layers.Dense(n, name=f"d{n}")(inputs) for n in (2, 3, 5)]
+    heads = {"box": dense[0], "kind": {"fine": dense[1], "coarse": dense[2]}}
+    return keras.Model(inputs, heads)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"loss": "mse"}, {"weight": {"box": 1.0, "kind": 2.0}}],
+)
+def test_nested_outputs_are_refused_before_the_training(arguments):
+    model = nested()
+    qmodel = codeq_keras.quantize_model(model)
+    losses = {"box": "mse", "kind": {"fine": "mse", "coarse": "mse"}}
+    qmodel.compile("sgd", losses)
+    x = np.zeros((8, 4))
+    before = [np.array(w) for w in qmodel.weights]
+
+    with pytest.raises(ValueError, match="in one flat dict or list") as refusal:
+        qmodel.fit(
+            x,
+            model.predict(x, verbose=0),
+            verbose=0,
+            callbacks=[Distillation(model, **arguments)],
+        )
+
+    assert "Return them" in str(refusal.value)
+    for weight, value in zip(qmodel.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)

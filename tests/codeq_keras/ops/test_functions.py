@@ -344,6 +344,12 @@ def test_bit_width_from_logit_rounds_and_passes_the_gradient():
             "Received: bit_width=9",
         ),
         (
+            lambda: ops.fake_quantize(
+                [1.0], abs_bound=1.0, dead_zone_logit=1.0, bit_width="4"
+            ),
+            "must be a number .* Received: bit_width='4'",
+        ),
+        (
             lambda: ops.quantize(
                 [1.0],
                 abs_bound=1.0,
@@ -354,7 +360,14 @@ def test_bit_width_from_logit_rounds_and_passes_the_gradient():
             "Train with 'dead_zone'",
         ),
     ],
-    ids=["range_quantile", "bit widths", "level_grid", "bit_width", "paper"],
+    ids=[
+        "range_quantile",
+        "bit widths",
+        "level_grid",
+        "bit_width",
+        "text",
+        "paper",
+    ],
 )
 def test_bad_argument_is_named(call, message):
     with pytest.raises(ValueError, match=message):

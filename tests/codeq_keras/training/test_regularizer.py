@@ -1,5 +1,6 @@
 """CompressionRegularizer: the penalties in the loss."""
 
+import numpy as np
 import pytest
 
 import codeq_keras
@@ -49,6 +50,16 @@ def test_penalties_do_not_enter_val_loss(cnn, data):
     assert qmodel.evaluate(*data, verbose=0) < 100
 
 
-def test_negative_penalty_is_refused():
-    with pytest.raises(ValueError, match="Received: density_penalty=-1"):
-        codeq_keras.CompressionRegularizer(density_penalty=-1)
+@pytest.mark.parametrize("penalty", [-1, "1e-3", None, float("inf")])
+def test_penalty_that_is_no_number_from_zero_on_is_refused(penalty):
+    expected = rf"number in \[0, inf\). Received: density_penalty={penalty!r}"
+    with pytest.raises(ValueError, match=expected):
+        codeq_keras.CompressionRegularizer(density_penalty=penalty)
+
+
+def test_penalty_of_numpy_is_saved_as_a_number():
+    penalty = codeq_keras.CompressionRegularizer(
+        density_penalty=np.float32(0.5)
+    )
+
+    assert type(penalty.get_config()["density_penalty"]) is float

@@ -113,3 +113,59 @@ def test_words_that_no_range_has_seen_are_in_the_file(read, tmp_path):
     assert result.verification.codes_equal
     # Unseen words are clipped in both; ties of their rounding add up.
     assert result.verification.max_output_lsb <= 2.5
+
+
+def _rescaled(number):
+    return layers.Rescaling(1 / 9)(number)
+
+
+def _normalized(number):
+    return layers.BatchNormalization()(number)
+
+
+def _turned(number):
+    return layers.Permute((2, 1))(layers.Reshape((2, 4))(number))
+
+
+def _joined(number):
+    return layers.Concatenate()([number, number[:, 2:]])
+
+
+def cast_model(move, last):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,), dtype="uint8", name="x")
+    moved = layers.Flatten()(move(keras.ops.cast(inputs, "float32")))
+    model = keras.Model(inputs, last(layers.Dense(3)(moved)))
+    numbers = np.random.default_rng(0).normal(0, 9, (160, 8))
+    samples = np.abs(numbers).astype("uint8")
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    codeq_keras.calibrate_activations(qmodel, samples)
+    return qmodel, samples
+
+
+@pytest.mark.parametrize("move", [_rescaled, _normalized, _turned])
+def test_numbers_of_an_integer_input_keep_their_trained_range(move, tmp_path):
+    # The mean of the largest values, which is less than the largest.
+    qmodel, samples = cast_model(move, layers.ReLU())
+
+    result = tflite_export.export(
+        qmodel, tmp_path / "model.tflite", representative_dataset=samples
+    )
+
+    assert result.verification.codes_equal
+    assert result.verification.max_output_lsb <= 1
+
+
+@pytest.mark.parametrize(
+    ("move", "last"),
+    [(_turned, layers.LayerNormalization), (_joined, layers.ReLU)],
+)
+def test_casts_that_the_converter_cannot_join_or_measure_are_refused(
+    move, last, tmp_path
+):
+    qmodel, samples = cast_model(move, last())
+
+    with pytest.raises(RuntimeError, match="make it a float input"):
+        tflite_export.export(
+            qmodel, tmp_path / "model.tflite", representative_dataset=samples
+        )

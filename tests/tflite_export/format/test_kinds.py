@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tflite_export import benchmark, check, inspect, verify
+from tflite_export import benchmark, check, export, inspect, verify
 from tflite_export.cli.commands import EXIT_ERROR, EXIT_OK, main
 from tflite_export.cli.loading import load_keras_model, load_samples
 
@@ -158,3 +158,32 @@ def test_a_tflite_file_may_have_any_name(tmp_path, dense_only, name, capsys):
     assert len(inspect(path).tensors) == 4
     assert main(["check", str(path)]) == EXIT_OK
     assert "litert: ok" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path", [keras.Sequential(name="net"), None, 3, ["a.tflite"], b"TFL3"]
+)
+@pytest.mark.parametrize(
+    "function",
+    [
+        inspect,
+        benchmark,
+        lambda path: verify(path, "model.tflite"),
+    ],
+    ids=["inspect", "benchmark", "verify"],
+)
+def test_what_is_no_path_is_refused_by_its_kind(function, path):
+    kind = type(path).__name__
+    with pytest.raises(ValueError, match=f"path of a file. Received: .*{kind}"):
+        function(path)
+
+
+@pytest.mark.parametrize("path", [keras.Sequential(name="net"), None])
+def test_what_is_no_path_is_refused_before_the_export(path):
+    with pytest.raises(ValueError, match=f"Received: path={path!r}"):
+        export("model.tflite", path)
+
+
+def test_a_model_in_the_place_of_the_path_is_told_the_order():
+    with pytest.raises(ValueError, match=r"`verify\(path, model\)`"):
+        verify(keras.Sequential(), "model.tflite")

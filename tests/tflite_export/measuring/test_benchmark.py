@@ -224,8 +224,9 @@ def test_missing_emulator_and_phone_are_reasons_not_errors(files):
 def test_wrong_samples_and_threads_are_refused(files):
     with pytest.raises(ValueError, match=r"Received: \[\(5,\)\]"):
         benchmark(files[0], samples=np.zeros((2, 5)))
-    with pytest.raises(ValueError, match="Received: num_threads=0"):
-        benchmark(files[0], num_threads=0)
+    for number in (0, "1", None):
+        with pytest.raises(ValueError, match=f"num_threads={number!r}"):
+            benchmark(files[0], num_threads=number)
     with pytest.raises(ValueError, match="Received: none"):
         benchmark()
     with pytest.raises(ValueError, match="Received: target='phone'"):
