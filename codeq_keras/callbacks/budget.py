@@ -190,7 +190,6 @@ class CompressionBudget(FitCallback, CompressionLogger):
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         self._num_steps = 0
         self._epochs: dict[int, list[KernelCost]] = {}
-        self._trained: list[KernelCost] | None = None
         # Below what is possible, the penalty would only drown the task.
         least = self._least(now, min_densities)
         limit = max(self._limit(), self._measure(least))
@@ -222,9 +221,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             logs["budget_penalty"] = float(penalty)
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
-        self._trained = deployed_costs(self.model.kernels)
-        self._epochs[epoch] = self._trained
-        save_zeros(self.model.kernels, [1 - c.density for c in self._trained])
+        found = self._epochs[epoch] = deployed_costs(self.model.kernels)
+        save_zeros(self.model.kernels, [1 - cost.density for cost in found])
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off, where `fit` does not."""
@@ -378,7 +376,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             )
         # The counter of steps is restored with the weights.
         is_restored = self.model.schedule.steps_done() < self._num_steps
-        if is_restored and self._is_met(self._trained or now):
+        if is_restored and self._is_met(list(self._epochs.values())[-1]):
             return (
                 "The training had met it; then a callback restored an earlier "
                 "epoch. Let callbacks that pick an epoch start in the second "
