@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.ops.intervals import as_python
+from codeq_keras.ops.intervals import as_python, is_number
 
 ACTIVATION_BIT_WIDTHS = (8,)
 
@@ -40,6 +40,18 @@ def require_activation_bit_width(
             f"activation_bit_width={activation_bit_width!r}."
         )
     return as_python(activation_bit_width)
+
+
+def _as_range(fixed_range: Any) -> tuple[float, float]:
+    """Returns both ends; a ValueError for what is no pair in order."""
+    if isinstance(fixed_range, tuple | list) and len(fixed_range) == 2:
+        low, high = fixed_range
+        if is_number(low) and is_number(high) and low < high:
+            return float(low), float(high)
+    raise ValueError(
+        "`fixed_range` must be None or two numbers, low < high. "
+        f"Received: fixed_range={fixed_range!r}."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +167,9 @@ class ActivationQuantizer(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.fixed_range = fixed_range and (
-            float(fixed_range[0]),
-            float(fixed_range[1]),
-        )
+        self.fixed_range = None
+        if fixed_range is not None:
+            self.fixed_range = _as_range(fixed_range)
 
     def build(self, input_shape: Any = None) -> None:
         """Creates the range, unless it is fixed."""

@@ -22,8 +22,8 @@ def require_no_path(model: Any) -> None:
         )
 
 
-def require_quantizable(model: Any) -> None:
-    """Raises a ValueError unless `model` is a sound, built float model."""
+def require_model(model: Any) -> None:
+    """Raises a ValueError for what is no Keras 3 model."""
     require_no_path(model)
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -31,6 +31,11 @@ def require_quantizable(model: Any) -> None:
             f"{type(model).__module__}.{type(model).__name__}. "
             f"{_model_for(model)}"
         )
+
+
+def require_quantizable(model: Any) -> None:
+    """Raises a ValueError unless `model` is a sound, built float model."""
+    require_model(model)
     if not model.built or not model.variables:
         raise ValueError(
             "Expected a built model with weights. Received: "

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras.architecture.copying import require_model
 from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.model import QuantizedModel
 from codeq_keras.training.batch_norm import (
@@ -98,6 +99,7 @@ def reestimate_batch_norm(model: keras.Model, dataset: Iterable[Any]) -> None:
     >>> model.layers[0].moving_mean.numpy().tolist()
     [1.0, 6.0]
     """
+    require_model(model)
     require_batches(dataset)
     batches = (b[0] if isinstance(b, tuple) else b for b in dataset)
     if isinstance(model, QuantizedModel):

@@ -146,10 +146,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             named = {f"max_sparsity[{k!r}]": v for k, v in limits.items()}
         for name, value in named.items():
             require_number(
-                name,
-                value,
-                _RANGES["sparsity"],
-                "one for all, or a map from regular expressions to such",
+                name, value, _RANGES["sparsity"], "one for all, or in a map"
             )
         if isinstance(limits, Mapping) or self.name != "sparsity":
             return

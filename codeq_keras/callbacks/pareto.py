@@ -60,8 +60,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             `loss` or `error`, max for all others.
 
     Raises:
-        ValueError: If `mode` is none of these, or the folder has an index of
-            another `monitor` or `mode`; at the beginning of `fit`, if the
+        ValueError: If an argument is none of these, or the folder has an index
+            of another `monitor` or `mode`; at the beginning of `fit`, if the
             model is not a quantized one or its relative BOPs are not known.
 
     Warns:
@@ -93,6 +93,16 @@ class ParetoCheckpoint(keras.callbacks.Callback):
         mode: str = "auto",
     ) -> None:
         super().__init__()
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(
+                "`folder` must be a path; the model is that of `fit`. "
+                f"Received: folder={folder!r}."
+            )
+        if not isinstance(monitor, str):
+            raise ValueError(
+                "`monitor` must be the name of a metric, as 'val_accuracy'. "
+                f"Received: monitor={monitor!r}."
+            )
         if mode not in ("auto", "min", "max"):
             raise ValueError(
                 "`mode` must be 'auto', 'min' or 'max'. "

@@ -113,10 +113,12 @@ def bit_width_from_logit(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (18).
       Differs from it in: nothing.
     """
+    require_number("min_bit_width", min_bit_width, Interval(0))
+    require_number("max_bit_width", max_bit_width, Interval(0))
     if max_bit_width < min_bit_width:
         raise ValueError(
             "`max_bit_width` must be >= `min_bit_width`. Received: "
-            f"min_bit_width={min_bit_width}, max_bit_width={max_bit_width}"
+            f"min_bit_width={min_bit_width}, max_bit_width={max_bit_width}."
         )
     span = max_bit_width - min_bit_width
     logit = ops.convert_to_tensor(logit)

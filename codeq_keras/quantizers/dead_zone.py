@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from codeq_keras import ops
-from codeq_keras.config import CoDeQConfig
+from codeq_keras.config import CoDeQConfig, require_config
 from codeq_keras.ops.grids import Grid
 from codeq_keras.quantizers.state import QuantizerState, Shape
 
@@ -97,7 +97,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         # Kernels are float32 under every policy, mixed precision included.
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.config = config or CoDeQConfig()
+        self.config = require_config(config)
         if self.config.axis is None:
             self.axis = None
         else:

@@ -298,3 +298,9 @@ def test_report_names_what_is_and_is_not_quantized(data):
 def test_bad_activation_bit_width_is_refused(cnn):
     with pytest.raises(ValueError, match="None or one of"):
         codeq_keras.quantize_model(cnn, activation_bit_width=4)
+
+
+@pytest.mark.parametrize("given", [1.0, "01", ("0", "1"), (1.0, 0.0), (0.0,)])
+def test_fixed_range_that_is_no_pair_of_numbers_is_refused(given):
+    with pytest.raises(ValueError, match="Received: fixed_range="):
+        ActivationQuantizer(fixed_range=given)

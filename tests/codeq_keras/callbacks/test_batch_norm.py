@@ -172,3 +172,9 @@ def test_what_are_no_batches_is_refused_before_the_training(qmodel, dataset):
         codeq_keras.BatchNormReestimation(dataset)
     with refused:
         codeq_keras.reestimate_batch_norm(qmodel, dataset)
+
+
+@pytest.mark.parametrize("model", [None, "model.keras"])
+def test_statistics_of_what_is_no_model_are_refused(model):
+    with pytest.raises(ValueError, match="load"):
+        codeq_keras.reestimate_batch_norm(model, [X])

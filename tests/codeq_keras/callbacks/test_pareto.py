@@ -177,3 +177,14 @@ def test_folder_of_another_metric_is_refused(qmodel, tmp_path):
 def test_unknown_mode_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Received: mode='best'"):
         ParetoCheckpoint(tmp_path, mode="best")
+
+
+@pytest.mark.parametrize("monitor", [None, 3, ["val_loss"]])
+def test_monitor_that_is_no_name_is_refused(tmp_path, monitor):
+    with pytest.raises(ValueError, match="`monitor` must be the name"):
+        ParetoCheckpoint(tmp_path, monitor=monitor)
+
+
+def test_model_in_the_place_of_the_folder_is_refused(qmodel):
+    with pytest.raises(ValueError, match="`folder` must be a path"):
+        ParetoCheckpoint(qmodel)

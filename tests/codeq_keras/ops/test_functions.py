@@ -328,6 +328,12 @@ def test_bit_width_from_logit_rounds_and_passes_the_gradient():
             "min_bit_width=4, max_bit_width=3",
         ),
         (
+            lambda: ops.bit_width_from_logit(
+                0.0, min_bit_width="3", max_bit_width=4
+            ),
+            "Received: min_bit_width='3'",
+        ),
+        (
             lambda: ops.fake_quantize(
                 [1.0],
                 abs_bound=1.0,
@@ -363,6 +369,7 @@ def test_bit_width_from_logit_rounds_and_passes_the_gradient():
     ids=[
         "range_quantile",
         "bit widths",
+        "text for bits",
         "level_grid",
         "bit_width",
         "text",

@@ -77,3 +77,8 @@ def test_state_is_copied_from_a_quantizer_alone(rng):
 def test_quantizer_without_state_says_what_to_do():
     with pytest.raises(ValueError, match=r"build\(kernel.shape\)"):
         DeadZoneQuantizer().grid  # noqa: B018
+
+
+def test_quantizer_takes_a_config_only():
+    with pytest.raises(ValueError, match=r"`CoDeQConfig\(bit_width=4\)`"):
+        DeadZoneQuantizer(4)
