@@ -119,7 +119,7 @@ class QuantizedModel(ModelWrapper):
         self._has_scalar_slots = False
         # Set by callbacks for one training, see `compute_loss`.
         self.training_loss: Callable[..., Any] | None = None
-        # Of the last training, for a callback that looks at the others.
+        # Of a running training, for a callback that looks at the others.
         self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
@@ -170,9 +170,7 @@ class QuantizedModel(ModelWrapper):
         return run.outputs
 
     def _add_penalty(self) -> None:
-        penalty = self.regularizer.penalty(
-            self.kernels, progress=self.schedule.progress()
-        )
+        penalty = self.regularizer.penalty(self.kernels)
         if penalty is not None:
             self.add_loss(penalty)
 
@@ -223,7 +221,7 @@ class QuantizedModel(ModelWrapper):
             x,
             callbacks,
             batch_size=batch_size,
-            validation_split=kwargs.get("validation_split", 0.0),
+            validation_split=kwargs.get("validation_split") or 0.0,
             reestimate=reestimate_batch_norm,
         )
         self.fit_callbacks = tuple(callbacks)
@@ -240,6 +238,7 @@ class QuantizedModel(ModelWrapper):
             raise
         end_training(self)
         end_fit(callbacks)
+        self.fit_callbacks = ()  # They hold data.
         return history
 
     def release_budget(self) -> None:

@@ -56,8 +56,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
 
     Later trainings without a budget, loaded models included, hold the zeros
     and the bits of each kernel, until `qmodel.release_budget()` or another
-    budget. Kernels of layers that are not trainable stay as they are, and
-    count as such.
+    budget. Kernels with a quantizer of your own are not held. Kernels of
+    layers that are not trainable stay as they are, and count as such.
 
     Logs what `CompressionLogger` logs, the measure itself, and the penalty at
     the end of the epoch as `budget_penalty`. It is not in `loss`, which is
@@ -375,7 +375,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
                 "a larger budget."
             )
-        if self._trained is not None and self._is_met(self._trained):
+        # The counter of steps is restored with the weights.
+        is_restored = self.model.schedule.steps_done() < self._num_steps
+        if is_restored and self._is_met(self._trained or now):
             return (
                 "The training had met it; then a callback restored an earlier "
                 "epoch. Let callbacks that pick an epoch start in the second "

@@ -181,8 +181,9 @@ class QuantizerState(keras.layers.Layer):
         """Moves the logits to the zeros that are held, where any are.
 
         `count` returns the fraction of zeros of each kernel. It falls with
-        the magnitude of the logit, which is found by bisection: weights gather
-        at the edge of the dead zone, where a step by the slope would overshoot.
+        the magnitude of the logit. The largest with enough zeros is found by
+        bisection: weights gather at the edge of the dead zone, where a step by
+        the slope would overshoot.
         """
         logit = ops.convert_to_tensor(self.dead_zone_logit.value)
         held = ops.convert_to_tensor(self.held_zeros)
@@ -192,16 +193,16 @@ class QuantizerState(keras.layers.Layer):
             low, high = ends
             middle = (low + high) / 2
             self._parts = self._apart([middle, *others])
-            too_many = ops.stack(count()) > held + _COUNT_ERROR
+            enough = ops.stack(count()) >= held - _COUNT_ERROR
             self._parts = None
             return (
-                ops.where(too_many, middle, low),
-                ops.where(too_many, high, middle),
+                ops.where(enough, middle, low),
+                ops.where(enough, high, middle),
             )
 
         def followed() -> Any:
             ends = ops.zeros_like(logit), MAX_LOGIT * ops.ones_like(logit)
-            _, magnitude = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
+            magnitude, _ = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
             is_held = ops.logical_and(held >= 0, self.trained > 0)
             signed = ops.where(logit < 0, -magnitude, magnitude)
             return ops.where(is_held, signed, logit)

@@ -245,7 +245,7 @@ def _add_penalty(
     )
 
     def penalty() -> Any:
-        loss = regularizer.penalty([kernel], progress=0.0)
+        loss = regularizer.penalty([kernel])
         return tf.zeros(()) if loss is None else loss
 
     layer.add_loss(penalty)

@@ -156,18 +156,8 @@ class CompressionRegularizer(keras.layers.Layer):
         self.log_start.assign(ops.log(start))
         self.log_target.assign(ops.log(_MARGIN * target))
 
-    def penalty(
-        self,
-        kernels: Sequence[Kernel],
-        *,
-        progress: Any,
-    ) -> Any | None:
-        """Returns the penalty as a scalar, or None if nothing is switched on.
-
-        Args:
-            kernels: The kernels of the model, those left in float included.
-            progress: Fraction of the training done, in [0, 1].
-        """
+    def penalty(self, kernels: Sequence[Kernel]) -> Any | None:
+        """Returns the penalties but the budget's; None without any."""
         terms = []
         states = states_of(kernels)
         dead_zones = [state.tensors()[0] for state in states]

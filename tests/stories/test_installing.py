@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 
 import keras
 import numpy as np
@@ -139,6 +140,9 @@ def test_help_needs_no_package(bare, tmp_path, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_names_the_extra_in_one_line(bare, tmp_path, command):
+    # `check` tells a file from a model by its first bytes.
+    (tmp_path / "model.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+
     done = run(
         bare / "tflite-export", command, *COMMANDS[command], cwd=tmp_path
     )
@@ -188,6 +192,10 @@ def test_commands_on_a_file_need_no_keras(without_keras, file, tmp_path):
 
 
 def test_commands_on_a_model_name_what_is_missing(without_keras, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+
     done = run(
         *(without_keras / "tflite-export", "check", "model.keras"), cwd=tmp_path
     )

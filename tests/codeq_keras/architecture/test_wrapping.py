@@ -323,7 +323,7 @@ def test_float_tflite_of_keras_computes_the_quantized_outputs(
 
     predicted = keras.tree.flatten(qmodel.predict(x, verbose=0))
     expected = {a.shape: a for a in predicted}
-    for output in outputs:
+    for output in outputs.values():
         # Matrix products of 6 and 5 terms, of another library.
         np.testing.assert_allclose(
             output, expected[output.shape], rtol=1e-4, atol=1e-4

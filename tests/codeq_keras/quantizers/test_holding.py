@@ -44,8 +44,9 @@ def test_zeros_of_each_kernel_hold_without_a_budget(wide_cnn, data, config):
         qmodel, data, epochs=3, optimizer=keras.optimizers.Adam(1e-2)
     )
 
-    # Half a point, or a weight, or a block, of the smallest kernel.
-    np.testing.assert_allclose(zeros(qmodel), reached, atol=0.021)
+    # A weight or a block of the smallest kernel; uniform levels round others
+    # to zero as the weights move.
+    np.testing.assert_allclose(zeros(qmodel), reached, atol=0.03)
     assert codeq_keras.report(qmodel).sparsity == pytest.approx(
         TARGET, abs=5e-3
     )

@@ -161,6 +161,12 @@ def test_validation_split_leaves_no_trace(qmodel, data):
     assert np.abs(statistics(qmodel)).max() < 100
 
 
+def test_validation_split_may_be_none_as_in_keras(qmodel, data):
+    qmodel.fit(*data, batch_size=BATCH, validation_split=None, verbose=0)
+
+    assert np.abs(statistics(qmodel)).max() > 0
+
+
 def test_frozen_batch_norm_keeps_its_statistics(cnn, data):
     cnn.get_layer("norm").trainable = False
     qmodel = codeq_keras.quantize_model(cnn)

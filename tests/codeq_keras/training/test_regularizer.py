@@ -11,7 +11,7 @@ def penalty_of(cnn, **penalties):
         codeq_keras.CoDeQConfig(bit_width="learned"),
         regularizer=codeq_keras.CompressionRegularizer(**penalties),
     )
-    penalty = qmodel.regularizer.penalty(qmodel.kernels, progress=0.0)
+    penalty = qmodel.regularizer.penalty(qmodel.kernels)
     return None if penalty is None else float(penalty)
 
 

@@ -379,7 +379,7 @@ def test_damaged_sparse_files_are_read_or_refused(everything):
     assert 0 < num_refused < 100
 
 
-def test_litert_refuses_a_file_that_is_wrong_on_arm_alone():
+def test_litert_notes_a_sparse_file_that_is_not_proven_on_arm():
     file = convert_here(network(lambda x: layers.MaxPooling2D(2)(x)))
     index = next(
         operator.inputs[1]
@@ -391,5 +391,6 @@ def test_litert_refuses_a_file_that_is_wrong_on_arm_alone():
 
     report = LiteRt().check(file.to_bytes())
 
+    # Such files are in production on phones: `check` cannot say "blocked".
     assert "MAX_POOL_2D" in str(report)
-    assert not report.is_ok
+    assert report.is_ok

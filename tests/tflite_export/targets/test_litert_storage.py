@@ -92,7 +92,8 @@ def test_inspect_shows_the_layout_of_sparse_tensors(dense):
     stored, _ = _stored(dense, "sparse")
 
     rows = [row for row in _rows(stored) if row.layout == "csr"]
-    assert {row.operator for row in rows} == {"DENSIFY"}
+    # The operators that read them, not the DENSIFY in between.
+    assert {r.operator for r in rows} == {"CONV_2D", "DEPTHWISE_CONV_2D"}
     assert all(0.7 < row.sparsity < 0.9 for row in rows)
     for row in rows:  # The bytes of the indices count.
         num_values = math.prod(row.shape) - row.num_zeros
@@ -196,7 +197,8 @@ def test_sparse_and_packed_files_are_blocked_for_other_targets(
 
     assert not report.is_ok
     assert "sparse tensor as a dense one" in str(report)
-    assert "int4 weights" in str(report)
+    # The microcontroller's kernels read packed weights of one scale.
+    assert ("int4 weights" in str(report)) == (target != "tflm")
 
 
 def test_direct_sparse_weight_of_a_convolution_is_blocked_for_litert(
