@@ -47,7 +47,8 @@ def strip_quantizers(
         rounded_activations: False for a model of the original class and
             architecture. True for a functional model with the layers of the
             original, nested models unfolded, and Keras's operations between
-            them, whose outputs are those of `qmodel`. Only for models with
+            them, whose outputs are those of `qmodel`, names included. A layer
+            that gave an output its name is `<name>_1`. Only for models with
             `activation_bit_width`.
 
     Returns:
@@ -159,9 +160,10 @@ def calibrate_activations(qmodel: QuantizedModel, samples: Any) -> None:
         qmodel: Model from `quantize_model(..., activation_bit_width=8)`. Its
             ranges are changed in place.
         samples: Inputs as for `fit`, unlabelled or not: an array, a list or
-            dict of arrays for several inputs, or an iterable of batches such
-            as a `tf.data.Dataset`. The first 1,024 samples are used, some
-            hundred are enough. Arrays are read in batches of 32.
+            dict of arrays for several inputs, an iterable of batches such as a
+            `tf.data.Dataset`, or a function that returns one of them. The
+            first 1,024 samples are used, some hundred are enough. Arrays are
+            read in batches of 32.
 
     Raises:
         ValueError: If `qmodel` is not a quantized model, has no

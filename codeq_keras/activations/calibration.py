@@ -56,18 +56,54 @@ def observe_ranges(
 
 
 def _batches(samples: Any, inputs: list[Tensor]) -> Iterator[Any]:
-    if isinstance(samples, Mapping) or _is_array(samples):
-        yield from _rows(samples)
-    elif isinstance(samples, list | tuple) and _is_one_batch(samples, inputs):
-        yield from _rows(list(samples))
+    if callable(samples) and not isinstance(samples, Iterable):
+        yield from _batches(samples(), inputs)
+    elif isinstance(samples, Mapping) or _is_array(samples):
+        yield from _rows(_require_arrays(samples))
+    elif isinstance(samples, list | tuple):
+        yield from _of_sequence(_require_arrays(samples), inputs)
     elif isinstance(samples, Iterable):
-        for batch in samples:
-            yield batch[0] if isinstance(batch, tuple) else batch
+        yield from map(_features, samples)
     else:
         raise ValueError(
-            "`samples` must be an array, a list or dict of arrays, or an "
-            f"iterable of batches. Received: {type(samples).__name__}."
+            "`samples` must be an array, a list or dict of arrays, an iterable "
+            "of batches, or a function that returns one. "
+            f"Received: {type(samples).__name__}."
         )
+
+
+def _features(batch: Any) -> Any:
+    """Keras's convention: a tuple is `(features, labels[, weights])`."""
+    return batch[0] if isinstance(batch, tuple) else batch
+
+
+def _of_sequence(samples: Any, inputs: list[Tensor]) -> Iterator[Any]:
+    if _is_one_batch(samples, inputs):
+        yield from _rows(list(samples))
+        return
+    if isinstance(samples, tuple):
+        raise ValueError(
+            f"`samples` must hold one array for each of the {len(inputs)} "
+            f"inputs, without labels. Received: a tuple of {len(samples)}. "
+            "Pass `samples[0]` of `(inputs, labels)`, or a list of batches."
+        )
+    batches = [_features(batch) for batch in samples]
+    for batch in batches:  # All, since labels may come after enough samples.
+        if not isinstance(batch, Mapping):  # Its order is not the inputs'.
+            _require_shapes(batch, inputs)
+    yield from batches
+
+
+def _require_arrays(samples: Any) -> Any:
+    """Raises a ValueError for lists of numbers: each would be an input."""
+    others = [x for x in keras.tree.flatten(samples) if not _is_array(x)]
+    if others:
+        raise ValueError(
+            "`samples` must be arrays. Received: "
+            f"{type(others[0]).__name__} in a {type(samples).__name__}. Make "
+            "an array of it with `np.asarray`."
+        )
+    return samples
 
 
 def _is_array(value: Any) -> bool:
@@ -101,15 +137,7 @@ def _require_samples(batch: Any, graph: ActivationGraph) -> int:
                 f"Received: {list(batch)}."
             )
         batch = [batch[name] for name in names]
-    arrays = [np.asarray(array) for array in keras.tree.flatten(batch)]
-    shapes = [array.shape for array in arrays]
-    if len(arrays) != len(inputs) or not all(map(_fits, arrays, inputs)):
-        expected = [("n", *tensor.shape[1:]) for tensor in inputs]
-        raise ValueError(
-            f"`samples` must have the shapes {expected}, None being any size. "
-            f"Received: {shapes}. Prepare them as for `model.fit`, with an "
-            "axis of samples in front: `np.stack` makes it of a list."
-        )
+    arrays = _require_shapes(batch, inputs)
     for name, array in zip(names, arrays, strict=True):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(
@@ -117,6 +145,20 @@ def _require_samples(batch: Any, graph: ActivationGraph) -> int:
                 f"input {name!r}. Remove those samples."
             )
     return len(arrays[0])
+
+
+def _require_shapes(batch: Any, inputs: list[Tensor]) -> list[np.ndarray]:
+    """Returns the arrays of a batch; raises a ValueError for other shapes."""
+    arrays = [np.asarray(array) for array in keras.tree.flatten(batch)]
+    if len(arrays) != len(inputs) or not all(map(_fits, arrays, inputs)):
+        expected = [("n", *tensor.shape[1:]) for tensor in inputs]
+        raise ValueError(
+            f"`samples` must have the shapes {expected}, None being any size. "
+            f"Received: {[array.shape for array in arrays]}. Prepare them as "
+            "for `model.fit`, with an axis of samples in front: `np.stack` "
+            "makes it of a list, `dataset.batch(32)` of a `tf.data.Dataset`."
+        )
+    return arrays
 
 
 def _fits(array: np.ndarray, tensor: Tensor) -> bool:

@@ -78,6 +78,20 @@ def tf_data(x):
     return tf.data.Dataset.from_tensor_slices(x).batch(32)
 
 
+class Numbered(keras.utils.PyDataset):
+    """Batches by number."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return self.x[number * 32 :][:32], np.zeros(32)
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -86,8 +100,22 @@ def tf_data(x):
         lambda x: {"image": x},
         batches,
         tf_data,
+        Numbered,
+        lambda x: lambda: batches(x),
+        lambda x: lambda: x,
+        lambda x: (x,),
     ],
-    ids=["list", "list of batches", "dict", "generator", "tf.data"],
+    ids=[
+        "list",
+        "list of batches",
+        "dict",
+        "generator",
+        "tf.data",
+        "PyDataset",
+        "function of batches",
+        "function of an array",
+        "tuple of the inputs",
+    ],
 )
 def test_samples_of_every_form_give_the_same(data, form):
     inputs = keras.Input((8, 8, 3), name="image")
@@ -115,12 +143,40 @@ def test_inputs_by_name_go_where_they_belong(rng):
     assert ranges["a"].high > 10 > ranges["b"].high
 
 
+def test_batches_by_name_go_where_they_belong(rng):
+    inputs = [
+        keras.Input((size,), name=name) for size, name in ((4, "b"), (3, "a"))
+    ]
+    outputs = keras.layers.Dense(2)(keras.layers.Concatenate()(inputs))
+    model = keras.Model(inputs, outputs)
+    qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
+    b, a = rng.uniform(0, 1, (8, 4)), rng.uniform(0, 100, (8, 3))
+
+    codeq_keras.calibrate_activations(qmodel, [{"a": a, "b": b}] * 2)
+
+    ranges = codeq_keras.activation_ranges(qmodel)
+    assert ranges["a"].high > 10 > ranges["b"].high
+
+
 BAD = {
     "none": (lambda x: x[:0], "at least one sample"),
     "no batches": (lambda x: [], "at least one sample"),
     "NaN": (lambda x: np.where(x > 0, np.nan, x), "NaN or infinity for input"),
     "one image": (lambda x: x[0], "an axis of samples in front"),
     "list of images": (lambda x: list(x), "np.stack"),
+    "tf.data of images": (lambda x: tf_data(x).unbatch(), r"\.batch\(32\)"),
+    "with labels": (lambda x: (x, np.zeros(len(x))), r"samples\[0\]"),
+    "many, with labels": (
+        lambda x: (np.repeat(x, 32, axis=0), np.zeros(32 * len(x))),
+        r"samples\[0\]",
+    ),
+    "many, and labels in a list": (
+        lambda x: [np.repeat(x, 32, axis=0), np.zeros(32 * len(x))],
+        r"Received: \[\(2048,\)\]",
+    ),
+    "nested lists": (lambda x: x.tolist(), "np.asarray"),
+    "dict of nested lists": (lambda x: {"image": x.tolist()}, "np.asarray"),
+    "function of nothing": (lambda x: lambda: None, "Received: NoneType"),
     "other name": (lambda x: {"other": x}, "one entry for each input"),
     "number": (lambda x: 3, "Received: int"),
     "too large": (lambda x: np.full_like(x, 3e38), "NaN or infinity at"),

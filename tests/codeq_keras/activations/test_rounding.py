@@ -38,12 +38,35 @@ def nested():
     return keras.Model(inputs, {"map": x + 1.0, "mean": pooled})
 
 
+def colliding():
+    """A nested layer whose path is the name of another, and list outputs."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 1, name="d")], name="inner"
+    )
+    x = layers.Dense(3, activation="sigmoid", name="inner_d")(inner(inputs))
+    total = layers.Add(name="sum")([x, inputs])
+    flat = layers.Flatten(name="flat")(total)
+    head = layers.Dense(4, activation="softmax", name="head")(flat)
+    return keras.Model(inputs, [head, total, x, inner(total), flat])
+
+
+def with_twin_outputs():
+    """One layer that computes two outputs, which share its name."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    shared = layers.Dense(3, name="shared")
+    x = shared(inputs)
+    return keras.Model(inputs, [x, shared(x), x])
+
+
 def values(outputs):
     flat = keras.tree.flatten(outputs)
     return [keras.ops.convert_to_numpy(output) for output in flat]
 
 
-@pytest.mark.parametrize("build", [branches, nested])
+@pytest.mark.parametrize(
+    "build", [branches, nested, colliding, with_twin_outputs]
+)
 def test_outputs_are_those_of_the_quantized_model(build, data, tmp_path):
     keras.utils.set_random_seed(0)
     qmodel = codeq_keras.quantize_model(build(), activation_bit_width=8)
@@ -72,3 +95,20 @@ def test_rounding_needs_ranges(cnn):
 
     with pytest.raises(ValueError, match="activation_bit_width=None"):
         codeq_keras.strip_quantizers(qmodel, rounded_activations=True)
+
+
+def test_outputs_have_the_names_of_the_model(data, tmp_path):
+    qmodel = codeq_keras.quantize_model(colliding(), activation_bit_width=8)
+    codeq_keras.calibrate_activations(qmodel, data[0])
+
+    rounded = codeq_keras.strip_quantizers(qmodel, rounded_activations=True)
+    rounded.save(tmp_path / "rounded.keras")
+    loaded = keras.saving.load_model(tmp_path / "rounded.keras")
+
+    expected = ["head", "sum", "inner_d", "inner", "flat"]
+    assert rounded.output_names == loaded.output_names == expected
+    labels = dict(
+        zip(expected, rounded.predict(data[0], verbose=0), strict=True)
+    )
+    rounded.compile(loss=dict.fromkeys(expected, "mse"))
+    assert rounded.evaluate(data[0], labels, verbose=0)[0] < 1e-6
