@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from typing import Any
 
 import keras
@@ -132,6 +133,20 @@ class ModelWrapper(keras.Model):
             return layers
         own = self._graph.input_layers
         return [own.get(id(layer), layer) for layer in layers]
+
+    def get_layer(
+        self, name: str | None = None, index: int | None = None
+    ) -> keras.layers.Layer:
+        """Returns a layer of the model inside; warns of its float weights."""
+        layer = super().get_layer(name, index)
+        warnings.warn(
+            "The layers of a quantized model have float weights, and a model "
+            "made of their tensors computes in float. Received: "
+            f"get_layer({layer.name!r}). For what is deployed, ask "
+            "`codeq_keras.strip_quantizers(qmodel)` for the layer.",
+            stacklevel=2,
+        )
+        return layer
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Returns shapes and types of the outputs, without a trace."""

@@ -143,4 +143,4 @@ def test_file_has_the_trained_integers(
     [output] = result.verification.outputs
     # 3 for three layers of int8, and bfloat16 has no more than 8 bits itself.
     assert output.max_lsb <= 3 + 3 * (policy == "mixed_bfloat16")
-    assert qmodel.get_layer("body").dtype_policy.name == policy
+    assert qmodel.layers[0].dtype_policy.name == policy
