@@ -44,14 +44,18 @@ def main(folder: Path) -> None:
 
 def _tensor(interpreter: Any, index: int) -> np.ndarray:
     """A tensor's values; LiteRT gives none out if a run made it empty."""
-    (found,) = (
-        details
-        for details in interpreter.get_tensor_details()
-        if details["index"] == index
-    )
-    if 0 in found["shape"]:
+    try:
+        return np.asarray(interpreter.get_tensor(index))
+    except ValueError:
+        # Only now: the details are those of all tensors.
+        (found,) = (
+            details
+            for details in interpreter.get_tensor_details()
+            if details["index"] == index
+        )
+        if 0 not in found["shape"]:
+            raise
         return np.zeros(found["shape"], found["dtype"])
-    return np.asarray(interpreter.get_tensor(index))
 
 
 if __name__ == "__main__":

@@ -108,15 +108,11 @@ def compare(
     given = _by_name_in_file("inputs", file.inputs(), given)
     expected = _by_name_in_file("outputs", file.outputs(), expected)
     actual = interpreter.predict(data, samples, names, run_on=run_on)
+    unequal = unequal_weights(file, trained.weights, trained.kernels)
     outputs = tuple(
         _compare_output(name, tensor, actual[name], expected[name])
         for name, tensor in file.outputs().items()
     )
-    narrow = {
-        **narrow_features(file.inputs(), given),
-        **narrow_features(file.outputs(), expected),
-    }
-    unequal = unequal_weights(file, trained.weights, trained.kernels)
     report = VerificationReport(
         codes_equal=not unequal,
         num_tensors=len(trained.weights),
@@ -124,9 +120,14 @@ def compare(
         outputs=outputs,
         num_samples=len(samples[0]),
     )
-    if report.differs:
-        report = dataclasses.replace(report, narrow_features=narrow)
-    if not (trained.ranges and report.differs):
+    if not report.differs:
+        return report
+    narrow = {
+        **narrow_features(file.inputs(), given),
+        **narrow_features(file.outputs(), expected),
+    }
+    report = dataclasses.replace(report, narrow_features=narrow)
+    if not trained.ranges:
         return report
     ranged = ranged_model(trained, trained.plain)
     agreement = layer_agreement(file, ranged, trained.inputs, samples)
