@@ -18,10 +18,10 @@ from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
-    hold_zeros,
     release_zeros,
     save_zeros,
 )
+from codeq_keras.training.fitting import end_training
 
 _RANGES = {
     "relative_bops": Interval(0, 1),
@@ -224,9 +224,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off, where `fit` does not."""
         if not isinstance(self.model, QuantizedModel):
-            self.model.regularizer.set_budget(None)
-            hold_zeros(self.model.kernels)
-            self.model.make_train_function(force=True)
+            end_training(self.model)
         super().on_train_end(logs)
 
     def _require_own_rate(self) -> None:

@@ -170,10 +170,17 @@ def kernels_of(
     ]
 
 
+def pairs_of(
+    state: QuantizerState, kernels: Iterable[Kernel]
+) -> list[tuple[DeadZoneQuantizer, keras.Variable]]:
+    """Returns the quantizers that share a state, each with its weights."""
+    return [(k.quantizer, k.variable) for k in kernels_of(state, kernels)]
+
+
 def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
     """Moves the logits to the zeros that are held, for the weights now."""
     for state in states_of(kernels):
-        pairs = [(k.quantizer, k.variable) for k in kernels_of(state, kernels)]
+        pairs = pairs_of(state, kernels)
         state.follow_held_zeros(functools.partial(count_zeros, pairs))
 
 
@@ -182,12 +189,8 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
     follow_held_zeros(kernels)
     for state in states_of(kernels):
         state.zeros_in_files = None
-        state.hold_zeros(
-            [
-                float(ops.mean(ops.cast(k.values() == 0, "float32")))
-                for k in kernels_of(state, kernels)
-            ]
-        )
+        zeros = count_zeros(pairs_of(state, kernels))
+        state.hold_zeros([float(fraction) for fraction in zeros])
 
 
 def save_zeros(kernels: Sequence[Kernel], zeros: Sequence[float]) -> None:

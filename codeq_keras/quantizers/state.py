@@ -340,7 +340,7 @@ def taken_apart(
     and the unit that is yielded belongs into its penalty, see `balance`.
     """
     tensors = [state.tensors() for state in states]
-    task, budget, unit = tensors, tensors, None
+    task, budget, unit = tensors, tensors, 0.0
     if for_budget and states:
         flat = [tensor for vectors in tensors for tensor in vectors]
         *copies, unit = balance(flat)

@@ -1,5 +1,6 @@
 """A TFMOT model seen as kernels and quantizers; its report and its codes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tf_keras
@@ -31,6 +32,7 @@ class QuantizedView:
         regularizer: Holds a budget while a callback sets one.
         activation_bit_width: None: TFMOT quantizes the activations.
         activation_graph: None, likewise.
+        training_loss: None: no callback adds a loss here.
 
     Args:
         model: Model from `quantize_apply`.
@@ -46,6 +48,7 @@ class QuantizedView:
         self.states: list[KernelState] = []
         self.activation_bit_width: int | None = None
         self.activation_graph: ActivationGraph | None = None
+        self.training_loss: Callable[..., Any] | None = None
         num_calls = _num_calls(model)
         for layer in getattr(model, "layers", []):
             self._add_layer(layer, num_calls.get(layer.name, 1))

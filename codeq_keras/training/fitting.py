@@ -11,7 +11,7 @@ from codeq_keras.quantizers.dead_zone import begin_training_step
 from codeq_keras.quantizers.kernels import (
     follow_held_zeros,
     hold_zeros,
-    kernels_of,
+    pairs_of,
 )
 from codeq_keras.quantizers.state import QuantizerState
 from codeq_keras.training.batch_norm import Deployable, with_reestimation
@@ -65,8 +65,7 @@ def begin_step(qmodel: _Trainable) -> None:
     rate, done = schedule.logit_rate(), schedule.steps_done()
     is_due = ops.equal(schedule.step % REFRESH_STEPS, 0)
     for state in qmodel.states:
-        kernels = kernels_of(state, qmodel.kernels)
-        pairs = [(k.quantizer, k.variable) for k in kernels]
+        pairs = pairs_of(state, qmodel.kernels)
         begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
     schedule.advance()
 

@@ -192,8 +192,7 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         trained = costs.trained_costs(kernels)
         self._settle(kernels, trained, progress)
-        pull = self._budget_penalty(trained, progress)
-        pull = pull if unit is None else pull + unit
+        pull = self._budget_penalty(trained, progress) + unit
         return pull - ops.stop_gradient(pull)
 
     def budget_penalty(
