@@ -177,6 +177,18 @@ def test_checkpoint_from_before_the_budget_is_warned_of(
 # --- The size of the loss ----------------------------------------------------
 
 
+def pruned(qmodel, x, y):
+    """The history of a compiled model's training to 90 % zeros."""
+    return qmodel.fit(
+        x,
+        y,
+        batch_size=16,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=[CompressionBudget(sparsity=0.9)],
+    ).history
+
+
 class Scaled(keras.losses.SparseCategoricalCrossentropy):
     def __init__(self, factor, constant=0.0):
         super().__init__(from_logits=True)
@@ -205,13 +217,7 @@ def test_budget_is_met_for_a_loss_of_any_size(wide_cnn, data, loss, optimizer):
     qmodel = codeq_keras.quantize_model(wide_cnn)
     qmodel.compile(optimizer, loss, metrics=["accuracy"])
 
-    history = qmodel.fit(
-        *data,
-        batch_size=16,
-        epochs=EPOCHS,
-        verbose=0,
-        callbacks=[CompressionBudget(sparsity=0.9)],
-    ).history
+    history = pruned(qmodel, *data)
 
     # Half a point: what a sparsity budget promises.
     assert history["sparsity"][-1] == pytest.approx(0.9, abs=5e-3)
@@ -229,14 +235,7 @@ def test_loss_weights_leave_the_budget_alone(data):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     qmodel.compile("adam", [loss, loss], loss_weights=[1e3, 1e-3])
 
-    history = qmodel.fit(
-        data[0],
-        [data[1], data[1]],
-        batch_size=16,
-        epochs=EPOCHS,
-        verbose=0,
-        callbacks=[CompressionBudget(sparsity=0.9)],
-    ).history
+    history = pruned(qmodel, data[0], [data[1], data[1]])
 
     assert history["sparsity"][-1] == pytest.approx(0.9, abs=5e-3)
 

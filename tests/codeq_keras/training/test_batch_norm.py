@@ -97,19 +97,25 @@ def test_fit_leaves_moving_averages_where_told_to(qmodel, data):
     assert np.abs(left - statistics(qmodel)).max() > 0.1
 
 
+def trained(cnn, data, flag):
+    """A model of four epochs with validation, and its history."""
+    keras.utils.set_random_seed(0)
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    history = qmodel.fit(
+        *data,
+        epochs=4,
+        verbose=0,
+        validation_data=data,
+        reestimate_batch_norm=flag,
+    )
+    return qmodel, history.history
+
+
 def test_training_is_not_changed(cnn, data):
     losses = []
     for flag in (False, True):
-        keras.utils.set_random_seed(0)
-        qmodel = codeq_keras.quantize_model(cnn)
-        qmodel.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-        history = qmodel.fit(
-            *data,
-            epochs=4,
-            verbose=0,
-            validation_data=data,
-            reestimate_batch_norm=flag,
-        ).history
+        qmodel, history = trained(cnn, data, flag)
         losses.append(history["loss"])
         if flag:
             val_loss = history["val_loss"][-1]
@@ -121,19 +127,7 @@ def test_training_is_not_changed(cnn, data):
 
 
 def test_only_validations_of_the_second_half_are_changed(cnn, data):
-    values = []
-    for flag in (False, True):
-        keras.utils.set_random_seed(0)
-        qmodel = codeq_keras.quantize_model(cnn)
-        qmodel.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-        history = qmodel.fit(
-            *data,
-            epochs=4,
-            verbose=0,
-            validation_data=data,
-            reestimate_batch_norm=flag,
-        ).history
-        values.append(history["val_loss"])
+    values = [trained(cnn, data, flag)[1]["val_loss"] for flag in (False, True)]
 
     is_same = [a == b for a, b in zip(*values, strict=True)]
     assert is_same == [True, False, False, False]
