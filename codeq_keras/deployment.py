@@ -195,5 +195,5 @@ def calibrate_activations(qmodel: QuantizedModel, samples: Any) -> None:
             "Expected ranges that may change. Received: a frozen model, "
             "`trainable=False`. Calibrate it before you freeze it."
         )
-    values = deployed_values(qmodel.quantized_kernels, graph)
+    values = deployed_values(qmodel.kernels, graph)
     observe_ranges(graph, values, samples)

@@ -27,6 +27,7 @@ from codeq_keras.config import (
     require_overrides,
     require_patterns,
 )
+from codeq_keras.quantizers.channel_gates import ChannelGates, make_gates
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import (
@@ -47,6 +48,7 @@ from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.fitting import (
     begin_fit,
     begin_step,
+    end_step,
     end_training,
 )
 from codeq_keras.training.regularizer import (
@@ -88,6 +90,7 @@ class QuantizedModel(ModelWrapper):
         *,
         overrides: Overrides | None = None,
         activation_bit_width: int | None = None,
+        channel_multiple: int | None = None,
         quantizer: Callable[..., Any] = DeadZoneQuantizer,
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
@@ -112,7 +115,15 @@ class QuantizedModel(ModelWrapper):
         )
         self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
-        self.states = states_of(self.kernels)
+        self.states: list[Any] = states_of(self.kernels)
+        self.channel_gates: ChannelGates | None = None
+        self.channel_multiple = channel_multiple
+        if channel_multiple is not None:
+            self.channel_gates = make_gates(
+                latent_model, self.kernels, channel_multiple
+            )
+            self.kernels = self.channel_gates.attach(self.kernels)
+            self.states += [self.channel_gates]
         # Quantizers of another class have variables that are in no state.
         quantizers = [k.quantizer for k in self.quantized_kernels]
         self._others = [
@@ -125,10 +136,14 @@ class QuantizedModel(ModelWrapper):
         self.training_loss: Callable[..., Any] | None = None
         # Of a running training, for a callback that looks at the others.
         self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
+        # Runs the model where its activations are rounded, or looked at.
+        self.graph: ActivationGraph | None = None
         self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
-        if activation_bit_width is not None:
-            graph = self.activation_graph = ActivationGraph(latent_model)
+        if bits is not None or channel_multiple is not None:
+            graph = ActivationGraph(latent_model, rounds=bits is not None)
+            self.graph = graph
+            self.activation_graph = None if bits is None else graph
             self.activation_quantizers = list(graph.quantizers.values())
         self.build_as_latent()
 
@@ -147,24 +162,18 @@ class QuantizedModel(ModelWrapper):
         with taken_apart(self.states, for_budget=has_budget) as unit:
             outputs = self._run_quantized(inputs, training, **kwargs)
             if training:
-                self._add_penalty()
-            if has_budget:
-                self.add_loss(
-                    self.regularizer.pull(
-                        self.kernels,
-                        progress=self.schedule.progress(),
-                        unit=unit,
-                    )
-                )
+                end_step(self, unit if has_budget else None)
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
+        if training and self.channel_gates is not None:
+            model = self.channel_gates.observing(self.graph)
         if isinstance(inputs, dict):
             inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            deployed_values(self.quantized_kernels, self.activation_graph),
+            deployed_values(self.kernels, self.graph, training=bool(training)),
         )
         keep_updates(
             run, {id(k.variable): k.path for k in self.quantized_kernels}
@@ -172,11 +181,6 @@ class QuantizedModel(ModelWrapper):
         for loss in run.losses:
             self.add_loss(loss)
         return run.outputs
-
-    def _add_penalty(self) -> None:
-        penalty = self.regularizer.penalty(self.kernels)
-        if penalty is not None:
-            self.add_loss(penalty)
 
     def compute_loss(
         self,
@@ -278,6 +282,7 @@ class QuantizedModel(ModelWrapper):
                 for pattern, rule in self.overrides.items()
             },
             "activation_bit_width": self.activation_bit_width,
+            "channel_multiple": self.channel_multiple,
             "quantizer": quantizer_name(self.quantizer),
             "regularizer": serialize(self.regularizer),
         }
@@ -311,6 +316,7 @@ class QuantizedModel(ModelWrapper):
                 # Where files of November 2026 have it.
                 config["config"]["config"].get("activation_bit_width"),
             ),
+            channel_multiple=config.get("channel_multiple"),
             quantizer=find_quantizer(config.get("quantizer"), custom_objects),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
@@ -327,6 +333,7 @@ def quantize_model(
     *,
     overrides: Overrides | None = None,
     activation_bit_width: int | None = None,
+    channel_multiple: int | None = None,
     quantizer: Callable[..., Any] = DeadZoneQuantizer,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
@@ -350,6 +357,9 @@ def quantize_model(
         activation_bit_width: None leaves the activations in float. 8 also
             rounds them to int8 in training, where a TFLite file does, and
             trains their ranges.
+        channel_multiple: None keeps all channels. An integer, as 8 or 16,
+            lets a `CompressionBudget` remove channels, and keeps a multiple of
+            it: 16 for phones, 8 for microcontrollers and Ethos-U.
         quantizer: Class of the quantizers, or a function that makes one. It
             needs `build`, `call`, `zero_fraction`, `quantized_weight`,
             `bit_width`, `num_scales` and `config`, as
@@ -387,6 +397,7 @@ def quantize_model(
         config,
         overrides=overrides,
         activation_bit_width=activation_bit_width,
+        channel_multiple=channel_multiple,
         quantizer=quantizer,
         regularizer=regularizer,
         name=f"quantized_{model.name}",

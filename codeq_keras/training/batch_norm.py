@@ -38,7 +38,7 @@ def reestimate_deployed(qmodel: Deployable, batches: Iterable[Any]) -> None:
     run: Callable[..., Any] = latent
     if graph is not None:
         run = functools.partial(graph.run, observe=False)
-    values = deployed_values(qmodel.quantized_kernels, graph)
+    values = deployed_values(qmodel.kernels, graph)
     _reestimate(latent, run, values, batches)
 
 
