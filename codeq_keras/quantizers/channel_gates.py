@@ -361,6 +361,11 @@ class ChannelGates(keras.layers.Layer):
         counts = self._counts(shares, ratio_from_logit(logit))
         return ops.convert_to_numpy(counts)
 
+    def least_kept(self) -> list[float]:
+        """Returns the least part of the MACs of each gate that may be left."""
+        counts = np.where(self._in_training() > 0, self.floors, self.counts())
+        return [float(part) for part in self._kept(counts)]
+
     def hold(self) -> None:
         """Holds the channels that are left."""
         self.held_counts.assign(self.counts())

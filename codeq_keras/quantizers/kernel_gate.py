@@ -41,6 +41,8 @@ class GateParts:
 class _Gates(Protocol):
     def parts(self) -> GateParts: ...
 
+    def least_kept(self) -> list[float]: ...
+
 
 class KernelGate:
     """What is left of one kernel when channels are removed."""
@@ -81,6 +83,10 @@ class KernelGate:
     def kept(self) -> Any:
         """The part of the multiply-accumulates that is left."""
         return self.gates.parts().kept[self.index]
+
+    def least_kept(self) -> float:
+        """The least part of them that may be left."""
+        return self.gates.least_kept()[self.index]
 
     def energies(self, values: Sequence[Any]) -> Any:
         """The part of its outputs that each position of its input adds.
