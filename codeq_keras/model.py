@@ -27,7 +27,7 @@ from codeq_keras.config import (
     require_overrides,
     require_patterns,
 )
-from codeq_keras.quantizers.channel_gates import ChannelGates, make_gates
+from codeq_keras.quantizers.channels import make_gates, require_multiple
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import (
@@ -83,6 +83,17 @@ class QuantizedModel(ModelWrapper):
             arguments are those of `quantize_model`.
     """
 
+    # Set by callbacks for one training, see `compute_loss`.
+    training_loss: Callable[..., Any] | None = None
+    # Of a running training, for a callback that looks at the others.
+    fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    # Runs the model where its activations are rounded, or looked at.
+    graph: ActivationGraph | None = None
+    activation_graph: ActivationGraph | None = None
+    # Until 2026-11-29 a quantizer alone with its config had scalar logits: the
+    # optimizer of such a file begins anew, and Keras says so.
+    _has_scalar_slots = False
+
     def __init__(
         self,
         latent_model: keras.Model,
@@ -116,31 +127,19 @@ class QuantizedModel(ModelWrapper):
         self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
         self.states: list[Any] = states_of(self.kernels)
-        self.channel_gates: ChannelGates | None = None
-        self.channel_multiple = channel_multiple
-        if channel_multiple is not None:
-            self.channel_gates = make_gates(
-                latent_model, self.kernels, channel_multiple
-            )
-            self.kernels = self.channel_gates.attach(self.kernels)
-            self.states += [self.channel_gates]
+        multiple = self.channel_multiple = require_multiple(channel_multiple)
+        gates = make_gates(latent_model, self.kernels, multiple)
+        self.channel_gates = gates
+        if gates is not None:
+            self.kernels = gates.attach(self.kernels)
+            self.states += [gates]
         # Quantizers of another class have variables that are in no state.
         quantizers = [k.quantizer for k in self.quantized_kernels]
         self._others = [
             q for q in quantizers if type(q) is not DeadZoneQuantizer
         ]
-        # Until 2026-11-29 a quantizer alone with its config had scalar logits:
-        # the optimizer of such a file begins anew, and Keras says so.
-        self._has_scalar_slots = False
-        # Set by callbacks for one training, see `compute_loss`.
-        self.training_loss: Callable[..., Any] | None = None
-        # Of a running training, for a callback that looks at the others.
-        self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
-        # Runs the model where its activations are rounded, or looked at.
-        self.graph: ActivationGraph | None = None
-        self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
-        if bits is not None or channel_multiple is not None:
+        if bits is not None or multiple is not None:
             graph = ActivationGraph(latent_model, rounds=bits is not None)
             self.graph = graph
             self.activation_graph = None if bits is None else graph

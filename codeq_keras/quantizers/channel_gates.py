@@ -12,12 +12,10 @@ from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.channels import (
     ChannelMap,
     channel_positions,
-    find_channels,
 )
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.ops import channels as math_of
 from codeq_keras.ops.grids import ratio_from_logit
-from codeq_keras.ops.intervals import as_python
 from codeq_keras.quantizers.kernel_gate import GatedAxis, GateParts, KernelGate
 from codeq_keras.quantizers.logits import Logit
 
@@ -34,39 +32,6 @@ _LEAST_PART = 0.25
 
 # How much of an energy one refresh replaces, after the first.
 _RATE = 0.3
-
-
-def make_gates(
-    model: keras.Model, kernels: Sequence[Kernel], multiple: Any
-) -> "ChannelGates":
-    """Returns the gates of a model; a ValueError where none can be removed."""
-    multiple = as_python(multiple)
-    if not isinstance(multiple, int) or multiple is True or multiple < 1:
-        raise ValueError(
-            "`channel_multiple` must be None or an integer >= 1, the channels "
-            "that the device computes at a time: 16 for phones, 8 for "
-            "microcontrollers and Ethos-U. Received: "
-            f"channel_multiple={multiple!r}."
-        )
-    gates = ChannelGates(find_channels(model), kernels, multiple)
-    if not gates.numbers:
-        reasons = [gates.reason(n) for n in range(len(gates.channels.classes))]
-        raise ValueError(
-            "`channel_multiple` needs channels that can be removed. Received: "
-            f"{model.name!r}, whose channels all stay: "
-            f"{'; '.join(dict.fromkeys(map(str, reasons)))}."
-        )
-    for gate in gates.by_kernel.values():
-        config = getattr(getattr(gate.kernel, "quantizer", None), "config", None)
-        if config is not None and config.sparsity_block > 1:
-            raise ValueError(
-                "Channels cannot be removed from blocks that are pruned "
-                f"together. Received: channel_multiple={multiple} and "
-                f"sparsity_block={config.sparsity_block} for "
-                f"{gate.kernel.path!r}. Train with channels first, then "
-                "quantize `strip_quantizers(remove_channels(qmodel))` anew."
-            )
-    return gates
 
 
 class ChannelGates(keras.layers.Layer):
