@@ -87,7 +87,7 @@ class QuantizedModel(ModelWrapper):
     training_loss: Callable[..., Any] | None = None
     # Of a running training, for a callback that looks at the others.
     fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    # Runs the model where its activations are rounded, or looked at.
+    # Runs the model where its activations are rounded, or just looked at.
     graph: ActivationGraph | None = None
     activation_graph: ActivationGraph | None = None
     # Until 2026-11-29 a quantizer alone with its config had scalar logits: the
@@ -134,15 +134,15 @@ class QuantizedModel(ModelWrapper):
             self.kernels = gates.attach(self.kernels)
             self.states += [gates]
         # Quantizers of another class have variables that are in no state.
-        quantizers = [k.quantizer for k in self.quantized_kernels]
         self._others = [
-            q for q in quantizers if type(q) is not DeadZoneQuantizer
+            kernel.quantizer
+            for kernel in self.quantized_kernels
+            if type(kernel.quantizer) is not DeadZoneQuantizer
         ]
         self.activation_quantizers: list[ActivationQuantizer] = []
         if bits is not None or multiple is not None:
             graph = ActivationGraph(latent_model, rounds=bits is not None)
-            self.graph = graph
-            self.activation_graph = None if bits is None else graph
+            self.graph, self.activation_graph = graph, graph if bits else None
             self.activation_quantizers = list(graph.quantizers.values())
         self.build_as_latent()
 
@@ -351,14 +351,13 @@ def quantize_model(
         config: `CoDeQConfig`, or None for its defaults: 4 bits, int8 codes.
         overrides: Map from a regular expression, searched in the path of a
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
-            gets instead, or to None, which leaves it in float. The first
-            match wins.
+            gets instead, or to None: left in float. The first match wins.
         activation_bit_width: None leaves the activations in float. 8 also
             rounds them to int8 in training, where a TFLite file does, and
             trains their ranges.
-        channel_multiple: None keeps all channels. An integer, as 8 or 16,
-            lets a `CompressionBudget` remove channels, and keeps a multiple of
-            it: 16 for phones, 8 for microcontrollers and Ethos-U.
+        channel_multiple: None keeps all channels. Otherwise a budget also
+            removes channels, and each layer keeps a multiple of it: 16 for
+            phones, 8 for microcontrollers and Ethos-U.
         quantizer: Class of the quantizers, or a function that makes one. It
             needs `build`, `call`, `zero_fraction`, `quantized_weight`,
             `bit_width`, `num_scales` and `config`, as

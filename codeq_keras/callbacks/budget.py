@@ -40,6 +40,7 @@ _TOLERANCES = {
     "size_bytes": 0.0,
 }
 
+
 class CompressionBudget(FitCallback, CompressionLogger):
     """Trains a quantized model to a budget: one number, no schedule to tune.
 

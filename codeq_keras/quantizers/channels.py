@@ -46,7 +46,9 @@ def _require_removable(gates: ChannelGates, model: keras.Model) -> None:
             f"{'; '.join(dict.fromkeys(map(str, reasons)))}."
         )
     for gate in gates.by_kernel.values():
-        config = getattr(getattr(gate.kernel, "quantizer", None), "config", None)
+        config = getattr(
+            getattr(gate.kernel, "quantizer", None), "config", None
+        )
         if config is not None and config.sparsity_block > 1:
             raise ValueError(
                 "Channels cannot be removed from blocks that are pruned "

@@ -181,9 +181,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def follow_held_zeros(self, weights: Any) -> None:
         """Moves the logit of a lone quantizer to the zeros that are held."""
-        self._built_state.follow_held_zeros(
-            lambda: [self.count_zeros(weights)]
-        )
+        self._built_state.follow_held_zeros(lambda: [self.count_zeros(weights)])
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
