@@ -88,6 +88,22 @@ def tensors_in(structure: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
+def kind_of(operation: Any) -> str:
+    """Returns the class name of an operation of Keras, or "" for others.
+
+    A subclass may compute anything. A class of another module that computes
+    the same says so by its attribute `operator_kind`.
+
+    Example:
+
+    >>> kind_of(keras.layers.ReLU())
+    'ReLU'
+    """
+    if type(operation).__module__.split(".")[0] == "keras":
+        return type(operation).__name__
+    return getattr(type(operation), "operator_kind", "")
+
+
 def read_graph(model: keras.Model) -> Graph:
     """Returns the calls of a model, those of nested models included.
 
