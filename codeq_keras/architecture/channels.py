@@ -156,6 +156,8 @@ def find_channels(model: keras.Model) -> ChannelMap:
         axes.segments.add_member(layout, name)
     for call in graph.calls:
         _follow(axes, call, opaque)
+    for inner, tensors in graph.nested:
+        _count_inputs(axes, inner, tensors)
     for tensor in tensors_in(graph.outputs):
         layout = axes.layouts[tensor.index]
         axes.segments.freeze(layout, "the output of the model")
@@ -218,6 +220,27 @@ def _follow(axes: ChannelAxes, call: Call, opaque: dict[int, str]) -> None:
         if getattr(operation, "activity_regularizer", None) is not None:
             reason = f"{call.path!r} has an activity regularizer"
             axes.segments.freeze(layout, reason)
+
+
+def _count_inputs(
+    axes: ChannelAxes, model: keras.Model, tensors: tuple[Tensor, ...]
+) -> None:
+    """Notes the channels in the input shapes of a nested model."""
+    # Of a Sequential, `layers` would leave out its InputLayer.
+    inputs = {
+        id(layer.output): layer
+        for layer in keras.Model.layers.fget(model)
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    for own, tensor in zip(model.inputs, tensors, strict=True):
+        layout = axes.layouts[tensor.index]
+        if tuple(own.shape[1:])[-1:] != (axes.segments.length(layout),):
+            reason = f"{model.name!r} has an input of open or other size"
+            axes.segments.freeze(layout, reason)
+        else:
+            axes.count(
+                inputs[id(own)], "batch_shape", layout, len(own.shape) - 1
+            )
 
 
 def _numbered(axes: ChannelAxes) -> ChannelMap:

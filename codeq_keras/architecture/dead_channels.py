@@ -65,10 +65,14 @@ def dead_channels(
         )
         alive = used
     # Of a class that is dead as a whole, any channel: its value has no effect.
-    return {
+    kept = {
         number: np.flatnonzero(flags) if flags.any() else np.array([0])
         for number, flags in alive.items()
-        if not flags.all()
+    }
+    return {
+        number: channels_left
+        for number, channels_left in kept.items()
+        if len(channels_left) < channels.sizes[number]
     }
 
 
