@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from codeq_keras.architecture.calls import Call
+from codeq_keras.architecture.calls import Call, Tensor
 from codeq_keras.architecture.segments import Layout, Segments
 
 
@@ -30,6 +30,41 @@ class CannotShrink(Exception):
     """The channels that an operation reads and returns must stay: why."""
 
 
+def require(condition: bool, reason: str) -> None:
+    """Raises `CannotShrink` unless a condition holds."""
+    if not condition:
+        raise CannotShrink(reason)
+
+
+def only_tensor(call: Call) -> Tensor:
+    """Returns the tensor that is read, if it is one, with its channels last."""
+    is_one = len(call.inputs) == 1 and bool(call.args)
+    require(
+        is_one and isinstance(call.args[0], Tensor),
+        "is called on more than one tensor",
+    )
+    if hasattr(call.operation, "data_format"):
+        default = keras.config.image_data_format()
+        used = call.operation.data_format or default
+        require(used == "channels_last", "has its channels first")
+    return call.args[0]
+
+
+def weights_of(call: Call) -> dict[str, keras.Variable]:
+    """Returns the weights of a layer by name."""
+    return {variable.name: variable for variable in call.operation.weights}
+
+
+def is_last(axis: int, rank: int) -> bool:
+    """Whether an axis, negative from the end, is the last of `rank` axes."""
+    return axis % rank == rank - 1
+
+
+def num_channels(tensor: Tensor) -> int | None:
+    """Returns the length of the last axis; None if open, or of the batch."""
+    return tensor.shape[-1] if len(tensor.shape) > 1 else None
+
+
 class ChannelAxes:
     """The axes of weights that hold channels, as far as they are found.
 
@@ -39,6 +74,8 @@ class ChannelAxes:
         axes: Those along the axes of each variable, by its id.
         reads: The axis of each kernel, by its id, that reads channels.
         settings: The entries of configs that count channels.
+        opaque: Why the channels of variables must stay, by their ids.
+        met: All layouts that kernels read or write, in the order of the calls.
     """
 
     def __init__(self, paths: dict[int, str]) -> None:
@@ -47,11 +84,21 @@ class ChannelAxes:
         self.axes: dict[int, dict[int, Layout]] = {}
         self.reads: dict[int, int] = {}
         self.settings: dict[tuple[int, str], Setting] = {}
+        self.met: list[Layout] = []
+        self.opaque: dict[int, str] = {}
         self._paths = paths
 
-    def path(self, call: Call, variable: keras.Variable) -> str:
-        """Returns the path of a weight of a layer."""
-        return self._paths.get(id(variable), f"{call.path}/{variable.name}")
+    def new(self, tensor: Tensor) -> Layout:
+        """Gives a tensor channels of its own; none if their number is open."""
+        size = num_channels(tensor)
+        layout = () if size is None else self.segments.new(size)
+        return self.layouts.setdefault(tensor.index, layout)
+
+    def kernel_paths(self, layer: Any) -> list[str]:
+        """Returns the paths of the kernels in an operation."""
+        variables = getattr(layer, "variables", ())
+        paths = [self._paths.get(id(variable)) for variable in variables]
+        return [path for path in paths if path is not None]
 
     def slice(
         self, variable: keras.Variable, axis: int, layout: Layout
@@ -59,19 +106,23 @@ class ChannelAxes:
         """Notes what lies along an axis; joins it with what is known of it."""
         known = self.axes.setdefault(id(variable), {})
         self.segments.join(known.setdefault(axis, layout), layout)
+        self.met.append(layout)
         return layout
 
     def read(self, kernel: keras.Variable, axis: int, layout: Layout) -> None:
         """Notes the axis of a kernel that reads channels."""
+        known = self.reads.setdefault(id(kernel), axis)
+        require(known == axis, "shares a kernel that reads along another axis")
         self.slice(kernel, axis, layout)
-        self.reads[id(kernel)] = axis
 
     def write(self, call: Call, kernel: keras.Variable, axis: int) -> Layout:
         """Returns the channels that a kernel writes, new ones at first."""
         known = self.axes.setdefault(id(kernel), {})
         if axis not in known:
             known[axis] = self.segments.new(kernel.shape[axis])
-        self.segments.add_member(known[axis], self.path(call, kernel))
+        path = self._paths.get(id(kernel), f"{call.path}/{kernel.name}")
+        self.segments.add_member(known[axis], path)
+        self.met.append(known[axis])
         return known[axis]
 
     def count(

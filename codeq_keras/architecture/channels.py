@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import types
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +17,6 @@ import numpy as np
 from codeq_keras.architecture.calls import (
     Call,
     Tensor,
-    kind_of,
     read_graph,
     tensors_in,
 )
@@ -26,13 +24,10 @@ from codeq_keras.architecture.channel_axes import (
     CannotShrink,
     ChannelAxes,
     Setting,
+    num_channels,
+    require,
 )
-from codeq_keras.architecture.channel_rules import (
-    LAYERS,
-    OPERATIONS,
-    all_sizes,
-    reason_for,
-)
+from codeq_keras.architecture.channel_rules import own_call, rule_for
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.segments import Layout
 from codeq_keras.architecture.visits import all_layers, has_layer_list
@@ -98,8 +93,8 @@ def channel_positions(
     (array([1, 1, 0, 1, 1]), array([0, 1, 0, 0, 1]))
     """
     lengths = np.array([sizes[number] for number in layout], dtype=int)
-    classes = np.repeat(np.array(layout, dtype=int), lengths)
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    classes: np.ndarray = np.repeat(np.array(layout, dtype=int), lengths)
+    starts: np.ndarray = np.repeat(np.cumsum(lengths) - lengths, lengths)
     return classes, np.arange(len(classes)) - starts
 
 
@@ -118,11 +113,12 @@ def kept_positions(
     >>> kept_positions((1, 0, 1), {1: np.array([1])}, sizes=(1, 2))
     array([1, 2, 4])
     """
-    stays = {number: np.ones(sizes[number], bool) for number in set(layout)}
-    for number in stays.keys() & kept.keys():
-        stays[number] = np.isin(np.arange(sizes[number]), kept[number])
-    whole = [stays[number] for number in layout]
-    return np.flatnonzero(np.concatenate(whole)) if whole else np.arange(0)
+    classes, channels = channel_positions(layout, sizes)
+    stays: np.ndarray = np.ones(len(classes), bool)
+    for number in kept.keys() & set(layout):
+        is_of_class = classes == number
+        stays[is_of_class] = np.isin(channels[is_of_class], kept[number])
+    return np.flatnonzero(stays)
 
 
 def find_channels(model: keras.Model) -> ChannelMap:
@@ -142,32 +138,31 @@ def find_channels(model: keras.Model) -> ChannelMap:
     4 ('a/kernel',) None
     2 ('b/kernel',) the output of the model
     """
-    paths = {id(k.variable): k.path for k in find_kernels(model)}
-    axes = ChannelAxes(paths)
-    own = _calls_of_their_own(model)
-    if own is not None:
-        _freeze_all(axes, model, own)
+    axes = ChannelAxes({id(k.variable): k.path for k in find_kernels(model)})
+    subclassed = _subclassed(model)
+    if subclassed is not None:
+        _freeze_whole(axes, model, subclassed)
         return _numbered(axes)
     graph = read_graph(model)
-    opaque: dict[int, str] = {}
     for name, tensor in zip(graph.names, tensors_in(graph.inputs), strict=True):
-        layout = _new(axes, tensor)
+        layout = axes.new(tensor)
         axes.segments.freeze(layout, f"the input {name!r} of the model")
         axes.segments.add_member(layout, name)
     for call in graph.calls:
-        _follow(axes, call, opaque)
+        _follow(axes, call)
     for inner, tensors in graph.nested:
         _count_inputs(axes, inner, tensors)
     for tensor in tensors_in(graph.outputs):
-        layout = axes.layouts[tensor.index]
-        axes.segments.freeze(layout, "the output of the model")
-    for variable, reason in opaque.items():
+        axes.segments.freeze(
+            axes.layouts[tensor.index], "the output of the model"
+        )
+    for variable, reason in axes.opaque.items():
         for layout in axes.axes.get(variable, {}).values():
             axes.segments.freeze(layout, reason)
     return _numbered(axes)
 
 
-def _calls_of_their_own(model: keras.Model) -> keras.Model | None:
+def _subclassed(model: keras.Model) -> keras.Model | None:
     """A model whose class says how it computes, which no graph shows."""
     if not has_layer_list(model):
         return model
@@ -179,47 +174,62 @@ def _calls_of_their_own(model: keras.Model) -> keras.Model | None:
     return None
 
 
-def _freeze_all(axes: ChannelAxes, model: keras.Model, own: Any) -> None:
-    reason = f"{own.name!r} {reason_for('', own)}"
+def _freeze_whole(
+    axes: ChannelAxes, model: keras.Model, subclassed: keras.Model
+) -> None:
     layout = axes.segments.new(0)
+    reason = f"{subclassed.name!r} {own_call(subclassed)}"
     axes.segments.freeze(layout, reason)
-    axes.axes[id(model)] = {0: layout}
-    axes.segments.add_member(layout, own.name)
+    for path in axes.kernel_paths(model):
+        axes.segments.add_member(layout, path)
+    axes.met.append(layout)
 
 
-def _new(axes: ChannelAxes, tensor: Tensor) -> Layout:
-    [size] = all_sizes([tensor])
-    layout = () if size is None else axes.segments.new(size)
-    return axes.layouts.setdefault(tensor.index, layout)
-
-
-def _follow(axes: ChannelAxes, call: Call, opaque: dict[int, str]) -> None:
+def _follow(axes: ChannelAxes, call: Call) -> None:
     """Gives the results of a call their channels, or freezes what it meets."""
-    operation, kind = call.operation, kind_of(call.operation)
-    is_layer = isinstance(operation, keras.Layer)
-    rule = (LAYERS if is_layer else OPERATIONS).get(kind)
     layouts = [axes.layouts[tensor.index] for tensor in call.inputs]
     try:
-        if rule is None:
-            raise CannotShrink(reason_for(kind, operation))
-        if any(size is None for size in all_sizes(call.results)):
-            raise CannotShrink("returns no axis of channels")
+        rule = rule_for(call.operation)
         [result] = call.results
+        require(num_channels(result) is not None, "returns an open last axis")
         layout = rule(axes, call, layouts)
         axes.layouts[result.index] = layout
+        _require_whole(axes, call, result, layout)
     except CannotShrink as error:
-        reason = f"{call.path!r} {error}"
-        for layout in layouts:
-            axes.segments.freeze(layout, reason)
-        for tensor in call.results:
-            layout = _new(axes, tensor)
-            axes.segments.freeze(layout, reason)
-        if is_layer:
-            opaque |= {id(v): reason for v in operation.variables}
-    else:
-        if getattr(operation, "activity_regularizer", None) is not None:
-            reason = f"{call.path!r} has an activity regularizer"
-            axes.segments.freeze(layout, reason)
+        _freeze(axes, call, f"{call.path!r} {error}")
+        return
+    if getattr(call.operation, "activity_regularizer", None) is not None:
+        reason = f"{call.path!r} has an activity regularizer"
+        axes.segments.freeze(layout, reason)
+
+
+def _require_whole(
+    axes: ChannelAxes, call: Call, result: Tensor, layout: Layout
+) -> None:
+    """Raises unless a rule accounted for all weights and all channels."""
+    is_whole = axes.segments.length(layout) == num_channels(result)
+    require(is_whole, "returns channels that are not known")
+    for variable in getattr(call.operation, "weights", ()):
+        shape = tuple(variable.shape)
+        is_known = id(variable) in axes.axes or shape[-1:] in ((), (1,))
+        require(is_known, f"has a weight {variable.name!r} of its own")
+
+
+def _freeze(axes: ChannelAxes, call: Call, reason: str) -> None:
+    paths = axes.kernel_paths(call.operation)
+    for tensor in call.inputs:
+        axes.segments.freeze(axes.layouts[tensor.index], reason)
+        if paths:
+            axes.met.append(axes.layouts[tensor.index])
+    for tensor in call.results:
+        layout = axes.new(tensor)
+        axes.segments.freeze(layout, reason)
+        if paths:
+            axes.met.append(layout)
+        for path in paths:
+            axes.segments.add_member(layout, path)
+    for variable in getattr(call.operation, "variables", ()):
+        axes.opaque.setdefault(id(variable), reason)
 
 
 def _count_inputs(
@@ -250,10 +260,11 @@ def _numbered(axes: ChannelAxes) -> ChannelMap:
         variable: {axis: expand(layout) for axis, layout in each.items()}
         for variable, each in axes.axes.items()
     }
-    used = itertools.chain.from_iterable(
-        layout for each in found.values() for layout in each.values()
-    )
+    used = itertools.chain.from_iterable(map(expand, axes.met))
     numbers = {old: new for new, old in enumerate(dict.fromkeys(used))}
+    read = {n for v, axis in axes.reads.items() for n in found[v][axis]}
+    for number in numbers.keys() - read:
+        axes.segments.freeze((number,), "no kernel reads it")
 
     def renumbered(layout: Layout) -> Layout:
         return tuple(numbers[number] for number in layout)
