@@ -150,6 +150,8 @@ def find_channels(model: keras.Model) -> ChannelMap:
         axes.segments.add_member(layout, name)
     for call in graph.calls:
         _follow(axes, call)
+    for inner, tensors in graph.nested:
+        _count_inputs(axes, inner, tensors)
     for tensor in tensors_in(graph.outputs):
         axes.segments.freeze(
             axes.layouts[tensor.index], "the output of the model"
@@ -228,6 +230,27 @@ def _freeze(axes: ChannelAxes, call: Call, reason: str) -> None:
             axes.segments.add_member(layout, path)
     for variable in getattr(call.operation, "variables", ()):
         axes.opaque.setdefault(id(variable), reason)
+
+
+def _count_inputs(
+    axes: ChannelAxes, model: keras.Model, tensors: tuple[Tensor, ...]
+) -> None:
+    """Notes the channels in the input shapes of a nested model."""
+    # Of a Sequential, `layers` would leave out its InputLayer.
+    inputs = {
+        id(layer.output): layer
+        for layer in keras.Model.layers.fget(model)
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    for own, tensor in zip(model.inputs, tensors, strict=True):
+        layout = axes.layouts[tensor.index]
+        if tuple(own.shape[1:])[-1:] != (axes.segments.length(layout),):
+            reason = f"{model.name!r} has an input of open or other size"
+            axes.segments.freeze(layout, reason)
+        else:
+            axes.count(
+                inputs[id(own)], "batch_shape", layout, len(own.shape) - 1
+            )
 
 
 def _numbered(axes: ChannelAxes) -> ChannelMap:

@@ -90,7 +90,8 @@ class Segments:
     def _find(self, number: int) -> int:
         while self._parents[number] != number:
             parent = self._parents[number]
-            number = self._parents[number] = self._parents[parent]
+            self._parents[number] = self._parents[parent]
+            number = parent
         return number
 
     def _leaves(self, number: int) -> Iterator[int]:
