@@ -48,9 +48,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
     with a target that falls geometrically from where the model is to the
     budget over the first half of the training. They settle together with the
     weights on the best split among the layers; the zeros of the last tenth
-    are held. Channels are held as soon as the target is at the budget;
-    `relative_macs` reaches it after a fifth of the training. The pull is in proportion to the gradient of the loss: the size
-    of the loss, its weights and its scaling do not matter. Runs of 300 steps
+    are held. Channels are held as soon as the target is at the budget, which
+    `relative_macs` has after a fifth of the training. The pull is in
+    proportion to the gradient of the loss: the size of the loss, its weights
+    and its scaling do not matter. Runs of 300 steps
     or more meet a budget that the model can meet: BOPs within 0.1 points,
     sparsity within 0.5 points, bits per weight within 0.03, bytes within 1 %.
 

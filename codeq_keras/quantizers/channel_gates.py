@@ -92,10 +92,7 @@ class ChannelGates(keras.layers.Layer):
         """Why a class keeps all channels; None if it may lose some."""
         found = self.channels.classes[number]
         if found.frozen is None and found.size <= self.multiple:
-            return (
-                f"{found.size} channels, and `channel_multiple` is "
-                f"{self.multiple}"
-            )
+            return f"no more than one `channel_multiple`, {self.multiple}"
         return found.frozen
 
     def _axes(self, kernel: Kernel) -> list[GatedAxis]:
@@ -138,8 +135,7 @@ class ChannelGates(keras.layers.Layer):
         self.held_counts = self._variable("held_counts", (count,))
         self.is_measured = self._variable("is_measured", ())
         self.held_counts.assign(self.sizes)
-        self.energy.assign(self._energies({}))
-        self.rank.assign(math_of.channel_ranks(self.energy))
+        self.hold_energies(self._energies({}))
         self.built = True
 
     def _variable(self, name: str, shape: tuple[int, ...]) -> Any:
@@ -282,6 +278,11 @@ class ChannelGates(keras.layers.Layer):
             ops.where(when, 1.0, ops.convert_to_tensor(self.is_measured))
         )
 
+    def hold_energies(self, energies: Any) -> None:
+        """Holds energies, and the order of the channels in their classes."""
+        self.energy.assign(energies)
+        self.rank.assign(math_of.channel_ranks(energies))
+
     def _energies(self, values: Mapping[int, Sequence[Any]]) -> Any:
         """The energy of each channel, summed over the kernels that read it."""
         found, places = [], []
@@ -311,7 +312,7 @@ class ChannelGates(keras.layers.Layer):
         for name, value in saved.items():  # A file writes each name once.
             store[name] = value
 
-    # --- Numbers that are held -------------------------------------------------
+    # --- Numbers that are held -----------------------------------------------
 
     def release(self) -> None:
         """Lets the classes in training lose channels, or get them back."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
+import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
@@ -203,6 +204,15 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
         state.zeros_in_files = None
         zeros = _zeros(state, kernels)
         state.hold_zeros([float(fraction) for fraction in zeros])
+
+
+def hold_zeros_where(
+    state: QuantizerState, kernels: Sequence[Kernel], is_held: Any
+) -> None:
+    """Holds the zeros that the kernels have now, where `is_held` is true."""
+    zeros = np.array([float(part) for part in _zeros(state, kernels)])
+    free = ops.convert_to_numpy(state.held_zeros)
+    state.hold_zeros(np.where(is_held, zeros, free))
 
 
 def save_zeros(kernels: Sequence[Kernel], zeros: Sequence[float]) -> None:
