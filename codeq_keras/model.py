@@ -1,5 +1,6 @@
 """QuantizedModel and quantize_model, which makes one. No training code."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ class QuantizedModel(ModelWrapper):
     # Of a running training, for a callback that looks at the others.
     fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
     # Runs the model where its activations are rounded, or just looked at.
-    graph: ActivationGraph | None = None
+    graph: Any = None
     activation_graph: ActivationGraph | None = None
     # Until 2026-11-29 a quantizer alone with its config had scalar logits: the
     # optimizer of such a file begins anew, and Keras says so.
@@ -133,8 +134,7 @@ class QuantizedModel(ModelWrapper):
         if gates is not None:
             self.kernels = gates.attach(self.kernels)
             self.states += [gates]
-        # Quantizers of another class have variables that are in no state.
-        self._others = [
+        self._others = [  # Their variables are in no state.
             kernel.quantizer
             for kernel in self.quantized_kernels
             if type(kernel.quantizer) is not DeadZoneQuantizer
@@ -167,7 +167,7 @@ class QuantizedModel(ModelWrapper):
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
         if training and self.channel_gates is not None:
-            model = self.channel_gates.observing(self.graph)
+            model = functools.partial(self.channel_gates.observe, self.graph)
         if isinstance(inputs, dict):
             inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
@@ -177,8 +177,7 @@ class QuantizedModel(ModelWrapper):
         keep_updates(
             run, {id(k.variable): k.path for k in self.quantized_kernels}
         )
-        for loss in run.losses:
-            self.add_loss(loss)
+        self.add_loss(run.losses)
         return run.outputs
 
     def compute_loss(
@@ -204,8 +203,7 @@ class QuantizedModel(ModelWrapper):
         """Compiles as it was when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and not self._has_scalar_slots:
-            # Its state is loaded next.
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.trainable_variables)  # Loaded next.
 
     def fit(
         self,

@@ -19,7 +19,7 @@ def is_lowered(kernel: Kernel) -> bool:
 
 
 def least_costs(
-    kernels: Sequence[Kernel],
+    kernels: Sequence[Any],
     found: Sequence[KernelCost],
     densities: Sequence[float],
 ) -> list[KernelCost]:

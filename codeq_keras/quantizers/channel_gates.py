@@ -1,7 +1,7 @@
 """ChannelGates: the group dead zones that remove channels in training."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -99,12 +99,11 @@ class ChannelGates(keras.layers.Layer):
         """The axes of a kernel that may shrink."""
         found = []
         layouts = self.channels.axes.get(id(kernel.variable), {})
-        sizes = [found.size for found in self.channels.classes]
         for axis, layout in layouts.items():
-            numbers, places = channel_positions(layout, sizes)
+            numbers, places = channel_positions(layout, self.channels.sizes)
             if not set(self.numbers) & set(numbers.tolist()):
                 continue
-            rows = np.full(len(sizes), len(self.numbers))
+            rows = np.full(len(self.channels.classes), len(self.numbers))
             rows[self.numbers] = np.arange(len(self.numbers))
             rows = rows[numbers]
             is_free = rows < len(self.numbers)
@@ -241,14 +240,12 @@ class ChannelGates(keras.layers.Layer):
 
     # --- Energies ------------------------------------------------------------
 
-    def observing(self, graph: ActivationGraph) -> Callable[..., Any]:
-        """A function that runs the graph, and keeps what `refresh` needs."""
-
-        def run(inputs: Any, training: Any = None, **kwargs: Any) -> Any:
-            self._seen = {}
-            return graph(inputs, training, seen=self._seen, **kwargs)
-
-        return run
+    def observe(
+        self, graph: ActivationGraph, inputs: Any, **kwargs: Any
+    ) -> Any:
+        """Runs the graph, and keeps what `refresh` needs."""
+        self._seen = {}
+        return graph(inputs, seen=self._seen, **kwargs)
 
     def refresh(self, graph: ActivationGraph, *, when: Any) -> None:
         """Measures the energies on the values that the kernels have read.

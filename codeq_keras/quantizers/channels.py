@@ -87,9 +87,9 @@ def copy_quantizers(
             new.hold_bound(index, narrowed(bound, kernel.variable))
         is_held = ops.convert_to_numpy(old.held_zeros) >= 0
         hold_zeros_where(new, target, is_held)
-    for old, new in zip(quantized(source), quantized(target), strict=True):
-        if not isinstance(old.quantizer, DeadZoneQuantizer):
-            _copy_own(old, new, narrowed)
+    for large, small in zip(quantized(source), quantized(target), strict=True):
+        if not isinstance(large.quantizer, DeadZoneQuantizer):
+            _copy_own(large, small, narrowed)
 
 
 def _copy_own(
