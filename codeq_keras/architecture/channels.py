@@ -260,8 +260,16 @@ def _numbered(axes: ChannelAxes) -> ChannelMap:
         variable: {axis: expand(layout) for axis, layout in each.items()}
         for variable, each in axes.axes.items()
     }
-    used = itertools.chain.from_iterable(map(expand, axes.met))
-    numbers = {old: new for new, old in enumerate(dict.fromkeys(used))}
+    used = set(itertools.chain.from_iterable(map(expand, axes.met)))
+    # Others count channels that must stay, as of an output without kernels.
+    settings = [
+        setting
+        for setting in axes.settings.values()
+        if used & set(expand(setting.layout))
+    ]
+    layouts = [*axes.met, *(setting.layout for setting in settings)]
+    order = itertools.chain.from_iterable(map(expand, layouts))
+    numbers = {old: new for new, old in enumerate(dict.fromkeys(order))}
     read = {n for v, axis in axes.reads.items() for n in found[v][axis]}
     for number in numbers.keys() - read:
         axes.segments.freeze((number,), "no kernel reads it")
@@ -289,6 +297,6 @@ def _numbered(axes: ChannelAxes) -> ChannelMap:
             dataclasses.replace(
                 setting, layout=renumbered(expand(setting.layout))
             )
-            for setting in axes.settings.values()
+            for setting in settings
         ),
     )
