@@ -39,7 +39,7 @@ LARGE = {
     "MobileNetV3Small": 29,
     "EfficientNetB0": 43,
     "EfficientNetV2B0": 49,
-    "ResNet50": 38,
+    "ResNet50": 39,
     "ResNet50V2": 39,
     "DenseNet121": 122,
     "Xception": 33,
