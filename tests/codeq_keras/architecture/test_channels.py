@@ -37,16 +37,16 @@ LARGE = {
     "MobileNet": 16,
     "MobileNetV2": 27,
     "MobileNetV3Small": 29,
-    "EfficientNetB0": 43,
-    "EfficientNetV2B0": 49,
-    "ResNet50": 38,
+    "EfficientNetB0": 42,
+    "EfficientNetV2B0": 46,
+    "ResNet50": 39,
     "ResNet50V2": 39,
     "DenseNet121": 122,
-    "Xception": 33,
+    "Xception": 30,
     "InceptionV3": 96,
     "VGG16": 17,
     "InceptionResNetV2": 206,
-    "NASNetMobile": 134,
+    "NASNetMobile": 130,
 }
 
 
