@@ -89,9 +89,10 @@ class Segments:
 
     def _find(self, number: int) -> int:
         while self._parents[number] != number:
+            # Halves the path, so that long chains of joins stay quick.
             parent = self._parents[number]
             self._parents[number] = self._parents[parent]
-            number = parent
+            number = self._parents[number]
         return number
 
     def _leaves(self, number: int) -> Iterator[int]:
