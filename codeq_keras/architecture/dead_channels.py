@@ -1,5 +1,6 @@
 """Finds the channels of a plain model that no output depends on."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import keras
@@ -42,7 +43,8 @@ def dead_channels(
     >>> model = keras.Sequential(
     ...     [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
     ... )
-    >>> model.layers[1].kernel.assign([[1, 1], [0, 0], [0, 1]])
+    >>> kernel = np.array([[1, 1], [0, 0], [0, 1]])
+    >>> model.layers[1].set_weights([kernel, np.zeros(2)])
     >>> [kept] = dead_channels(model, find_channels(model)).values()
     >>> kept
     array([0, 2])
@@ -76,32 +78,34 @@ def dead_channels(
     }
 
 
+@dataclasses.dataclass(frozen=True)
 class _Reader:
-    """Where a kernel reads, and which of its weights are not zero."""
+    """A kernel that reads channels.
 
-    def __init__(
-        self,
-        is_used: np.ndarray,
-        axes: Mapping[int, Layout],
-        axis: int,
-    ) -> None:
-        self._is_used = is_used
-        self._others = {k: layout for k, layout in axes.items() if k != axis}
-        self._layout = axes[axis]
-        self._axis = axis
+    Attributes:
+        is_used: Which weights are not zero and do not read zeros; axes without
+            channels are of length 1.
+        axes: The layouts of its axes.
+        axis: The one that reads.
+    """
+
+    is_used: np.ndarray
+    axes: Mapping[int, Layout]
+    axis: int
 
     def mark(
         self, used: dict[int, np.ndarray], alive: Mapping[int, np.ndarray]
     ) -> None:
         """Notes in `used` the channels that outputs still alive depend on."""
-        is_used = self._is_used
-        for axis, layout in self._others.items():
-            stays = np.concatenate([alive[number] for number in layout])
-            is_used = np.compress(stays, is_used, axis)
-        others = tuple(i for i in range(is_used.ndim) if i != self._axis)
+        is_used = self.is_used
+        for axis, layout in self.axes.items():
+            if axis != self.axis:
+                stays = np.concatenate([alive[number] for number in layout])
+                is_used = np.compress(stays, is_used, axis)
+        others = tuple(i for i in range(is_used.ndim) if i != self.axis)
         positions = np.any(is_used, axis=others)
         first = 0
-        for number in self._layout:
+        for number in self.axes[self.axis]:
             size = len(used[number])
             used[number] |= positions[first : first + size]
             first += size
@@ -114,18 +118,13 @@ def _readers(model: keras.Model, channels: ChannelMap) -> list[_Reader]:
         axis = channels.reads.get(id(variable))
         if axis is None:
             continue
+        axes = channels.axes[id(variable)]
         is_used = ops.convert_to_numpy(variable) != 0
+        others = tuple(i for i in range(is_used.ndim) if i not in axes)
+        is_used = np.any(is_used, axis=others, keepdims=True)
         zeros = zero_reads.get(id(variable))
-        if zeros is not None and len(zeros) == is_used.shape[axis]:
+        if zeros is not None:
             shape = [-1 if i == axis else 1 for i in range(is_used.ndim)]
             is_used = is_used & ~zeros.reshape(shape)
-        axes = channels.axes[id(variable)]
-        readers.append(_Reader(_reduced(is_used, axes), axes, axis))
+        readers.append(_Reader(is_used, axes, axis))
     return readers
-
-
-def _reduced(is_used: np.ndarray, axes: Mapping[int, Layout]) -> np.ndarray:
-    """Any of the axes that number no channels; such axes get length 1."""
-    others = tuple(i for i in range(is_used.ndim) if i not in axes)
-    reduced: np.ndarray = np.any(is_used, axis=others, keepdims=True)
-    return reduced

@@ -1,6 +1,6 @@
 """Finds the channels of a plain model whose values are always exactly zero.
 
-Knows the layers below; of all others it says that nothing is zero.
+Knows the kinds below; of all others it says that nothing is zero.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,86 +8,72 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from codeq_keras.architecture.calls import Call, Graph, Tensor
+from codeq_keras.architecture.calls import (
+    Call,
+    Graph,
+    Tensor,
+    kind_of,
+    tensors_in,
+)
 
 # One flag per index of the last axis of a tensor: zero for every input.
 Flags = np.ndarray
 
-# Channel by channel, and zeros become zeros.
-_PASSING = (
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.GaussianDropout,
-    layers.ActivityRegularization,
-    layers.PReLU,
-    layers.Identity,
-)
 
-# The same, where the channels are last.
-_SPATIAL = tuple(
-    getattr(layers, f"{kind}{rank}D")
-    for kind in (
-        "ZeroPadding",
-        "Cropping",
-        "UpSampling",
-        "MaxPooling",
-        "AveragePooling",
-        "GlobalMaxPooling",
-        "GlobalAveragePooling",
-    )
-    for rank in (1, 2, 3)
-)
+def _spatial(*names: str) -> set[str]:
+    return {f"{name}{rank}D" for name in names for rank in (1, 2, 3)}
 
+
+# Channel by channel, and zeros become zeros. Padding puts in more zeros, or
+# what no maximum takes.
+_PASSING = {
+    *("Dropout", "GaussianDropout", "ActivityRegularization"),
+    *("PReLU", "Identity", "StopGradient"),
+    *_spatial("SpatialDropout", "ZeroPadding", "Cropping", "UpSampling"),
+    *_spatial("MaxPooling", "GlobalMaxPooling"),
+    *_spatial("AveragePooling", "GlobalAveragePooling"),
+}
 # Element by element; whether zero becomes zero is tried out.
-_TRIED = (layers.ReLU, layers.LeakyReLU, layers.ELU)
-_FUNCTIONS = tuple(
-    getattr(keras.activations, name)
-    for name in (
-        "linear relu relu6 leaky_relu elu celu selu gelu silu mish tanh "
-        "softsign hard_silu hard_tanh tanh_shrink soft_shrink hard_shrink"
-    ).split()
-)
-
+_TRIED = {"ReLU", "LeakyReLU", "ELU"}
+_NAMES = (
+    "relu relu6 leaky_relu elu celu selu gelu silu tanh softsign hard_silu "
+    "hard_tanh tanh_shrink soft_shrink hard_shrink"
+).split()
+_FUNCTIONS = {
+    getattr(module, name)
+    for name in (*_NAMES, "linear", "mish")
+    for module in (keras.activations, ops)
+    if hasattr(module, name)
+}
+_OPERATIONS = {name.title().replace("_", "") for name in _NAMES}
 # A sum is zero if all parts are, a product if one is.
-_ALL = (
-    layers.Add,
-    layers.Subtract,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-)
+_ALL = {"Add", "Subtract", "Average", "Maximum", "Minimum"}
+_ANY = {"Multiply"}
 
-_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_TRANSPOSED = (
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_CONVOLUTIONS = _spatial("Conv")
+_TRANSPOSED = {f"{name}Transpose" for name in _CONVOLUTIONS}
+_DEPTHWISE = _spatial("DepthwiseConv")
+_SEPARABLE = _spatial("SeparableConv")
+_WITH_KERNEL = {"Dense"} | _CONVOLUTIONS | _TRANSPOSED | _DEPTHWISE | _SEPARABLE
 
 
 def find_zero_reads(graph: Graph) -> dict[int, Flags]:
     """Returns which inputs of a kernel are zero in every call of its layer.
 
-    By the kernel's id; kernels of layers that are not known are left out.
+    By the kernel's id; kernels of kinds that are not known are left out.
     """
     flags: dict[int, Flags] = {}
     reads: dict[int, Flags] = {}
     for call in graph.calls:
         inputs = [_of(flags, each) for each in call.inputs]
-        layer = _known(call.operation)
-        if layer is None or not inputs or len(call.results) != 1:
+        if not inputs or len(call.results) != 1 or not _is_plain(call):
             continue
-        if call.results[0].shape[-1:] in ((), (None,)):
-            continue
-        output = _zero_outputs(layer, call, inputs, reads)
-        if output is not None:
-            flags[call.results[0].index] = output
+        [result] = call.results
+        output = _zero_outputs(call, inputs, reads)
+        if output is not None and len(output) == result.shape[-1]:
+            flags[result.index] = output
     return reads
 
 
@@ -96,49 +82,52 @@ def _of(flags: Mapping[int, Flags], tensor: Tensor) -> Flags:
     return flags.get(tensor.index, np.zeros(size or 0, bool))
 
 
-def _known(operation: Any) -> Any:
-    """The layer that is applied to the last axis; None for a user's own."""
-    while type(operation) is layers.TimeDistributed:
-        operation = operation.layer
-    is_keras = type(operation).__module__.startswith("keras.")
-    return operation if is_keras else None
+def _is_plain(call: Call) -> bool:
+    """Whether a call has channels last, and is what its class computes."""
+    operation = call.operation
+    default = keras.config.image_data_format()
+    used = getattr(operation, "data_format", None) or default
+    return used == "channels_last" and "call" not in vars(operation)
 
 
 def _zero_outputs(
-    layer: Any, call: Call, inputs: list[Flags], reads: dict[int, Flags]
+    call: Call, inputs: list[Flags], reads: dict[int, Flags]
 ) -> Flags | None:
     """The flags of the output; notes in `reads` what kernels read."""
-    first = inputs[0]
-    if type(layer) in _PASSING:
-        return first
-    if type(layer) in _SPATIAL:
-        return first if _is_channels_last(layer) else None
-    if type(layer) in _TRIED:
+    layer, kind, first = call.operation, kind_of(call.operation), inputs[0]
+    rank = len(call.inputs[0].shape)
+    if kind in _WITH_KERNEL:
+        return _after_kernel(layer, kind, first, reads)
+    if kind == "BatchNormalization":
+        return _after_norm(layer, first, rank)
+    if kind == "Activation":
+        return first & _keeps_zero(layer.activation)
+    if kind in _TRIED:
         zeros = ops.convert_to_numpy(layer(ops.zeros((1, 1))))
         return first if not np.any(zeros) else None
-    if type(layer) is layers.Activation:
-        return first & _keeps_zero(layer.activation)
-    if type(layer) is layers.BatchNormalization:
-        return _after_norm(layer, first, len(call.inputs[0].shape))
-    if type(layer) in _ALL:
+    if kind in _PASSING:
+        return first
+    if kind in ("Flatten", "Reshape") and isinstance(layer, keras.Layer):
+        return _reshaped(first, call)
+    if kind == "Concatenate" and layer.axis in (-1, rank - 1):
+        return np.concatenate(inputs)
+    return _after_operation(call, kind, inputs)
+
+
+def _after_operation(
+    call: Call, kind: str, inputs: list[Flags]
+) -> Flags | None:
+    """Of operations without parameters: all arguments are tensors."""
+    leaves = keras.tree.flatten((call.args, call.kwargs))
+    if len(leaves) != len(tensors_in(leaves)):
+        return None
+    if kind in _OPERATIONS:
+        return inputs[0]
+    if kind in _ALL or kind == "Concatenate":
         return _joined(inputs, np.logical_and)
-    if type(layer) is layers.Multiply:
+    if kind in _ANY:
         return _joined(inputs, np.logical_or)
-    if type(layer) is layers.Concatenate:
-        is_last = layer.axis in (-1, len(call.inputs[0].shape) - 1)
-        return (
-            np.concatenate(inputs)
-            if is_last
-            else _joined(inputs, np.logical_and)
-        )
-    if type(layer) in (layers.Flatten, layers.Reshape):
-        return _reshaped(layer, first, call)
-    return _after_kernel(layer, first, reads)
-
-
-def _is_channels_last(layer: Any) -> bool:
-    # ZeroPadding1D and Cropping1D have no other format.
-    return getattr(layer, "data_format", "channels_last") == "channels_last"
+    return None
 
 
 def _keeps_zero(activation: Any) -> bool:
@@ -146,8 +135,7 @@ def _keeps_zero(activation: Any) -> bool:
 
 
 def _joined(inputs: Sequence[Flags], join: np.ufunc) -> Flags | None:
-    sizes = {len(each) for each in inputs} - {1}
-    if len(sizes) > 1:
+    if len({len(each) for each in inputs} - {1}) > 1:
         return None
     joined = inputs[0]
     for each in inputs[1:]:
@@ -155,17 +143,12 @@ def _joined(inputs: Sequence[Flags], join: np.ufunc) -> Flags | None:
     return joined
 
 
-def _reshaped(layer: Any, first: Flags, call: Call) -> Flags | None:
-    """Of a reshape after which the channels still are the innermost."""
-    if not _is_channels_last(layer):
-        return None
+def _reshaped(first: Flags, call: Call) -> Flags | None:
+    """Of a reshape whose last axis holds all channels, once or several."""
     size = call.results[0].shape[-1]
-    is_whole = len(call.results[0].shape) == 2
-    if size == len(first):
-        return first
-    if is_whole and size and len(first) and size % len(first) == 0:
-        return np.tile(first, size // len(first))
-    return None
+    if not size or not len(first) or size % len(first):
+        return None
+    return np.tile(first, size // len(first))
 
 
 def _after_norm(layer: Any, first: Flags, rank: int) -> Flags | None:
@@ -177,19 +160,14 @@ def _after_norm(layer: Any, first: Flags, rank: int) -> Flags | None:
 
 
 def _is_zero(variable: Any) -> Flags:
-    return ops.convert_to_numpy(variable) == 0
+    flags: Flags = ops.convert_to_numpy(variable) == 0
+    return flags
 
 
 def _after_kernel(
-    layer: Any, first: Flags, reads: dict[int, Flags]
-) -> Flags | None:
+    layer: Any, kind: str, first: Flags, reads: dict[int, Flags]
+) -> Flags:
     """Of a layer that computes `activation(kernel * x + bias)`."""
-    kind = type(layer)
-    if kind is not layers.Dense and not (
-        kind in _CONVOLUTIONS + _TRANSPOSED + _DEPTHWISE + _SEPARABLE
-        and _is_channels_last(layer)
-    ):
-        return None
     if kind in _DEPTHWISE:
         output = _depthwise(layer.kernel, first)
     elif kind in _SEPARABLE:
