@@ -10,6 +10,7 @@ from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.channels import (
+    ChannelClass,
     ChannelMap,
     channel_positions,
 )
@@ -32,6 +33,13 @@ _LEAST_PART = 0.25
 
 # How much of an energy one refresh replaces, after the first.
 _RATE = 0.3
+
+
+def why_all_stay(found: ChannelClass, multiple: int) -> str | None:
+    """Why a class keeps all channels; None if it may lose some."""
+    if found.frozen is None and found.size <= multiple:
+        return f"no more than one `channel_multiple`, {multiple}"
+    return found.frozen
 
 
 class ChannelGates(keras.layers.Layer):
@@ -90,10 +98,7 @@ class ChannelGates(keras.layers.Layer):
 
     def reason(self, number: int) -> str | None:
         """Why a class keeps all channels; None if it may lose some."""
-        found = self.channels.classes[number]
-        if found.frozen is None and found.size <= self.multiple:
-            return f"no more than one `channel_multiple`, {self.multiple}"
-        return found.frozen
+        return why_all_stay(self.channels.classes[number], self.multiple)
 
     def _axes(self, kernel: Kernel) -> list[GatedAxis]:
         """The axes of a kernel that may shrink."""
