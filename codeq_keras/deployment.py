@@ -20,7 +20,11 @@ from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.channel_gates import ChannelGates
-from codeq_keras.quantizers.channels import copy_gates, copy_quantizers
+from codeq_keras.quantizers.channels import (
+    copy_gates,
+    copy_quantizers,
+    copy_variables,
+)
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.deployed import deployed_values
 
@@ -163,8 +167,7 @@ def _without_channels(
     for old, new in zip(
         qmodel.activation_quantizers, small.activation_quantizers, strict=True
     ):
-        for source, target in zip(old.variables, new.variables, strict=True):
-            target.assign(keras.ops.convert_to_numpy(source))
+        copy_variables(old.variables, new.variables)
     return small
 
 

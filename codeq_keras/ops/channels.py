@@ -82,3 +82,30 @@ def least_factor(is_met: Callable[[Any], Any]) -> Any:
     end = ops.convert_to_tensor(_LARGEST_LOG_FACTOR, dtype="float32")
     _, high = ops.fori_loop(0, _NUM_HALVINGS, halved, (-end, end))
     return ops.exp(high)
+
+
+def filled_counts(
+    counts: Any,
+    shares: Any,
+    steps: Any,
+    sizes: Any,
+    is_met: Callable[[Any], Any],
+) -> Any:
+    """Adds channels, the largest shares first, while a condition is met.
+
+    Each addition is one step of one class. `is_met` takes a row of counts for
+    each of several choices.
+    """
+    ordered = -ops.sort(-shares, axis=-1)
+
+    def filled(_: Any, counts: Any) -> Any:
+        more = ops.minimum(counts + steps, sizes)
+        choices = counts + ops.diag(more - counts)
+        fits = ops.logical_and(is_met(choices), more > counts)
+        # Of those that would come next; the last column stands for none left.
+        places = ops.cast(ops.minimum(counts, ordered.shape[-1] - 1), "int32")
+        following = ops.take_along_axis(ordered, places[:, None], axis=-1)
+        best = ops.argmax(ops.where(fits, following[:, 0], -1.0))
+        return ops.where(ops.any(fits), ops.take(choices, best, axis=0), counts)
+
+    return ops.fori_loop(0, 4 * len(sizes), filled, counts)

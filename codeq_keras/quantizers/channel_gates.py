@@ -1,6 +1,7 @@
 """ChannelGates: the group dead zones that remove channels in training."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -204,10 +205,13 @@ class ChannelGates(keras.layers.Layer):
             reading=self._flat(math_of.gate_factors(alive, shares, ratio)),
             writing=self._flat(alive),
             writing_in_training=self._flat(ops.where(is_held, alive, 1.0)),
-            kept=self._kept(
-                math_of.with_soft_gradient(
-                    counts, shares, ratio_from_logit(budget[0])
-                )
+            kept=ops.unstack(
+                self._kept(
+                    math_of.with_soft_gradient(
+                        counts, shares, ratio_from_logit(budget[0])
+                    )
+                ),
+                len(self.by_kernel),
             ),
         )
 
@@ -223,25 +227,29 @@ class ChannelGates(keras.layers.Layer):
     def _flat(self, gates: Any) -> Any:
         return ops.concatenate([ops.reshape(gates, (-1,)), ops.ones((1,))])
 
-    def _kept(self, counts: Any) -> list[Any]:
-        """The part of the MACs of each gate, for these counts."""
-        gates = list(self.by_kernel.values())
+    def _kept(self, counts: Any) -> Any:
+        """The part of the MACs of each gate, for counts on the last axis."""
         kept: Any = 1.0
+        for constants, weights in self._parts_of_axes:
+            kept = kept * (constants + ops.matmul(counts, weights))
+        return kept
+
+    @functools.cached_property
+    def _parts_of_axes(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per axis of the gates, their constants, and their weights."""
+        gates = list(self.by_kernel.values())
+        found = []
         for index in range(max(len(gate.axes) for gate in gates)):
-            weights = [
-                gate.axes[index].weights
-                if index < len(gate.axes)
-                else np.zeros_like(self.sizes)
+            # A gate of fewer axes has a factor of 1.
+            nothing = GatedAxis(0, np.zeros(0), np.zeros_like(self.sizes), 1.0)
+            axes = [
+                gate.axes[index] if index < len(gate.axes) else nothing
                 for gate in gates
             ]
-            constants = [
-                gate.axes[index].constant if index < len(gate.axes) else 1.0
-                for gate in gates
-            ]
-            part = ops.matmul(np.stack(weights), ops.expand_dims(counts, -1))
-            constant = np.array(constants, "float32")
-            kept = kept * (constant + ops.squeeze(part, -1))
-        return ops.unstack(kept, len(gates))
+            constants = np.array([axis.constant for axis in axes], "float32")
+            weights = np.stack([axis.weights for axis in axes], axis=-1)
+            found.append((constants, weights))
+        return found
 
     # --- Energies ------------------------------------------------------------
 
@@ -302,9 +310,9 @@ class ChannelGates(keras.layers.Layer):
         return ops.where(is_channel, energies, -1.0)
 
     def relative_macs(self, counts: Any) -> Any:
-        """The multiply-accumulates of the model for these counts."""
-        removed = self._macs * (1.0 - ops.stack(self._kept(counts)))
-        return 1.0 - ops.sum(removed) / max(self._all_macs, 1)
+        """The multiply-accumulates that are left, for counts on the last axis."""
+        removed = ops.sum(self._macs * (1.0 - self._kept(counts)), axis=-1)
+        return 1.0 - removed / max(self._all_macs, 1)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the channels that are left: a file holds them."""
@@ -332,7 +340,8 @@ class ChannelGates(keras.layers.Layer):
     def least_kept(self) -> list[float]:
         """Returns the least part of the MACs of each gate that may be left."""
         counts = np.where(self._in_training() > 0, self.floors, self.counts())
-        return [float(part) for part in self._kept(counts)]
+        kept = ops.convert_to_numpy(self._kept(counts.astype("float32")))
+        return [float(part) for part in kept]
 
     def hold(self) -> None:
         """Holds the channels that are left."""
@@ -352,7 +361,7 @@ class ChannelGates(keras.layers.Layer):
         """Holds the channels from now on, where `when` is true.
 
         With a budget in multiply-accumulates, all dead zones change by one
-        factor until it is met.
+        factor until it is met, and what is left of it goes to single classes.
         """
         held = ops.convert_to_tensor(self.held_counts)
         is_due = ops.logical_and(when, ops.any(held < 0))
@@ -366,10 +375,18 @@ class ChannelGates(keras.layers.Layer):
 
             if relative_macs is None:
                 return counts(1.0)
-            factor = math_of.least_factor(
-                lambda f: self.relative_macs(counts(f)) <= relative_macs
+
+            def is_met(counts: Any) -> Any:
+                return self.relative_macs(counts) <= relative_macs
+
+            factor = math_of.least_factor(lambda f: is_met(counts(f)))
+            return math_of.filled_counts(
+                counts(factor),
+                shares / ops.expand_dims(ratio, -1),
+                self.multiple * self.trained,
+                self.sizes,
+                is_met,
             )
-            return counts(factor)
 
         counts = ops.cond(is_due, settled, lambda: held)
         self.held_counts.assign(counts)

@@ -89,7 +89,7 @@ def copy_quantizers(
     """
     for old, new in zip(states_of(source), states_of(target), strict=True):
         for name, logit in new.logits.items():
-            _copy(old.logits[name].variables, logit.variables)
+            copy_variables(old.logits[name].variables, logit.variables)
         for index, kernel in enumerate(kernels_of(old, source)):
             bound = ops.convert_to_numpy(old.bound(index))
             new.hold_bound(index, narrowed(bound, kernel.variable))
@@ -140,9 +140,11 @@ def copy_gates(
     for index, (number, row) in enumerate(zip(new.numbers, rows, strict=True)):
         energies[index, : len(kept[number])] = held[row][kept[number]]
     new.hold_energies(energies)
-    new.is_measured.assign(old.is_measured)
+    copy_variables([old.is_measured], [new.is_measured])
 
 
-def _copy(sources: Iterable[Any], targets: Iterable[Any]) -> None:
+def copy_variables(sources: Iterable[Any], targets: Iterable[Any]) -> None:
+    """Gives variables the values of others, of the same shapes."""
     for source, target in zip(sources, targets, strict=True):
-        target.assign(ops.convert_to_numpy(source))
+        # Through NumPy: JAX would share the buffer, and training frees it.
+        target.assign(np.array(ops.convert_to_numpy(source)))
