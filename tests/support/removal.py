@@ -1,6 +1,7 @@
 """Removes channels as a budget's end does, and compares the two files."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -57,3 +58,42 @@ def have_equal_outputs(whole, small) -> bool:
     return all(
         left.std() > 0 and np.array_equal(left, right) for left, right in pairs
     )
+
+
+def counted_macs(path: Path) -> int:
+    """Returns the multiply-accumulates of a file, from its shapes."""
+    file = Flatbuffer(path.read_bytes())
+    total = 0
+    for operator in file.operators:
+        rule = _MACS.get(operator.name)
+        if rule is not None:
+            total += rule(
+                *(
+                    file.tensor(0, i).shape
+                    for i in operator.inputs[:3]
+                    if i >= 0
+                ),
+                outputs=file.tensor(0, operator.outputs[0]).shape,
+            )
+    return total
+
+
+def _of_filters(values, weights, *bias, outputs) -> int:
+    return math.prod(outputs) * math.prod(weights[1:])
+
+
+def _of_depthwise(values, weights, *bias, outputs) -> int:
+    size = math.prod(weights[1:3])
+    return math.prod(outputs) * size if size > 1 else 0
+
+
+def _of_transposed(size, weights, values, *bias, outputs) -> int:
+    return math.prod(values) * math.prod(weights[:3])
+
+
+_MACS: dict[str, Callable[..., int]] = {
+    "CONV_2D": _of_filters,
+    "FULLY_CONNECTED": _of_filters,
+    "DEPTHWISE_CONV_2D": _of_depthwise,
+    "TRANSPOSE_CONV": _of_transposed,
+}
