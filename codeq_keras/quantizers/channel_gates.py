@@ -305,7 +305,7 @@ class ChannelGates(keras.layers.Layer):
         return ops.where(is_channel, energies, -1.0)
 
     def relative_macs(self, counts: Any) -> Any:
-        """The multiply-accumulates that are left, for counts on the last axis."""
+        """The part of all MACs that is left, for counts on the last axis."""
         removed = ops.sum(self._macs * (1.0 - self._kept(counts)), axis=-1)
         return 1.0 - removed / max(self._all_macs, 1)
 
