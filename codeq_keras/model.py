@@ -43,6 +43,7 @@ from codeq_keras.quantizers.older_files import (
     has_parts_as_layers,
     load_lone_logits,
 )
+from codeq_keras.quantizers.pattern import warn_of_obstacles
 from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.fitting import (
     begin_fit,
@@ -382,7 +383,7 @@ def quantize_model(
       only kernels are quantized, never BatchNorm gammas.
     """
     require_quantizable(model)
-    return QuantizedModel(
+    qmodel = QuantizedModel(
         copy_model(model),
         config,
         overrides=overrides,
@@ -391,3 +392,8 @@ def quantize_model(
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )
+    warn_of_obstacles(
+        {k.path: k.pattern_obstacle for k in qmodel.quantized_kernels},
+        stacklevel=2,
+    )
+    return qmodel
