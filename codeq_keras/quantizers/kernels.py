@@ -26,8 +26,8 @@ class KernelQuantizer(Protocol):
     The argument is a class, or a function, called for each kernel as
     `kind(config, axis=axes_of_the_bound_or_None, name=name)`, and with
     `pattern_axis=` where `config.sparsity_pattern` is to be kept. The result
-    is a `keras.layers.Layer`; where `call` takes `training`, Keras tells it of a
-    training step. It has
+    is a `keras.layers.Layer`; where `call` takes `training`, Keras tells it of
+    a training step. It has
 
     - `build(kernel_shape)`: creates its variables;
     - `call(weights)`: the deployed values, differentiable;

@@ -1,4 +1,4 @@
-"""Which kernels can have the sparsity pattern of their config, and which not."""
+"""Which kernels can have the sparsity pattern of their config."""
 
 import dataclasses
 import warnings

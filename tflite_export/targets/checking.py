@@ -1,12 +1,13 @@
 """`check`: says if a model or a file will run on a target."""
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tflite_export.format.kinds import read_tflite
-from tflite_export.targets.findings import CheckReport
+from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -51,7 +52,16 @@ def check(
     device = find_target(target)
     if isinstance(model_or_path, str | os.PathLike):
         return device.check(read_tflite(model_or_path))
-    return device.check_model(_untrained(model_or_path))
+    trained = _untrained(model_or_path)
+    report = device.check_model(trained)
+    remedy = "Zeros anywhere cost less accuracy: leave out the pattern."
+    notes = [
+        Finding("`sparsity_pattern`", note, remedy, is_blocking=False)
+        for note in trained.pattern_notes(
+            device.title, skips_pattern=device.skips_pattern
+        )
+    ]
+    return dataclasses.replace(report, findings=(*report.findings, *notes))
 
 
 def _untrained(model: Any) -> "TrainedModel":
