@@ -207,9 +207,7 @@ def export_trained(
     device = find_target(target)
     file, notes, silent_channels = device.convert(trained)
     notes += trained.open_size_notes(file)
-    notes += trained.pattern_notes(
-        device.title, skips_pattern=device.skips_pattern
-    )
+    notes += trained.pattern_notes(device.title, device.skips_pattern)
     if trained.samples is None:
         trained = trained.with_random_samples(file)
         notes.append(

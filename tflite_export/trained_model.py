@@ -94,7 +94,7 @@ class TrainedModel:
             if None in spec.shape
         ]
 
-    def pattern_notes(self, device: str, *, skips_pattern: bool) -> list[str]:
+    def pattern_notes(self, device: str, skips_pattern: bool) -> list[str]:
         """Returns a note if a pattern was trained that a device ignores."""
         patterns = [w.sparsity_pattern for w in self.weights.values()]
         count = len(patterns) - patterns.count(None)

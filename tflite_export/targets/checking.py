@@ -57,9 +57,7 @@ def check(
     remedy = "Zeros anywhere cost less accuracy: leave out the pattern."
     notes = [
         Finding("`sparsity_pattern`", note, remedy, is_blocking=False)
-        for note in trained.pattern_notes(
-            device.title, skips_pattern=device.skips_pattern
-        )
+        for note in trained.pattern_notes(device.title, device.skips_pattern)
     ]
     return dataclasses.replace(report, findings=(*report.findings, *notes))
 
