@@ -16,6 +16,7 @@ MODULES = {
     "export_time": "export_time",
     "file_size": "file_size",
     "arm_instructions": "arm_instructions",
+    "structured_sparsity": "structured_sparsity",
     "parity": "parity",
 }
 

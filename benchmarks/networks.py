@@ -47,12 +47,15 @@ _V2_STAGES = (
 _BARE = {"use_bias": False, "kernel_initializer": "he_normal"}
 
 
-def resnet8(*, classes: int = 10, stem_strides: int = 1) -> keras.Model:
+def resnet8(
+    *, classes: int = 10, stem_strides: int = 1, width: int = 16
+) -> keras.Model:
     """Returns the image classification network of MLPerf Tiny.
 
-    78,666 parameters and 12.5 million multiply-accumulates at 32x32x3.
+    78,666 parameters and 12.5 million multiply-accumulates at 32x32x3, with
+    its width of 16 channels.
     """
-    return _small_resnet("resnet8", 1, classes, stem_strides)
+    return _small_resnet("resnet8", 1, classes, stem_strides, width)
 
 
 def resnet20(*, classes: int = 10, stem_strides: int = 1) -> keras.Model:
@@ -61,12 +64,12 @@ def resnet20(*, classes: int = 10, stem_strides: int = 1) -> keras.Model:
 
 
 def _small_resnet(
-    name: str, blocks: int, classes: int, stem_strides: int
+    name: str, blocks: int, classes: int, stem_strides: int, width: int = 16
 ) -> keras.Model:
     inputs = keras.Input((32, 32, 3))
-    x = _conv(inputs, 16, 3, strides=stem_strides, name="stem")
+    x = _conv(inputs, width, 3, strides=stem_strides, name="stem")
     x = layers.ReLU()(_norm(x))
-    x = _residual_stages(x, (16, 32, 64), blocks)
+    x = _residual_stages(x, (width, 2 * width, 4 * width), blocks)
     return _classifier(inputs, x, classes, name)
 
 

@@ -21,6 +21,10 @@ from codeq_keras.quantizers.kernels import (
 )
 
 
+# Options of a config for groups of neighbours, which a removed channel breaks.
+_GROUPING = {"sparsity_block": 1, "sparsity_pattern": None}
+
+
 def make_gates(
     model: keras.Model, kernels: Sequence[Kernel], multiple: int | None
 ) -> ChannelGates | None:
@@ -59,12 +63,16 @@ def _require_removable(gates: ChannelGates, model: keras.Model) -> None:
         config = getattr(
             getattr(gate.kernel, "quantizer", None), "config", None
         )
-        if config is not None and config.sparsity_block > 1:
+        grouped = {
+            name: getattr(config, name, neutral)
+            for name, neutral in _GROUPING.items()
+            if getattr(config, name, neutral) != neutral
+        }
+        for name, value in grouped.items():
             raise ValueError(
-                "Channels cannot be removed from blocks that are pruned "
-                f"together. Received: channel_multiple={gates.multiple} and "
-                f"sparsity_block={config.sparsity_block} for "
-                f"{gate.kernel.path!r}. Train with channels first, then "
+                "Channels cannot be removed from groups of weights that are "
+                f"pruned together. Received: channel_multiple={gates.multiple} "
+                f"and {name}={value!r} for {gate.kernel.path!r}. Train with channels first, then "
                 "quantize `strip_quantizers(remove_channels(qmodel))` anew."
             )
 

@@ -25,6 +25,8 @@ class KernelReport:
         levels: The distinct weight values, sorted (of the first channel where
             every channel has its own). Empty for a float kernel.
         histogram: Tuple `(counts, edges)` of the latent weights.
+        sparsity_pattern: The pattern of its zeros, `"2:4"` or None.
+        pattern_obstacle: Why it has none though its config asks for one.
     """
 
     path: str
@@ -39,6 +41,8 @@ class KernelReport:
     levels: np.ndarray = dataclasses.field(repr=False)
     histogram: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False)
     is_frozen: bool = False
+    sparsity_pattern: str | None = None
+    pattern_obstacle: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,10 +55,14 @@ def check(
     if isinstance(model_or_path, str | os.PathLike):
         return device.check(read_tflite(model_or_path))
     trained = _untrained(model_or_path)
-    found = device.check_model(trained)
-    return dataclasses.replace(
-        found, findings=(*found.findings, *_channels(trained.plain))
-    )
+    report = device.check_model(trained)
+    remedy = "Zeros anywhere cost less accuracy: leave out the pattern."
+    notes = [
+        Finding("`sparsity_pattern`", note, remedy, is_blocking=False)
+        for note in trained.pattern_notes(device.title, device.skips_pattern)
+    ]
+    notes += _channels(trained.plain)
+    return dataclasses.replace(report, findings=(*report.findings, *notes))
 
 
 def _channels(model: Any) -> list[Finding]:
