@@ -219,7 +219,7 @@ class QuantizedModel(ModelWrapper):
     ) -> keras.callbacks.History:
         """Trains as Keras; BatchNorm gets the deployed weights' statistics."""
         if self.compiled:  # Else Keras says what is missing.
-            # Again: the user may have excluded other variables since then.
+            # Again: the user may have excluded others since then.
             self._spare_logits()
         x, callbacks = begin_fit(
             self,

@@ -20,7 +20,6 @@ from codeq_keras.quantizers.kernels import (
     states_of,
 )
 
-
 # Options of a config for groups of neighbours, which a removed channel breaks.
 _GROUPING = {"sparsity_block": 1, "sparsity_pattern": None}
 
@@ -63,17 +62,16 @@ def _require_removable(gates: ChannelGates, model: keras.Model) -> None:
         config = getattr(
             getattr(gate.kernel, "quantizer", None), "config", None
         )
-        grouped = {
-            name: getattr(config, name, neutral)
-            for name, neutral in _GROUPING.items()
-            if getattr(config, name, neutral) != neutral
-        }
-        for name, value in grouped.items():
+        for name, neutral in _GROUPING.items():
+            value = getattr(config, name, neutral)
+            if value == neutral:
+                continue
             raise ValueError(
                 "Channels cannot be removed from groups of weights that are "
                 f"pruned together. Received: channel_multiple={gates.multiple} "
-                f"and {name}={value!r} for {gate.kernel.path!r}. Train with channels first, then "
-                "quantize `strip_quantizers(remove_channels(qmodel))` anew."
+                f"and {name}={value!r} for {gate.kernel.path!r}. Train with "
+                "channels first, then quantize "
+                "`strip_quantizers(remove_channels(qmodel))` anew."
             )
 
 
