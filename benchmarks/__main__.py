@@ -10,6 +10,7 @@ import sys
 # The module of each benchmark; README.md says which question it answers.
 MODULES = {
     "accuracy": "accuracy.run",
+    "channels": "channels.run",
     "paper": "paper.run",
     "figure4": "paper.figure4",
     "training_time": "training_time",
