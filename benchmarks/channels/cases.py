@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,23 +51,9 @@ class Case:
             num_train=self.num_train,
         )
 
-    @functools.cache  # noqa: B019: a case lives as long as the process.
-    def narrow_widths(self, relative_macs: float) -> tuple[int, ...]:
-        """Returns the widths, all scaled alike, with about a share of the MACs.
-
-        The nearest share that multiples of 8 allow; the smaller of two.
-        """
-        wide = num_macs(self.build(widths=self.widths))
-        scaled = {
-            networks.scaled(self.widths, factor, MULTIPLE): None
-            for factor in _FACTORS
-        }
-        return min(
-            scaled,
-            key=lambda widths: abs(
-                num_macs(self.build(widths=widths)) / wide - relative_macs
-            ),
-        )
+    def narrowed(self, sizes: Mapping[int, int]) -> tuple[int, ...]:
+        """Returns the widths, each replaced by what stays of it."""
+        return tuple(sizes[width] for width in self.widths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +87,30 @@ class Start:
     def training(self, epochs: int) -> Training:
         """Returns a training on the data with the seed."""
         return Training(self.case.workload(), self.split, epochs, self.seed)
+
+
+@functools.cache
+def narrow_widths(case: Case, relative_macs: float) -> Mapping[int, int]:
+    """Returns the narrow width of each width, for about a share of the MACs.
+
+    All are scaled alike and rounded to multiples of 8. Then one may become a
+    multiple larger or smaller, where that is nearer to the share.
+    """
+    old = sorted(set(case.widths))
+    goal = relative_macs * num_macs(case.build(widths=case.widths))
+
+    def miss(new: tuple[int, ...]) -> float:
+        widths = case.narrowed(dict(zip(old, new, strict=True)))
+        return abs(num_macs(case.build(widths=widths)) - goal)
+
+    alike = {networks.scaled(old, f, MULTIPLE): None for f in _FACTORS}
+    best = min(alike, key=miss)
+    others = [
+        (*best[:i], best[i] + step, *best[i + 1 :])
+        for i, step in itertools.product(range(len(old)), (-MULTIPLE, MULTIPLE))
+        if MULTIPLE <= best[i] + step <= old[i]
+    ]
+    return dict(zip(old, min([best, *others], key=miss), strict=True))
 
 
 def num_macs(model: keras.Model) -> int:

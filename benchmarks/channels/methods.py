@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import codeq_keras
-from channels.cases import MULTIPLE, Start
+from channels.cases import MULTIPLE, Start, narrow_widths
 
 CONFIG = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
 ACTIVATION_BITS = 8
@@ -63,9 +63,7 @@ def uniform_removal(*, distill: bool = False) -> Compress:
     def compress(start: Start, epochs: int, share: float) -> keras.Model:
         from channels.uniform import remove_uniformly
 
-        sizes = dict(
-            zip(start.case.widths, start.case.narrow_widths(share), strict=True)
-        )
+        sizes = narrow_widths(start.case, share)
         net = remove_uniformly(start.net, start.split.train[0], sizes)
         model = quantize(net)
         start.training(epochs).fit(model, _teacher(start, distill))
@@ -128,7 +126,7 @@ METHODS: Mapping[str, Method] = {
 
 
 def _narrow(start: Start, share: float) -> keras.Model:
-    widths = start.case.narrow_widths(share)
+    widths = start.case.narrowed(narrow_widths(start.case, share))
     # The search for widths has built networks, once for all seeds.
     keras.utils.set_random_seed(start.seed)
     return start.case.workload(widths).build()
