@@ -11,6 +11,7 @@ import sys
 MODULES = {
     "accuracy": "accuracy.run",
     "channels": "channels.run",
+    "channel_files": "channels.files",
     "channel_latency": "channels.latency",
     "paper": "paper.run",
     "figure4": "paper.figure4",

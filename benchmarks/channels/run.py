@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
 
 def runs(model: str, args: argparse.Namespace) -> Iterator[Run]:
     """Yields the runs that were asked for, one seed after the other."""
-    epochs = 1 if args.smoke else CASES[model].epochs
+    epochs = epochs_of(model, args.smoke)
     found = {}
     for seed, share, method in itertools.product(
         args.seeds, args.shares, args.methods
@@ -101,6 +101,11 @@ def runs(model: str, args: argparse.Namespace) -> Iterator[Run]:
         share = share if METHODS[method].has_share else 1.0
         found[Run(model, method, share, epochs, seed)] = None
     yield from found
+
+
+def epochs_of(model: str, is_smoke: bool) -> int:
+    """Returns the epochs after those in float."""
+    return 1 if is_smoke else CASES[model].epochs
 
 
 def run_of(line: dict[str, Any]) -> Run:
