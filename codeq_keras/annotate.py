@@ -183,7 +183,9 @@ def quantize_annotate_model(model: keras.Model) -> keras.Model:
             f"replaced. Received: {model.name!r}, which is a "
             f"{type(model).__name__}. Call `quantize_model` with `overrides`."
         )
-    return copy_model(model, lambda config: _annotated(config, model))
+    return copy_model(
+        model, lambda config: _annotated(_without_places(config), model)
+    )
 
 
 def quantize_apply(
@@ -232,7 +234,9 @@ def quantize_apply(
             "`quantize_annotate_layer` or the model with "
             "`quantize_annotate_model`, or call `quantize_model`."
         )
-    plain = copy_model(annotated, _plain)
+    plain = copy_model(
+        annotated, lambda config: _plain(_without_places(config))
+    )
     left = _annotations(plain)
     if left:
         raise ValueError(
@@ -257,6 +261,11 @@ def quantize_apply(
         activation_bit_width=activation_bit_width,
         regularizer=regularizer,
     )
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that names no layers by places, which wrapping moves."""
+    return {**config, "frozen": []}
 
 
 def _annotations(model: keras.Model) -> list[QuantizeAnnotate]:

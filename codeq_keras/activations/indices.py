@@ -9,12 +9,12 @@ from codeq_keras.activations.operators import (
     MOVING,
     VANISHING,
     activation_of,
-    kind_of,
 )
 from codeq_keras.architecture.calls import (
     Call,
     Graph,
     Tensor,
+    kind_of,
     tensors_in,
 )
 

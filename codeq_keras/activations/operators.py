@@ -4,9 +4,10 @@ from typing import Any
 
 import keras
 
+from codeq_keras.architecture.calls import kind_of
+
 # Layers and operations by class name: `keras.ops` has no public classes. Only
-# classes of Keras itself count, and what says that it computes as one of them:
-# a subclass may compute anything.
+# classes of Keras itself count, see `kind_of`.
 
 # Nothing at inference: their output is their input.
 VANISHING = {
@@ -74,22 +75,6 @@ SINGLE_OPERATORS = (
         "InputLayer", "LeakyReLU", "LeakyRelu", "Mean", "PReLU", "ReLU",
     }
 )  # fmt: skip
-
-
-def kind_of(operation: Any) -> str:
-    """Returns the class name of an operation of Keras, or "" for others.
-
-    A class of another module that computes the same says so by its attribute
-    `operator_kind`.
-
-    Example:
-
-    >>> kind_of(keras.layers.ReLU())
-    'ReLU'
-    """
-    if type(operation).__module__.split(".")[0] == "keras":
-        return type(operation).__name__
-    return getattr(type(operation), "operator_kind", "")
 
 
 def activation_of(operation: Any) -> str | None:

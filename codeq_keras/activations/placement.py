@@ -25,9 +25,14 @@ from codeq_keras.activations.operators import (
     activation_of,
     is_fused,
     is_joining,
-    kind_of,
 )
-from codeq_keras.architecture.calls import Call, Graph, Tensor, tensors_in
+from codeq_keras.architecture.calls import (
+    Call,
+    Graph,
+    Tensor,
+    kind_of,
+    tensors_in,
+)
 
 
 class Site(NamedTuple):

@@ -12,11 +12,10 @@ from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.activations.operators import (
     is_joining,
     is_one_hot,
-    kind_of,
 )
 from codeq_keras.activations.placement import Site
 from codeq_keras.activations.quantizer import ActivationRange, rounded_average
-from codeq_keras.architecture.calls import Call, Tensor, run_graph
+from codeq_keras.architecture.calls import Call, Tensor, kind_of, run_graph
 
 Visitor = Callable[[str, np.ndarray, ActivationRange], np.ndarray]
 # From an operation and the channels it reads to another operation, or None.

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from codeq_keras.activations.operators import is_fused, kind_of
-from codeq_keras.architecture.calls import Call, Graph, Tensor
+from codeq_keras.activations.operators import is_fused
+from codeq_keras.architecture.calls import Call, Graph, Tensor, kind_of
 
 _SEPARABLE = {
     "SeparableConv1D": (keras.layers.DepthwiseConv1D, keras.layers.Conv1D),

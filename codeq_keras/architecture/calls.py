@@ -74,18 +74,37 @@ class Graph:
         names: The name of each input, in flat order.
         calls: All calls, each after those it depends on.
         outputs: The structure that the model returns.
+        nested: Each call of a nested model, which `calls` unfolds: the model
+            and the tensors that it is called on, in flat order.
     """
 
     inputs: Any
     names: tuple[str, ...]
     calls: tuple[Call, ...]
     outputs: Any
+    nested: tuple[tuple[keras.Model, tuple[Tensor, ...]], ...] = ()
 
 
 def tensors_in(structure: Any) -> list[Tensor]:
     """Returns the tensors in a nested structure, in order."""
     leaves = keras.tree.flatten(structure)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def kind_of(operation: Any) -> str:
+    """Returns the class name of an operation of Keras, or "" for others.
+
+    A subclass may compute anything. A class of another module that computes
+    the same says so by its attribute `operator_kind`.
+
+    Example:
+
+    >>> kind_of(keras.layers.ReLU())
+    'ReLU'
+    """
+    if type(operation).__module__.split(".")[0] == "keras":
+        return type(operation).__name__
+    return getattr(type(operation), "operator_kind", "")
 
 
 def read_graph(model: keras.Model) -> Graph:
@@ -106,13 +125,15 @@ def read_graph(model: keras.Model) -> Graph:
     inputs, symbolic_calls, outputs = _record(model)
     numbers = itertools.count()
     values = {id(t): _tensor(t, numbers) for t in keras.tree.flatten(inputs)}
-    calls = list(_flat_calls(symbolic_calls, values, numbers, path=()))
+    nested: list[tuple[keras.Model, tuple[Tensor, ...]]] = []
+    calls = list(_flat_calls(symbolic_calls, values, numbers, nested, path=()))
 
     return Graph(
         inputs=_translate(inputs, values),
         names=tuple(t.name for t in keras.tree.flatten(inputs)),
         calls=tuple(calls),
         outputs=_translate(outputs, values),
+        nested=tuple(nested),
     )
 
 
@@ -212,10 +233,11 @@ def _flat_calls(
     calls: list[_SymbolicCall],
     values: dict[int, Tensor],
     numbers: Iterator[int],
+    nested: list[tuple[keras.Model, tuple[Tensor, ...]]],
     path: tuple[str, ...],
     training: bool | None = None,
 ) -> Iterator[Call]:
-    """Yields the calls with nested models unfolded; extends `values`."""
+    """Yields calls, nested models unfolded; extends `values` and `nested`."""
     for call in calls:
         inner_path = (*path, call.operation.name)
         if _is_unfoldable(call):
@@ -229,8 +251,9 @@ def _flat_calls(
                     strict=True,
                 )
             }
+            nested.append((call.operation, tuple(inner_values.values())))
             yield from _flat_calls(
-                inner, inner_values, numbers, inner_path, fixed
+                inner, inner_values, numbers, nested, inner_path, fixed
             )
             for outer, tensor in zip(
                 keras.tree.flatten(call.outputs),

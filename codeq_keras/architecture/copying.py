@@ -152,14 +152,21 @@ def _frozen_layers(model: keras.Model) -> list[int]:
     return [index for index, layer in layers if not layer.trainable]
 
 
+def _numpy(variable: keras.Variable) -> np.ndarray:
+    values: np.ndarray = ops.convert_to_numpy(variable)
+    return values
+
+
 def copy_model(
     model: keras.Model,
     rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    values: Callable[[keras.Variable], np.ndarray] = _numpy,
 ) -> keras.Model:
     """Returns a copy of architecture and state, without the optimizer.
 
     `rewrite` maps the serialized architecture to that of the copy, which must
-    have the same variables in the same order. Classes need not be registered.
+    have the same variables in the same order; `values` maps a variable of the
+    model to the value in the copy. Classes need not be registered.
     """
     # Keras finds its own classes by their modules. By name alone, its layer
     # `Add` would stand in for its operation `Add`.
@@ -171,8 +178,7 @@ def copy_model(
     try:
         config = serialize_architecture(model)
         if rewrite:
-            # It may wrap layers, and the places of all others move.
-            config = rewrite({**config, "frozen": []})
+            config = rewrite(config)
         with keras.saving.custom_object_scope(classes):
             copy = deserialize_architecture(config, safe_mode=False)
     except NotImplementedError as error:
@@ -191,7 +197,7 @@ def copy_model(
     pairs = zip(copy.variables, model.variables, strict=True)
     for target, source in pairs:
         # Through NumPy: JAX would share the buffer, and training frees it.
-        target.assign(np.array(ops.convert_to_numpy(source)))
+        target.assign(np.array(values(source)))
         if target.trainable != source.trainable:
             target.trainable = source.trainable
     for layer in all_layers(copy):
