@@ -11,6 +11,7 @@ import keras
 
 import codeq_keras
 from channels.cases import MULTIPLE, Start, narrow_widths
+from channels.uniform import remove_uniformly
 
 CONFIG = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
 ACTIVATION_BITS = 8
@@ -61,8 +62,6 @@ def uniform_removal(*, distill: bool = False) -> Compress:
     """Removes the same share of every class at once and trains on."""
 
     def compress(start: Start, epochs: int, share: float) -> keras.Model:
-        from channels.uniform import remove_uniformly
-
         sizes = narrow_widths(start.case, share)
         net = remove_uniformly(start.net, start.split.train[0], sizes)
         model = quantize(net)
