@@ -38,6 +38,7 @@ from codeq_keras.deployment import (
     activation_ranges,
     calibrate_activations,
     quantized_weights,
+    remove_channels,
     strip_quantizers,
 )
 from codeq_keras.model import QuantizedModel, quantize_model
@@ -72,6 +73,7 @@ __all__ = [
     "quantize_model",
     "quantized_weights",
     "reestimate_batch_norm",
+    "remove_channels",
     "report",
     "strip_quantizers",
 ]

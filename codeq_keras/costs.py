@@ -33,6 +33,7 @@ class KernelCost:
         bit_width: Bits per weight; 32 for a kernel left in float.
         is_quantized: False for a kernel left in float.
         num_scales: Number of float32 scales; 0 for a kernel left in float.
+        kept: The part of the multiply-accumulates that removed channels leave.
     """
 
     num_weights: int
@@ -41,6 +42,7 @@ class KernelCost:
     bit_width: Any
     is_quantized: bool = True
     num_scales: int = 1
+    kept: Any = 1.0
 
 
 def trained_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
@@ -66,27 +68,40 @@ def deployed_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
 def _deployed_cost(kernel: QuantizedKernel) -> KernelCost:
     zeros = int(ops.count_nonzero(ops.equal(kernel.values(), 0)))
     cost = _quantized_cost(kernel, zeros / kernel.num_weights)
-    return dataclasses.replace(cost, bit_width=int(cost.bit_width))
+    return dataclasses.replace(
+        cost,
+        density=float(cost.density),
+        bit_width=int(cost.bit_width),
+        kept=float(cost.kept),
+    )
 
 
 def _quantized_cost(kernel: QuantizedKernel, zero_fraction: Any) -> KernelCost:
+    density, kept = 1.0 - zero_fraction, 1.0
+    if kernel.gate is not None:
+        kept = kernel.gate.kept()
+        # The weights of removed channels are zeros, in the value already.
+        density = density * (kept / ops.stop_gradient(kept))
     return KernelCost(
         num_weights=kernel.num_weights,
         num_macs=kernel.num_macs,
-        density=1.0 - zero_fraction,
+        density=density,
         bit_width=kernel.quantizer.bit_width,
         num_scales=kernel.quantizer.num_scales,
+        kept=kept,
     )
 
 
 def _float_cost(kernel: Kernel) -> KernelCost:
+    kept = 1.0 if kernel.gate is None else kernel.gate.kept()
     return KernelCost(
         num_weights=kernel.num_weights,
         num_macs=kernel.num_macs,
-        density=1.0,
+        density=kept,
         bit_width=FLOAT_BITS,
         is_quantized=False,
         num_scales=0,
+        kept=kept,
     )
 
 
@@ -142,6 +157,20 @@ def relative_bops(costs: Sequence[KernelCost]) -> Any:
     """
     bits = [cost.density * cost.bit_width for cost in costs]
     return _mean(bits, [cost.num_macs or 0 for cost in costs]) / FLOAT_BITS
+
+
+def relative_macs(costs: Sequence[KernelCost]) -> Any:
+    """Returns the multiply-accumulates that removed channels leave, in [0, 1].
+
+    Zeros count in full: few processors skip them, all skip what is not there.
+
+    Example:
+
+    >>> relative_macs([KernelCost(100, 1000, 0.4, 4, kept=0.5)])
+    0.5
+    """
+    macs = [cost.num_macs or 0 for cost in costs]
+    return _mean([cost.kept for cost in costs], macs)
 
 
 def density(costs: Sequence[KernelCost]) -> Any:
@@ -234,9 +263,11 @@ def not_covered(kernels: Sequence[Kernel]) -> str | None:
     )
 
 
-# The cost that a budget of that name limits. Each falls with zeros or bits.
+# The cost that a budget of that name limits. Each falls with zeros or bits,
+# but for one that falls with channels alone.
 MEASURES = {
     "relative_bops": relative_bops,
+    "relative_macs": relative_macs,
     "sparsity": density,
     "bits_per_weight": bits_per_weight,
     "size_bytes": size_bytes,
@@ -244,10 +275,12 @@ MEASURES = {
 
 
 def _kernel_size_bytes(cost: KernelCost) -> Any:
+    num_weights = cost.num_weights * cost.kept
     if not cost.is_quantized:
-        return cost.num_weights * FLOAT_BITS / 8
+        return num_weights * FLOAT_BITS / 8
     bit_width = ops.convert_to_tensor(cost.bit_width, dtype="float32")
-    trained = ops.convert_to_tensor(cost.density, dtype="float32")
+    # Removed channels are in no file.
+    trained = ops.convert_to_tensor(cost.density / cost.kept, dtype="float32")
     trained = ops.maximum(trained, 1e-7)
     num_nonzero_levels = ops.power(2.0, bit_width) - 2.0
     # Above it a zero is rarer than each other level, and marking zeros is
@@ -260,7 +293,7 @@ def _kernel_size_bytes(cost: KernelCost) -> Any:
     )  # fmt: skip
     trained = trained * bit_width
     bits = ops.stop_gradient(bits / trained) * trained
-    return cost.num_weights * bits / 8 + 4 * cost.num_scales
+    return num_weights * bits / 8 + 4 * cost.num_scales
 
 
 def _mean_over_weights(

@@ -3,6 +3,7 @@
 `__all__` is the whole of the former: an exporter imports nothing deeper.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -11,11 +12,15 @@ from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.activations.rounding import rounded_model
-from codeq_keras.architecture.copying import copy_model
+from codeq_keras.architecture.copying import copy_model, require_model
+from codeq_keras.architecture.dead_channels import without_dead_channels
 from codeq_keras.architecture.kernels import find_kernels
+from codeq_keras.architecture.narrowing import narrow_model, narrowed
 from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
 from codeq_keras.quantized import HasQuantizers, require_quantized
+from codeq_keras.quantizers.channel_gates import ChannelGates
+from codeq_keras.quantizers.channels import copy_gates, copy_quantizers
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.deployed import deployed_values
 
@@ -28,6 +33,7 @@ __all__ = [
     "copy_model",
     "find_kernels",
     "quantized_weights",
+    "remove_channels",
     "strip_quantizers",
 ]
 
@@ -82,6 +88,84 @@ def strip_quantizers(
             "activation_bit_width=None. Leave out `rounded_activations`."
         )
     return rounded_model(stripped, qmodel.activation_graph)
+
+
+def remove_channels(model: keras.Model) -> keras.Model:
+    """Returns a smaller model with the same outputs.
+
+    Of a quantized model the channels are left out that a `CompressionBudget`
+    has removed; codes, scales, ranges and BatchNorm of all others are the
+    same. Of a plain model those are left out that change nothing: every
+    kernel that reads them has zeros there, or they are always zero.
+
+    Args:
+        model: Model from `quantize_model(..., channel_multiple=8)`, trained;
+            or a built Keras model, as from `strip_quantizers`. Not changed.
+
+    Returns:
+        A model of the same kind, with the same names, not compiled. It can be
+        trained on, saved and exported. Budgets and reports of it are relative
+        to what is left.
+
+    Raises:
+        ValueError: If a quantized model has no `channel_multiple`, or `model`
+            is a subclassed model.
+
+    Example:
+
+    >>> import codeq_keras, numpy as np
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(3)]
+    ... )
+    >>> _ = model.layers[1].kernel.assign(
+    ...     np.arange(8)[:, None] % 2 * np.ones((8, 3))
+    ... )
+    >>> codeq_keras.remove_channels(model).layers[0].units
+    4
+    """
+    if not isinstance(model, QuantizedModel):
+        require_model(model)
+        return without_dead_channels(model)
+    gates = model.channel_gates
+    if gates is None:
+        raise ValueError(
+            "Expected a quantized model with `channel_multiple`. Received: "
+            f"{model.name!r} without, whose channels all stay. For channels "
+            "whose weights are all zero, call `remove_channels("
+            "strip_quantizers(qmodel))`."
+        )
+    return _without_channels(model, gates)
+
+
+def _without_channels(
+    qmodel: QuantizedModel, gates: ChannelGates
+) -> QuantizedModel:
+    kept, channels = gates.kept_channels(), gates.channels
+    is_left = any(len(stay) > gates.multiple for stay in kept.values())
+    small = QuantizedModel(
+        narrow_model(qmodel.latent_model, channels, kept),
+        qmodel.config,
+        overrides=qmodel.overrides,
+        activation_bit_width=qmodel.activation_bit_width,
+        channel_multiple=qmodel.channel_multiple if is_left else None,
+        quantizer=qmodel.quantizer,
+        regularizer=type(qmodel.regularizer).from_config(
+            qmodel.regularizer.get_config()
+        ),
+        name=qmodel.name,
+    )
+    copy_quantizers(
+        qmodel.kernels,
+        small.kernels,
+        functools.partial(narrowed, channels, kept=kept),
+    )
+    copy_gates(gates, small.channel_gates, kept)
+    for old, new in zip(
+        qmodel.activation_quantizers, small.activation_quantizers, strict=True
+    ):
+        for source, target in zip(old.variables, new.variables, strict=True):
+            target.assign(keras.ops.convert_to_numpy(source))
+    return small
 
 
 def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
@@ -195,5 +279,5 @@ def calibrate_activations(qmodel: QuantizedModel, samples: Any) -> None:
             "Expected ranges that may change. Received: a frozen model, "
             "`trainable=False`. Calibrate it before you freeze it."
         )
-    values = deployed_values(qmodel.quantized_kernels, graph)
+    values = deployed_values(qmodel.kernels, graph)
     observe_ranges(graph, values, samples)

@@ -1,5 +1,6 @@
 """QuantizedModel and quantize_model, which makes one. No training code."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from codeq_keras.config import (
     require_overrides,
     require_patterns,
 )
+from codeq_keras.quantizers.channels import make_gates, require_multiple
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.deployed import deployed_values
 from codeq_keras.quantizers.kernels import (
@@ -47,6 +49,7 @@ from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.fitting import (
     begin_fit,
     begin_step,
+    end_step,
     end_training,
 )
 from codeq_keras.training.regularizer import (
@@ -81,6 +84,17 @@ class QuantizedModel(ModelWrapper):
             arguments are those of `quantize_model`.
     """
 
+    # Set by callbacks for one training, see `compute_loss`.
+    training_loss: Callable[..., Any] | None = None
+    # Of a running training, for a callback that looks at the others.
+    fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    # Runs the model where its activations are rounded, or just looked at.
+    graph: Any = None
+    activation_graph: ActivationGraph | None = None
+    # Until 2026-11-29 a quantizer alone with its config had scalar logits: the
+    # optimizer of such a file begins anew, and Keras says so.
+    _has_scalar_slots = False
+
     def __init__(
         self,
         latent_model: keras.Model,
@@ -88,6 +102,7 @@ class QuantizedModel(ModelWrapper):
         *,
         overrides: Overrides | None = None,
         activation_bit_width: int | None = None,
+        channel_multiple: int | None = None,
         quantizer: Callable[..., Any] = DeadZoneQuantizer,
         regularizer: CompressionRegularizer | None = None,
         **kwargs: Any,
@@ -112,23 +127,22 @@ class QuantizedModel(ModelWrapper):
         )
         self.kernels += tuple(find_float_weights(latent_model))
         build_quantizers(self.quantized_kernels)
-        self.states = states_of(self.kernels)
-        # Quantizers of another class have variables that are in no state.
-        quantizers = [k.quantizer for k in self.quantized_kernels]
-        self._others = [
-            q for q in quantizers if type(q) is not DeadZoneQuantizer
+        self.states: list[Any] = states_of(self.kernels)
+        multiple = self.channel_multiple = require_multiple(channel_multiple)
+        gates = make_gates(latent_model, self.kernels, multiple)
+        self.channel_gates = gates
+        if gates is not None:
+            self.kernels = gates.attach(self.kernels)
+            self.states += [gates]
+        self._others = [  # Their variables are in no state.
+            kernel.quantizer
+            for kernel in self.quantized_kernels
+            if type(kernel.quantizer) is not DeadZoneQuantizer
         ]
-        # Until 2026-11-29 a quantizer alone with its config had scalar logits:
-        # the optimizer of such a file begins anew, and Keras says so.
-        self._has_scalar_slots = False
-        # Set by callbacks for one training, see `compute_loss`.
-        self.training_loss: Callable[..., Any] | None = None
-        # Of a running training, for a callback that looks at the others.
-        self.fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
-        self.activation_graph: ActivationGraph | None = None
         self.activation_quantizers: list[ActivationQuantizer] = []
-        if activation_bit_width is not None:
-            graph = self.activation_graph = ActivationGraph(latent_model)
+        if bits is not None or multiple is not None:
+            graph = ActivationGraph(latent_model, rounds=bits is not None)
+            self.graph, self.activation_graph = graph, graph if bits else None
             self.activation_quantizers = list(graph.quantizers.values())
         self.build_as_latent()
 
@@ -147,36 +161,24 @@ class QuantizedModel(ModelWrapper):
         with taken_apart(self.states, for_budget=has_budget) as unit:
             outputs = self._run_quantized(inputs, training, **kwargs)
             if training:
-                self._add_penalty()
-            if has_budget:
-                self.add_loss(
-                    self.regularizer.pull(
-                        self.kernels,
-                        progress=self.schedule.progress(),
-                        unit=unit,
-                    )
-                )
+                end_step(self, unit if has_budget else None)
         return outputs
 
     def _run_quantized(self, inputs: Any, training: Any, **kwargs: Any) -> Any:
         model = self.activation_graph or self.latent_model
+        if training and self.channel_gates is not None:
+            model = functools.partial(self.channel_gates.observe, self.graph)
         if isinstance(inputs, dict):
             inputs = dict(inputs)  # Exporters of TensorFlow wrap it.
         run = run_scoped(
             lambda: model(inputs, training=training, **kwargs),
-            deployed_values(self.quantized_kernels, self.activation_graph),
+            deployed_values(self.kernels, self.graph, training=bool(training)),
         )
         keep_updates(
             run, {id(k.variable): k.path for k in self.quantized_kernels}
         )
-        for loss in run.losses:
-            self.add_loss(loss)
+        self.add_loss(run.losses)
         return run.outputs
-
-    def _add_penalty(self) -> None:
-        penalty = self.regularizer.penalty(self.kernels)
-        if penalty is not None:
-            self.add_loss(penalty)
 
     def compute_loss(
         self,
@@ -201,8 +203,7 @@ class QuantizedModel(ModelWrapper):
         """Compiles as it was when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and not self._has_scalar_slots:
-            # Its state is loaded next.
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.trainable_variables)  # Loaded next.
 
     def fit(
         self,
@@ -278,6 +279,7 @@ class QuantizedModel(ModelWrapper):
                 for pattern, rule in self.overrides.items()
             },
             "activation_bit_width": self.activation_bit_width,
+            "channel_multiple": self.channel_multiple,
             "quantizer": quantizer_name(self.quantizer),
             "regularizer": serialize(self.regularizer),
         }
@@ -311,6 +313,7 @@ class QuantizedModel(ModelWrapper):
                 # Where files of November 2026 have it.
                 config["config"]["config"].get("activation_bit_width"),
             ),
+            channel_multiple=config.get("channel_multiple"),
             quantizer=find_quantizer(config.get("quantizer"), custom_objects),
             regularizer=deserialize(config["regularizer"]),
             name=config["name"],
@@ -327,6 +330,7 @@ def quantize_model(
     *,
     overrides: Overrides | None = None,
     activation_bit_width: int | None = None,
+    channel_multiple: int | None = None,
     quantizer: Callable[..., Any] = DeadZoneQuantizer,
     regularizer: CompressionRegularizer | None = None,
 ) -> QuantizedModel:
@@ -345,11 +349,13 @@ def quantize_model(
         config: `CoDeQConfig`, or None for its defaults: 4 bits, int8 codes.
         overrides: Map from a regular expression, searched in the path of a
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
-            gets instead, or to None, which leaves it in float. The first
-            match wins.
+            gets instead, or to None: left in float. The first match wins.
         activation_bit_width: None leaves the activations in float. 8 also
             rounds them to int8 in training, where a TFLite file does, and
             trains their ranges.
+        channel_multiple: None keeps all channels. Otherwise a budget also
+            removes channels, and each layer keeps a multiple of it: 16 for
+            phones, 8 for microcontrollers and Ethos-U.
         quantizer: Class of the quantizers, or a function that makes one. It
             needs `build`, `call`, `zero_fraction`, `quantized_weight`,
             `bit_width`, `num_scales` and `config`, as
@@ -387,6 +393,7 @@ def quantize_model(
         config,
         overrides=overrides,
         activation_bit_width=activation_bit_width,
+        channel_multiple=channel_multiple,
         quantizer=quantizer,
         regularizer=regularizer,
         name=f"quantized_{model.name}",

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.copying import require_no_path
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule
@@ -19,11 +20,13 @@ class HasQuantizers(Protocol):
         regularizer: Holds the budget of a training.
         activation_bit_width: Bits of the activations; None if in float.
         activation_graph: Their quantizers; None if in float.
+        channel_gates: They remove channels; None if all stay.
     """
 
     regularizer: CompressionRegularizer
     activation_bit_width: int | None
     activation_graph: ActivationGraph | None
+    channel_gates: ChannelGates | None
 
     @property
     def kernels(self) -> Sequence[Kernel]:

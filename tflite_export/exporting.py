@@ -206,6 +206,7 @@ def export_trained(
     """Writes and proves a model that was read; see `export`."""
     device = find_target(target)
     file, notes, silent_channels = device.convert(trained)
+    notes = [*trained.removed, *notes]
     notes += trained.open_size_notes(file)
     if trained.samples is None:
         trained = trained.with_random_samples(file)

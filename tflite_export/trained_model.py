@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from codeq_keras import report
 from codeq_keras.deployment import (
     ActivationRange,
     QuantizedWeight,
@@ -16,6 +17,7 @@ from codeq_keras.deployment import (
     all_layers,
     find_kernels,
     quantized_weights,
+    remove_channels,
     strip_quantizers,
 )
 from tflite_export.format.flatbuffer import Flatbuffer
@@ -49,6 +51,7 @@ class TrainedModel:
         ranges: The trained activation ranges by path; empty if there are none.
         fake_quantizes: Whether `plain` rounds its activations itself, as the
             models of TFMOT do.
+        removed: Notes on channels that `reference` has and `plain` has not.
     """
 
     reference: Any
@@ -60,6 +63,7 @@ class TrainedModel:
         default_factory=dict
     )
     fake_quantizes: bool = False
+    removed: tuple[str, ...] = ()
 
     @functools.cached_property
     def inputs(self) -> list[ModelInput]:
@@ -147,11 +151,14 @@ def read_model(
     if _is_tf_keras(model):
         trained = _read_tf_keras(model)
     else:
-        trained = read_plain(strip_quantizers(model), quantized_weights(model))
+        small, removed = _without_channels(model)
+        trained = read_plain(strip_quantizers(small), quantized_weights(small))
         ranges = activation_ranges(model)
         if not any(held is not None for held in ranges.values()):
             ranges = {}
-        trained = dataclasses.replace(trained, reference=model, ranges=ranges)
+        trained = dataclasses.replace(
+            trained, reference=model, ranges=ranges, removed=removed
+        )
     return trained.with_dataset(samples, argument=argument, limit=limit)
 
 
@@ -183,6 +190,20 @@ def read_plain(
         weights=weights,
         kernels=_kernels(named, weights),
     )
+
+
+def _without_channels(qmodel: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model without the channels that were removed, and notes on them."""
+    found = report(qmodel)
+    lines = [
+        f"{each}."
+        for each in found.channels
+        if each.num_kept < each.num_channels
+    ]
+    if not lines:
+        return qmodel, ()
+    lines.append(f"{found.relative_macs:.1%} of the MACs are left.")
+    return remove_channels(qmodel), tuple(lines)
 
 
 def _read_tf_keras(model: Any) -> TrainedModel:

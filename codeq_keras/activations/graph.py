@@ -26,6 +26,8 @@ class ActivationGraph:
 
     Args:
         model: Built Keras model. Not changed.
+        rounds: Whether activations are quantized. Without, the graph has no
+            site and only shows what its calls compute.
 
     Example:
 
@@ -36,14 +38,15 @@ class ActivationGraph:
     ['x', 'head']
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *, rounds: bool = True) -> None:
         expanded = expand(read_graph(model))
         self.graph = expanded.graph
         self.twins = expanded.twins
         self.placement: Placement = place(self.graph)
         self.quantizers: dict[str, ActivationQuantizer] = {}
-        self._sites = {site.tensor.index: site for site in self.placement.sites}
-        for site in self.placement.sites:
+        sites = self.placement.sites if rounds else ()
+        self._sites = {site.tensor.index: site for site in sites}
+        for site in sites:
             if site.shared is None:
                 quantizer = ActivationQuantizer(
                     fixed_range=site.fixed_range,
@@ -53,20 +56,35 @@ class ActivationGraph:
                 self.quantizers[site.path] = quantizer
 
     def __call__(
-        self, inputs: Any, training: bool | None = None, **kwargs: Any
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        *,
+        seen: dict[int, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Returns the outputs; in training, ranges and layers learn."""
         given = [key for key, value in kwargs.items() if value is not None]
         if given:
             raise ValueError(
-                "With `activation_bit_width` a model is called on its inputs "
-                f"and `training` only. Received: {given}."
+                "With `activation_bit_width` or `channel_multiple` a model is "
+                f"called on its inputs and `training` only. Received: {given}."
             )
 
-        return self.run(inputs, training=training, observe=training)
+        return self.run(inputs, training=training, observe=training, seen=seen)
 
-    def run(self, inputs: Any, *, training: Any, observe: Any) -> Any:
-        """Returns the outputs: layers and ranges learn by their own flags."""
+    def run(
+        self,
+        inputs: Any,
+        *,
+        training: Any,
+        observe: Any,
+        seen: dict[int, Any] | None = None,
+    ) -> Any:
+        """Returns the outputs: layers and ranges learn by their own flags.
+
+        `seen` gets the value of each tensor, by its index.
+        """
 
         def rounded(site: Site, path: str, value: Any) -> Any:
             quantizer = self.quantizers[path]
@@ -76,12 +94,31 @@ class ActivationGraph:
                 return quantizer.round_average(value)
             return quantizer.round_joined(value, training=observe)
 
-        return run_graph(
-            self.graph,
-            inputs,
-            training=training,
-            after=self.at_sites(rounded),
-        )
+        at_sites = self.at_sites(rounded)
+
+        def after(tensor: Tensor, value: Any) -> Any:
+            value = at_sites(tensor, value)
+            if seen is not None:
+                seen[tensor.index] = value
+            return value
+
+        return run_graph(self.graph, inputs, training=training, after=after)
+
+    def reads(self) -> dict[int, list[int]]:
+        """Returns the tensors that each variable of the model meets.
+
+        By the `id` of the variable, the index of the first input of each call
+        of its layer.
+        """
+        originals = {id(twin): original for twin, original in self.twins}
+        found: dict[int, list[int]] = {}
+        for call in self.graph.calls:
+            for variable in getattr(call.operation, "variables", ()):
+                original = originals.get(id(variable), variable)
+                if call.inputs:
+                    held = found.setdefault(id(original), [])
+                    held.append(call.inputs[0].index)
+        return found
 
     def visible_variables(self) -> list[keras.Variable]:
         """Returns the variables of calls whose inputs are quantized."""

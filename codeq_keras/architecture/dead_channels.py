@@ -48,7 +48,7 @@ def dead_channels(
     array([0, 2])
     """
     readers = _readers(model, channels)
-    alive = {
+    alive: dict[int, np.ndarray] = {
         number: np.ones(each.size, bool)
         for number, each in enumerate(channels.classes)
     }

@@ -44,6 +44,8 @@ class Kernel:
         output_axes: Axes of the kernel that number the output channels.
         num_macs: Multiply-accumulates per sample, zeros included; None where
             an input size is not known before a call.
+        gate: Removes channels of the kernel, see `quantizers.kernel_gate`;
+            None where it keeps all.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Kernel:
     layer: keras.Layer
     output_axes: tuple[int, ...]
     num_macs: int | None
+    gate: Any = dataclasses.field(default=None, kw_only=True)
 
     @property
     def num_weights(self) -> int:

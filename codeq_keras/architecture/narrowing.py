@@ -44,17 +44,24 @@ def narrow_model(
     return copy_model(
         model,
         lambda config: rewriting.of_layer(config, model),
-        lambda variable: narrowed(channels, variable, kept),
+        lambda variable: narrowed(
+            channels, ops.convert_to_numpy(variable), variable, kept
+        ),
     )
 
 
 def narrowed(
-    channels: ChannelMap, variable: keras.Variable, kept: Kept
+    channels: ChannelMap,
+    values: np.ndarray,
+    variable: keras.Variable,
+    kept: Kept,
 ) -> np.ndarray:
-    """Returns the values of a variable at the channels that stay."""
-    values: np.ndarray = ops.convert_to_numpy(variable)
+    """Returns the values, as of a variable, at the channels that stay.
+
+    `values` has the shape of the variable, or broadcasts to it.
+    """
     for axis, layout in channels.axes.get(id(variable), {}).items():
-        if kept.keys() & set(layout):
+        if values.ndim and values.shape[axis] > 1 and kept.keys() & set(layout):
             positions = kept_positions(layout, kept, channels.sizes)
             values = np.take(values, positions, axis)
     return values

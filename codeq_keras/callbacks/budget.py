@@ -1,6 +1,5 @@
 """CompressionBudget: trains a quantized model to one number."""
 
-import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +10,22 @@ from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.callbacks.logger import CompressionLogger
+from codeq_keras.callbacks.misses import (
+    is_lowered,
+    least_costs,
+    reason_of_miss,
+)
 from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
-from codeq_keras.quantizers.kernels import (
-    QuantizedKernel,
-    release_zeros,
-    save_zeros,
-)
+from codeq_keras.quantizers.kernels import release_zeros, save_zeros
 from codeq_keras.training.fitting import end_training
 
 _RANGES = {
     "relative_bops": Interval(0, 1),
+    "relative_macs": Interval(0, 1),
     "sparsity": Interval(0, 1),
     "bits_per_weight": Interval(0, FLOAT_BITS),
     "size_bytes": Interval(0),
@@ -33,13 +34,11 @@ _RANGES = {
 # Misses above them, or above 1 %, are warned of at the end of the training.
 _TOLERANCES = {
     "relative_bops": 1e-3,
+    "relative_macs": 1e-3,
     "sparsity": 5e-3,
     "bits_per_weight": 0.03,
     "size_bytes": 0.0,
 }
-
-# Training steps that a budget takes.
-_MIN_STEPS = 300
 
 
 class CompressionBudget(FitCallback, CompressionLogger):
@@ -49,8 +48,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
     with a target that falls geometrically from where the model is to the
     budget over the first half of the training. They settle together with the
     weights on the best split among the layers; the zeros of the last tenth
-    are held. The pull is in proportion to the gradient of the loss: the size
-    of the loss, its weights and its scaling do not matter. Runs of 300 steps
+    are held. Channels are held as soon as the target is at the budget, which
+    `relative_macs` has after a fifth of the training. The pull is in
+    proportion to the gradient of the loss: the size of the loss, its weights
+    and its scaling do not matter. Runs of 300 steps
     or more meet a budget that the model can meet: BOPs within 0.1 points,
     sparsity within 0.5 points, bits per weight within 0.03, bytes within 1 %.
 
@@ -69,7 +70,12 @@ class CompressionBudget(FitCallback, CompressionLogger):
         relative_bops: Bit operations relative to the dense float32 model, in
             (0, 1), with 32-bit activations as in the paper. Dense 4-bit
             weights are at 0.125.
+        relative_macs: Multiply-accumulates relative to the model with all
+            channels, in (0, 1). Falls with removed channels alone, so the
+            model needs a `channel_multiple`. Under the other budgets such a
+            model loses channels, zeros and bits.
         sparsity: Fraction of zeros among the quantized weights, in (0, 1).
+            Those of removed channels count.
         bits_per_weight: Mean of density times bits over the quantized
             weights, in (0, 32): 1 is a 4-bit model with 75 % zeros.
         size_bytes: Bytes of all kernels, coded without loss, > 0: the
@@ -113,6 +119,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         self,
         *,
         relative_bops: float | None = None,
+        relative_macs: float | None = None,
         sparsity: float | None = None,
         bits_per_weight: float | None = None,
         size_bytes: float | None = None,
@@ -121,6 +128,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         super().__init__()
         budgets = {
             "relative_bops": relative_bops,
+            "relative_macs": relative_macs,
             "sparsity": sparsity,
             "bits_per_weight": bits_per_weight,
             "size_bytes": size_bytes,
@@ -161,18 +169,14 @@ class CompressionBudget(FitCallback, CompressionLogger):
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
         self._require_own_rate()
-        unknown = [k.path for k in self.model.kernels if k.num_macs is None]
-        if unknown and self.name == "relative_bops":
-            raise ValueError(
-                "`relative_bops` needs the multiply-accumulates of every "
-                "kernel. Received: an input size that is not fixed for "
-                f"{unknown}. Build the model with a fixed input shape, or "
-                "give another budget instead."
-            )
+        kernels = self.model.kernels
+        self._require_channels([k.path for k in kernels if k.num_macs is None])
         min_densities = self._min_densities()
         now = deployed_costs(self.model.kernels)
         start = self._measure(now)
-        if start == 0 or not any(map(_is_lowered, self.model.kernels)):
+        is_of_macs = self.name == "relative_macs"
+        lowered = any(map(is_lowered, self.model.kernels)) or is_of_macs
+        if start == 0 or not lowered:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
                 "lower. Received: a model without. Check `overrides`, and "
@@ -188,7 +192,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
         self._num_steps = 0
         self._epochs: dict[int, list[KernelCost]] = {}
         # Below what is possible, the penalty would only drown the task.
-        least = self._least(now, min_densities)
+        least = least_costs(self.model.kernels, now, min_densities)
+        self._require_reachable(least)
         limit = max(self._limit(), self._measure(least))
         self.model.regularizer.set_budget(
             self.name,
@@ -204,7 +209,12 @@ class CompressionBudget(FitCallback, CompressionLogger):
         """Releases the zeros that a restored file holds."""
         super().on_epoch_begin(epoch, logs)
         if not self._epochs:
-            release_zeros(self.model.kernels)
+            self._release()
+
+    def _release(self) -> None:
+        release_zeros(self.model.kernels)
+        if self.model.channel_gates is not None:
+            self.model.channel_gates.release()
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -251,7 +261,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             return
         warnings.warn(
             f"CompressionBudget({self.name}={self.target:g}) was missed: "
-            f"{self.name} is {self._value(now):.6g}. {self._reason(now)}",
+            f"{self.name} is {self._value(now):.6g}. "
+            f"{self._reason(now)}",
             stacklevel=2,
         )
 
@@ -310,7 +321,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         require_patterns("max_sparsity", limits, [k.path for k in kernels])
         return [
             1.0 - first_match(kernel.path, limits, 1.0)
-            if _is_lowered(kernel)
+            if is_lowered(kernel)
             else 0.0
             for kernel in kernels
         ]
@@ -335,60 +346,43 @@ class CompressionBudget(FitCallback, CompressionLogger):
         value = self._measure(found)
         return 1.0 - value if self.name == "sparsity" else value
 
-    def _least(
-        self, found: list[KernelCost], densities: list[float]
-    ) -> list[KernelCost]:
-        """The costs at these densities and the fewest bits."""
-        result = []
-        for cost, density, kernel in zip(
-            found, densities, self.model.kernels, strict=True
-        ):
-            if _is_lowered(kernel):
-                config, bits = kernel.quantizer.config, cost.bit_width
-                if config.bit_width == "learned":
-                    bits = config.min_bit_width
-                cost = dataclasses.replace(
-                    cost, density=density, bit_width=bits
-                )
-            result.append(cost)
-        return result
-
     def _reason(self, now: list[KernelCost]) -> str:
-        empty = self._least(now, [0.0] * len(now))
-        if not self._is_met(empty):
-            return (
-                f"With every weight at zero that may be, it would be "
-                f"{self._value(empty):.6g}: kernels left in float or frozen, "
-                "and scales, cost that much. Quantize or train more kernels, "
-                "or allow more."
-            )
-        least = self._least(now, self._min_densities())
-        if not self._is_met(least):
-            return (
-                "With all the zeros that `max_sparsity` allows it would be "
-                f"{self._value(least):.6g}. Allow more zeros in a kernel, or "
-                "a larger budget."
-            )
-        # The counter of steps is restored with the weights.
-        is_restored = self.model.schedule.steps_done() < self._num_steps
-        if is_restored and self._is_met(list(self._epochs.values())[-1]):
-            return (
-                "The training had met it; then a callback restored an earlier "
-                "epoch. Let callbacks that pick an epoch start in the second "
-                "half of the training, as `EarlyStopping(start_from_epoch=)`."
-            )
-        if self._num_steps < _MIN_STEPS:
-            return (
-                f"The training had {self._num_steps} steps; a budget takes "
-                f"about {_MIN_STEPS}. Train for more, or allow more."
-            )
-        return (
-            "The loss of the task weighed more. Train for more steps, or allow "
-            "more."
+        """Why the budget was missed, and what to do."""
+        return reason_of_miss(
+            self.model,
+            now,
+            self._min_densities(),
+            value=self._value,
+            is_met=self._is_met,
+            num_steps=self._num_steps,
+            last=list(self._epochs.values())[-1],
         )
 
+    def _require_channels(self, unknown: list[str]) -> None:
+        """Raises a ValueError where no channel can be removed, or counted."""
+        if self.name == "relative_macs" and self.model.channel_gates is None:
+            raise ValueError(
+                "`relative_macs` falls with channels alone. Received: a model "
+                "that keeps all. Call `quantize_model(..., "
+                "channel_multiple=8)`, or 16 for phones."
+            )
+        if unknown and self.name in ("relative_bops", "relative_macs"):
+            raise ValueError(
+                f"`{self.name}` needs the multiply-accumulates of every "
+                "kernel. Received: an input size that is not fixed for "
+                f"{unknown}. Build the model with a fixed input shape, or "
+                "give another budget instead."
+            )
 
-def _is_lowered(kernel: Kernel) -> bool:
-    """Whether a budget lowers a kernel: quantized, and in training."""
-    is_quantized = isinstance(kernel, QuantizedKernel)
-    return is_quantized and bool(kernel.variable.trainable)
+    def _require_reachable(self, least: list[KernelCost]) -> None:
+        """Raises a ValueError for a budget below all that channels allow."""
+        reached = self._measure(least)
+        if self.name == "relative_macs" and self.target < reached:
+            raise ValueError(
+                f"`relative_macs` cannot be below {reached:.4g} here: each "
+                "class of channels keeps a quarter, in multiples of "
+                f"{self.model.channel_multiple}, and classes that "
+                "`codeq_keras.report` calls frozen keep all. Received: "
+                f"relative_macs={self.target}. Allow more, or make "
+                "`channel_multiple` smaller."
+            )

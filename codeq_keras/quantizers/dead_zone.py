@@ -1,7 +1,6 @@
 """DeadZoneQuantizer: the levels of one kernel and its integers."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -180,6 +179,10 @@ class DeadZoneQuantizer(keras.layers.Layer):
         """Returns the fraction of zeros, without a gradient."""
         return self.grid.count_zeros(weights)
 
+    def follow_held_zeros(self, weights: Any) -> None:
+        """Moves the logit of a lone quantizer to the zeros that are held."""
+        self._built_state.follow_held_zeros(lambda: [self.count_zeros(weights)])
+
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
         return ops.abs_bound(
@@ -285,9 +288,3 @@ def begin_training_step(
     state.refresh_bounds(
         lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
     )
-    state.follow_held_zeros(functools.partial(count_zeros, pairs))
-
-
-def count_zeros(pairs: Sequence[tuple[DeadZoneQuantizer, Any]]) -> list[Any]:
-    """Returns the fraction of zeros of each kernel."""
-    return [quantizer.count_zeros(weights) for quantizer, weights in pairs]

@@ -6,16 +6,26 @@ from typing import Any
 import keras
 
 from codeq_keras.activations.graph import ActivationGraph
-from codeq_keras.quantizers.kernels import Kernel, quantized
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.kernels import QuantizedKernel
 
 
 def deployed_values(
-    kernels: Iterable[Kernel], graph: ActivationGraph | None
+    kernels: Iterable[Kernel],
+    graph: ActivationGraph | None,
+    *,
+    training: bool = False,
 ) -> list[tuple[keras.Variable, Any]]:
     """Returns pairs for `run_scoped`: kernels, and the twins of a graph."""
-    found = quantized(kernels)
-    deployed = {id(k.variable): k.values() for k in found}
-    values = [(k.variable, deployed[id(k.variable)]) for k in found]
+    values = []
+    for kernel in kernels:
+        if isinstance(kernel, QuantizedKernel):
+            deployed = kernel.values(training=training)
+            values.append((kernel.variable, deployed))
+        elif kernel.gate is not None:
+            masked = kernel.gate.masked(kernel.variable, training=training)
+            values.append((kernel.variable, masked))
     if graph is not None:
-        values += [(t, deployed.get(id(o), o)) for t, o in graph.twins]
+        by_variable = {id(variable): value for variable, value in values}
+        values += [(t, by_variable.get(id(o), o)) for t, o in graph.twins]
     return values

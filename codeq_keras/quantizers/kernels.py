@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
+import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
@@ -13,7 +14,6 @@ from codeq_keras.config import CoDeQConfig
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
-    count_zeros,
 )
 from codeq_keras.quantizers.state import QuantizerState
 
@@ -64,17 +64,23 @@ class QuantizedKernel(Kernel):
 
     quantizer: Any
 
-    def values(self) -> Any:
+    def weights(self, *, training: bool = False) -> Any:
+        """Returns the latent weights, 0 in the channels that are removed."""
+        if self.gate is None:
+            return self.variable
+        return self.gate.masked(self.variable, training=training)
+
+    def values(self, *, training: bool = False) -> Any:
         """Returns the deployed values, differentiable."""
-        return self.quantizer(self.variable)
+        return self.quantizer(self.weights(training=training))
 
     def zero_fraction(self) -> Any:
         """Returns the fraction of zeros, learnable by the quantizer."""
-        return self.quantizer.zero_fraction(self.variable)
+        return self.quantizer.zero_fraction(self.weights())
 
     def deployed(self) -> QuantizedWeight:
         """Returns the integers and scales."""
-        return self.quantizer.quantized_weight(self.variable)
+        return self.quantizer.quantized_weight(self.weights())
 
 
 def quantizer_name(kind: Callable[..., Any]) -> str:
@@ -180,8 +186,15 @@ def pairs_of(
 def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
     """Moves the logits to the zeros that are held, for the weights now."""
     for state in states_of(kernels):
-        pairs = pairs_of(state, kernels)
-        state.follow_held_zeros(functools.partial(count_zeros, pairs))
+        state.follow_held_zeros(functools.partial(_zeros, state, kernels))
+
+
+def _zeros(state: QuantizerState, kernels: Iterable[Kernel]) -> list[Any]:
+    """The fraction of zeros of the kernels whose quantizers share a state."""
+    return [
+        kernel.quantizer.count_zeros(kernel.weights())
+        for kernel in kernels_of(state, kernels)
+    ]
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:
@@ -189,8 +202,17 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
     follow_held_zeros(kernels)
     for state in states_of(kernels):
         state.zeros_in_files = None
-        zeros = count_zeros(pairs_of(state, kernels))
+        zeros = _zeros(state, kernels)
         state.hold_zeros([float(fraction) for fraction in zeros])
+
+
+def hold_zeros_where(
+    state: QuantizerState, kernels: Sequence[Kernel], is_held: Any
+) -> None:
+    """Holds the zeros that the kernels have now, where `is_held` is true."""
+    zeros = np.array([float(part) for part in _zeros(state, kernels)])
+    free = ops.convert_to_numpy(state.held_zeros)
+    state.hold_zeros(np.where(is_held, zeros, free))
 
 
 def save_zeros(kernels: Sequence[Kernel], zeros: Sequence[float]) -> None:

@@ -42,6 +42,35 @@ class KernelReport:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChannelReport:
+    """One class of channels, which can only be removed together.
+
+    Attributes:
+        members: Paths of the kernels that compute them, or a model input.
+        num_channels: Number of channels.
+        num_kept: Number of those that are left.
+        frozen_reason: Why all must stay; None if some may be removed.
+    """
+
+    members: tuple[str, ...]
+    num_channels: int
+    num_kept: int
+    frozen_reason: str | None
+
+    def __str__(self) -> str:
+        """Returns a line such as "64 -> 48 channels in conv/kernel"."""
+        name = self.members[0] if self.members else "a layer"
+        if len(self.members) > 1:
+            name += f" and {len(self.members) - 1} more"
+        if self.frozen_reason is not None:
+            stay = f"all stay, {self.frozen_reason}"
+            return f"{self.num_channels} channels in {name}: {stay}"
+        if self.num_kept == self.num_channels:
+            return f"{self.num_channels} channels in {name}"
+        return f"{self.num_channels} -> {self.num_kept} channels in {name}"
+
+
+@dataclasses.dataclass(frozen=True)
 class ActivationReport:
     """How the activations of a model are quantized.
 

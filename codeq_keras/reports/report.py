@@ -13,9 +13,14 @@ from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantized import HasQuantizers, require_quantized
+from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import QuantizedKernel, held_sparsity
 from codeq_keras.reports.plot import plot_kernels
-from codeq_keras.reports.records import ActivationReport, KernelReport
+from codeq_keras.reports.records import (
+    ActivationReport,
+    ChannelReport,
+    KernelReport,
+)
 
 _FLOAT_BYTES = 4
 _HISTOGRAM_BINS = 101
@@ -50,6 +55,12 @@ class CompressionReport:
         held_sparsity: Fraction of zeros that trainings without a budget hold,
             kernel by kernel, in [0, 1]; None where no budget was trained, or
             `release_budget` was called.
+        relative_macs: Multiply-accumulates that removed channels leave,
+            relative to the model with all of them, in (0, 1]; None where they
+            are not known. Removed channels count as zeros in all else, and
+            not at all in `size_bytes`.
+        channels: One `ChannelReport` per class of channels; empty without
+            `channel_multiple`.
     """
 
     sparsity: float
@@ -62,6 +73,8 @@ class CompressionReport:
     layers: tuple[KernelReport, ...]
     activations: ActivationReport | None = None
     held_sparsity: float | None = None
+    relative_macs: float | None = None
+    channels: tuple[ChannelReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
@@ -122,6 +135,12 @@ class CompressionReport:
             f"kernel bytes   {self.size_bytes:,} coded, {ratio:.1f}x smaller "
             f"than float32 (entropy bound {self.entropy_size_bytes:,})",
         ]
+        if self.channels and self.relative_macs is not None:
+            lines.append(
+                f"relative MACs  {self.relative_macs:.2%} of those with all "
+                "channels"
+            )
+        lines += [f"channels       {each}" for each in self.channels]
         if self.held_sparsity is not None:
             lines.append(
                 f"held           {self.held_sparsity:.1%} zeros, in trainings "
@@ -178,15 +197,17 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
         layers=kernels,
         activations=_activation_report(qmodel),
         held_sparsity=held_sparsity(qmodel.kernels),
+        relative_macs=summary.get("relative_macs"),
+        channels=_channel_reports(qmodel.channel_gates),
     )
 
 
 def summarize(qmodel: HasQuantizers) -> dict[str, float]:
     """Returns the headline numbers of `report`, which cost little.
 
-    The keys are `sparsity`, `mean_bit_width`, `bits_per_weight`, `size_bytes`
-    and `relative_bops`. The last is missing where the multiply-accumulates of
-    a kernel are not known.
+    The keys are `sparsity`, `mean_bit_width`, `bits_per_weight`, `size_bytes`,
+    `relative_bops` and `relative_macs`. The last two are missing where the
+    multiply-accumulates of a kernel are not known.
 
     Example:
 
@@ -204,7 +225,23 @@ def summarize(qmodel: HasQuantizers) -> dict[str, float]:
     }
     if all(cost.num_macs is not None for cost in found):
         result["relative_bops"] = float(costs.relative_bops(found))
+        result["relative_macs"] = float(costs.relative_macs(found))
     return result
+
+
+def _channel_reports(gates: ChannelGates | None) -> tuple[ChannelReport, ...]:
+    if gates is None:
+        return ()
+    kept = gates.kept_channels()
+    return tuple(
+        ChannelReport(
+            members=found.members,
+            num_channels=found.size,
+            num_kept=len(kept[number]) if number in kept else found.size,
+            frozen_reason=gates.reason(number),
+        )
+        for number, found in enumerate(gates.channels.classes)
+    )
 
 
 def _activation_report(qmodel: HasQuantizers) -> ActivationReport | None:

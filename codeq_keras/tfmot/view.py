@@ -14,6 +14,7 @@ from codeq_keras.architecture.kernels import (
     num_positions,
     output_axes,
 )
+from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.kernels import QuantizedKernel, quantized
 from codeq_keras.reports.report import CompressionReport
@@ -32,6 +33,7 @@ class QuantizedView:
         regularizer: Holds a budget while a callback sets one.
         activation_bit_width: None: TFMOT quantizes the activations.
         activation_graph: None, likewise.
+        channel_gates: None: TFMOT's layers keep their channels.
         training_loss: None: no callback adds a loss here.
 
     Args:
@@ -48,6 +50,7 @@ class QuantizedView:
         self.states: list[KernelState] = []
         self.activation_bit_width: int | None = None
         self.activation_graph: ActivationGraph | None = None
+        self.channel_gates: ChannelGates | None = None
         self.training_loss: Callable[..., Any] | None = None
         num_calls = _num_calls(model)
         for layer in getattr(model, "layers", []):

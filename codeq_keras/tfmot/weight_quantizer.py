@@ -73,6 +73,7 @@ class KernelState:
             step=step,
             is_due=keras_ops.equal(step % REFRESH_STEPS, 0),
         )
+        self.quantizer.follow_held_zeros(self.kernel)
         self.schedule.advance()
 
     def deployed(self, kernel: tf.Tensor) -> tf.Tensor:

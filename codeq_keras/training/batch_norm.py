@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from codeq_keras.activations.graph import ActivationGraph
+from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.architecture.scoped import run_scoped
 from codeq_keras.architecture.visits import all_layers
 from codeq_keras.quantizers.deployed import deployed_values
@@ -21,6 +22,10 @@ class Deployable(Protocol):
 
     latent_model: keras.Model
     activation_graph: ActivationGraph | None
+
+    @property
+    def kernels(self) -> Sequence[Kernel]:
+        """The kernels of the model."""
 
     @property
     def quantized_kernels(self) -> tuple[QuantizedKernel, ...]:
@@ -38,7 +43,7 @@ def reestimate_deployed(qmodel: Deployable, batches: Iterable[Any]) -> None:
     run: Callable[..., Any] = latent
     if graph is not None:
         run = functools.partial(graph.run, observe=False)
-    values = deployed_values(qmodel.quantized_kernels, graph)
+    values = deployed_values(qmodel.kernels, graph)
     _reestimate(latent, run, values, batches)
 
 

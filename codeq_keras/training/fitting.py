@@ -7,13 +7,14 @@ import keras
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.dead_zone import begin_training_step
 from codeq_keras.quantizers.kernels import (
     follow_held_zeros,
     hold_zeros,
     pairs_of,
+    states_of,
 )
-from codeq_keras.quantizers.state import QuantizerState
 from codeq_keras.training.batch_norm import Deployable, with_reestimation
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
@@ -26,11 +27,15 @@ REFRESH_STEPS = 10
 class _Trainable(Deployable, Protocol):
     kernels: tuple[Kernel, ...]
     schedule: TrainingSchedule
-    states: list[QuantizerState]
+    states: list[Any]
+    channel_gates: ChannelGates | None
+    graph: Any
     regularizer: CompressionRegularizer
     training_loss: Callable[..., Any] | None
 
     def make_train_function(self, force: bool = False) -> Any: ...
+
+    def add_loss(self, loss: Any) -> None: ...
 
 
 def begin_fit(
@@ -64,21 +69,45 @@ def begin_step(qmodel: _Trainable) -> None:
     schedule = qmodel.schedule
     rate, done = schedule.logit_rate(), schedule.steps_done()
     is_due = ops.equal(schedule.step % REFRESH_STEPS, 0)
-    for state in qmodel.states:
+    for state in states_of(qmodel.kernels):
         pairs = pairs_of(state, qmodel.kernels)
         begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
+    if qmodel.channel_gates is not None:
+        qmodel.channel_gates.advance(rate=rate, step=done)
+    follow_held_zeros(qmodel.kernels)
     schedule.advance()
+
+
+def end_step(qmodel: _Trainable, unit: Any | None) -> None:
+    """Adds the penalties of a step; `unit` is None without a budget."""
+    kernels, regularizer = qmodel.kernels, qmodel.regularizer
+    penalty = regularizer.penalty(kernels)
+    if penalty is not None:
+        qmodel.add_loss(penalty)
+    gates = qmodel.channel_gates
+    if unit is not None:
+        progress = qmodel.schedule.progress()
+        qmodel.add_loss(
+            regularizer.pull(kernels, gates, progress=progress, unit=unit)
+        )
+    if gates is not None:
+        # The step is counted already.
+        is_due = ops.equal((qmodel.schedule.step - 1) % REFRESH_STEPS, 0)
+        gates.refresh(qmodel.graph, when=is_due)
 
 
 def end_training(qmodel: _Trainable, *, is_sound: bool = True) -> None:
     """Ends the budget and the added loss, which last for one training."""
     has_budget = qmodel.regularizer.budget is not None
+    gates = getattr(qmodel, "channel_gates", None)
     if has_budget:
         qmodel.regularizer.set_budget(None)
     if has_budget or qmodel.training_loss is not None:
         qmodel.training_loss = None
         qmodel.make_train_function(force=True)
     if is_sound and has_budget:
+        if gates is not None:
+            gates.hold()
         hold_zeros(qmodel.kernels)
     elif is_sound:
         # The last step has moved the weights.

@@ -11,6 +11,7 @@ from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
 from codeq_keras.ops.intervals import Interval, as_python, require_number
+from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import kernels_of, states_of
 
 # Weight of the squared log-ratio to the budget; 30 to 100 all meet it.
@@ -20,8 +21,10 @@ _BUDGET_STRENGTH = 100.0
 # a kernel, so that noise ends inside.
 _MARGIN = 0.995
 
-# The budget tightens over this fraction of the training, then stays.
+# The budget tightens over this fraction of the training, then stays. Channels
+# go early: the others need the training to take over.
 _RAMP_FRACTION = 0.5
+_CHANNEL_RAMP_FRACTION = 0.2
 
 # From here on the zeros of the budget are held.
 _SETTLED_FRACTION = 0.9
@@ -183,15 +186,29 @@ class CompressionRegularizer(keras.layers.Layer):
         return sum(terms) if terms else None
 
     def pull(
-        self, kernels: Sequence[Kernel], *, progress: Any, unit: Any
+        self,
+        kernels: Sequence[Kernel],
+        gates: ChannelGates | None,
+        *,
+        progress: Any,
+        unit: Any,
     ) -> Any:
         """The gradient of the budget's penalty, as a loss of the value 0.
 
         So the loss is that of the task alone, as in validation. `unit` is that
-        of `quantizers.balance`. In the last steps the zeros are held.
+        of `quantizers.balance`. Behind the ramp the channels are held, in the
+        last steps the zeros.
         """
         trained = costs.trained_costs(kernels)
-        self._settle(kernels, trained, progress)
+        is_of_macs = self.budget == "relative_macs"
+        if gates is not None:
+            limit = ops.exp(self.log_target) / _MARGIN
+            gates.settle(
+                when=progress >= self._ramp,
+                relative_macs=limit if is_of_macs else None,
+            )
+        if not is_of_macs:
+            self._settle(kernels, trained, progress)
         pull = self._budget_penalty(trained, progress) + unit
         return pull - ops.stop_gradient(pull)
 
@@ -223,12 +240,17 @@ class CompressionRegularizer(keras.layers.Layer):
             )
             shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
             terms.append(_BUDGET_STRENGTH * shortfall**2)
-        remaining = ops.maximum(1.0 - progress / _RAMP_FRACTION, 0.0) ** 3
+        remaining = ops.maximum(1.0 - progress / self._ramp, 0.0) ** 3
         log_target = self.log_target + remaining * (
             self.log_start - self.log_target
         )
         excess = self._log_measure(trained) - log_target
         return sum(terms, _BUDGET_STRENGTH * excess**2)
+
+    @property
+    def _ramp(self) -> float:
+        is_of_macs = self.budget == "relative_macs"
+        return _CHANNEL_RAMP_FRACTION if is_of_macs else _RAMP_FRACTION
 
     def _log_measure(self, trained: Sequence[KernelCost]) -> Any:
         current = costs.MEASURES[self.budget or ""](trained)

@@ -1,0 +1,86 @@
+"""The least that a budget can reach, and why it was missed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.costs import KernelCost
+from codeq_keras.quantizers.kernels import QuantizedKernel
+
+# Training steps that a budget takes.
+_MIN_STEPS = 300
+
+
+def is_lowered(kernel: Kernel) -> bool:
+    """Whether a budget lowers a kernel: quantized, and in training."""
+    is_quantized = isinstance(kernel, QuantizedKernel)
+    return is_quantized and bool(kernel.variable.trainable)
+
+
+def least_costs(
+    kernels: Sequence[Any],
+    found: Sequence[KernelCost],
+    densities: Sequence[float],
+) -> list[KernelCost]:
+    """The costs at these densities, the fewest bits and channels."""
+    result = []
+    for cost, density, kernel in zip(found, densities, kernels, strict=True):
+        if is_lowered(kernel):
+            config, bits = kernel.quantizer.config, cost.bit_width
+            if config.bit_width == "learned":
+                bits = config.min_bit_width
+            cost = dataclasses.replace(cost, density=density, bit_width=bits)
+        if kernel.gate is not None:
+            cost = dataclasses.replace(cost, kept=kernel.gate.least_kept())
+        result.append(cost)
+    return result
+
+
+def reason_of_miss(
+    model: Any,
+    now: Sequence[KernelCost],
+    min_densities: Sequence[float],
+    *,
+    value: Callable[[list[KernelCost]], float],
+    is_met: Callable[[list[KernelCost]], bool],
+    num_steps: int,
+    last: list[KernelCost],
+) -> str:
+    """Says why a budget was missed, and what to do.
+
+    `value` and `is_met` are of a list of costs; `num_steps` is the length of
+    the training, and `last` has the costs at its end.
+    """
+    empty = least_costs(model.kernels, now, [0.0] * len(now))
+    if not is_met(empty):
+        return (
+            f"With every weight at zero that may be, it would be "
+            f"{value(empty):.6g}: kernels left in float or frozen, "
+            "and scales, cost that much. Quantize or train more kernels, "
+            "or allow more."
+        )
+    least = least_costs(model.kernels, now, min_densities)
+    if not is_met(least):
+        return (
+            "With all the zeros that `max_sparsity` allows it would be "
+            f"{value(least):.6g}. Allow more zeros in a kernel, or "
+            "a larger budget."
+        )
+    # The counter of steps is restored with the weights.
+    is_restored = model.schedule.steps_done() < num_steps
+    if is_restored and is_met(last):
+        return (
+            "The training had met it; then a callback restored an earlier "
+            "epoch. Let callbacks that pick an epoch start in the second "
+            "half of the training, as `EarlyStopping(start_from_epoch=)`."
+        )
+    if num_steps < _MIN_STEPS:
+        return (
+            f"The training had {num_steps} steps; a budget takes "
+            f"about {_MIN_STEPS}. Train for more, or allow more."
+        )
+    return (
+        "The loss of the task weighed more. Train for more steps, or allow "
+        "more."
+    )
