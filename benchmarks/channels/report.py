@@ -19,7 +19,7 @@ COLUMNS = (
 EXPLANATION = """\
 Mean ± standard deviation over the seeds. MACs are relative to the wide network.
 All have 4-bit weights, 8-bit activations and the same total epochs.
-Bytes are those of the kernels at the entropy of their codes. "Against wide" is
+Bytes are an estimate of the coded kernels, as in `report`. "Against wide" is
 the wide network with equal bits; "against narrow" is the narrow network from
 scratch at the same share."""
 

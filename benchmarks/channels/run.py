@@ -137,7 +137,7 @@ def execute(run: Run, start: Start, saved: Path) -> dict[str, Any]:
 def costs(model: keras.Model, wide: keras.Model) -> dict[str, Any]:
     """Returns MACs relative to the wide network, bytes and channels.
 
-    The bytes are those of the kernels as coded at their entropy; None in float.
+    The bytes are those that `report` estimates for the kernels; None in float.
     """
     is_quantized = isinstance(model, codeq_keras.QuantizedModel)
     size = codeq_keras.report(model).size_bytes if is_quantized else None
