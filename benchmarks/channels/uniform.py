@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
-from codeq_keras.architecture.channels import ChannelMap, find_channels
-from codeq_keras.architecture.narrowing import narrow_model
 
+from codeq_keras.architecture.channels import ChannelMap, find_channels
 from codeq_keras.architecture.kernels import Kernel, find_kernels
+from codeq_keras.architecture.narrowing import narrow_model
 
 # Inputs on which the activations are measured.
 NUM_SAMPLES = 1_000
