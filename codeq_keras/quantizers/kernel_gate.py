@@ -69,11 +69,10 @@ class KernelGate:
         weights = ops.convert_to_tensor(weights)
         parts = self.gates.parts()
         others = parts.writing_in_training if training else parts.writing
-        factor = 1.0
+        factor: Any = 1.0
         for axis in self.axes:
             is_read = axis.axis == self.reads
-            gates = parts.reading if is_read else others
-            gates = ops.take(gates, axis.places)
+            gates = ops.take(parts.reading if is_read else others, axis.places)
             shape = [1] * len(weights.shape)
             shape[axis.axis] = -1
             factor = factor * ops.reshape(gates, shape)
