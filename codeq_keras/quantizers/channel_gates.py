@@ -11,6 +11,7 @@ from keras import ops
 
 from codeq_keras.activations.graph import ActivationGraph
 from codeq_keras.architecture.channels import (
+    ChannelClass,
     ChannelMap,
     channel_positions,
 )
@@ -33,6 +34,13 @@ _LEAST_PART = 0.25
 
 # How much of an energy one refresh replaces, after the first.
 _RATE = 0.3
+
+
+def reason_to_stay(found: ChannelClass, multiple: int) -> str | None:
+    """Why a class keeps all channels; None if it may lose some."""
+    if found.frozen is None and found.size <= multiple:
+        return f"no more than one `channel_multiple`, {multiple}"
+    return found.frozen
 
 
 class ChannelGates(keras.layers.Layer):
@@ -91,10 +99,18 @@ class ChannelGates(keras.layers.Layer):
 
     def reason(self, number: int) -> str | None:
         """Why a class keeps all channels; None if it may lose some."""
-        found = self.channels.classes[number]
-        if found.frozen is None and found.size <= self.multiple:
-            return f"no more than one `channel_multiple`, {self.multiple}"
-        return found.frozen
+        return reason_to_stay(self.channels.classes[number], self.multiple)
+
+    def frozen_by(self, number: int) -> str | None:
+        """The path of a kernel of a class that is not in training."""
+        if number not in self.numbers:
+            return None
+        row = self.numbers.index(number)
+        for gate in self.by_kernel.values():
+            is_in_class = any(axis.weights[row] > 0 for axis in gate.axes)
+            if is_in_class and not gate.kernel.variable.trainable:
+                return gate.kernel.path
+        return None
 
     def _axes(self, kernel: Kernel) -> list[GatedAxis]:
         """The axes of a kernel that may shrink."""
@@ -168,12 +184,8 @@ class ChannelGates(keras.layers.Layer):
 
     def _in_training(self) -> np.ndarray:
         """1 for the classes whose kernels are all in training."""
-        trained = np.ones_like(self.sizes)
-        for gate in self.by_kernel.values():
-            if not gate.kernel.variable.trainable:
-                for axis in gate.axes:
-                    trained[axis.weights > 0] = 0.0
-        return trained
+        frozen = [self.frozen_by(number) for number in self.numbers]
+        return np.array([path is None for path in frozen], "float32")
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.architecture.channels import find_channels
+from codeq_keras.architecture.channels import ChannelMap, find_channels
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.ops.intervals import as_python
-from codeq_keras.quantizers.channel_gates import ChannelGates
+from codeq_keras.quantizers.channel_gates import ChannelGates, reason_to_stay
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
@@ -30,8 +30,10 @@ def make_gates(
     """Returns the gates of a model; None without a multiple."""
     if multiple is None:
         return None
-    gates = ChannelGates(find_channels(model), kernels, multiple)
-    _require_removable(gates, model)
+    channels = find_channels(model)
+    _require_free(channels, multiple, model)
+    gates = ChannelGates(channels, kernels, multiple)
+    _require_single_zeros(gates)
     return gates
 
 
@@ -49,15 +51,24 @@ def require_multiple(multiple: Any) -> int | None:
     return multiple
 
 
-def _require_removable(gates: ChannelGates, model: keras.Model) -> None:
-    """Raises a ValueError unless channels can be removed, exactly."""
-    if not gates.numbers:
-        reasons = [gates.reason(n) for n in range(len(gates.channels.classes))]
-        raise ValueError(
-            "`channel_multiple` needs channels that can be removed. Received: "
-            f"{model.name!r}, whose channels all stay: "
-            f"{'; '.join(dict.fromkeys(map(str, reasons)))}."
-        )
+def _require_free(
+    channels: ChannelMap, multiple: int, model: keras.Model
+) -> None:
+    """Raises a ValueError unless a class may lose channels."""
+    reasons = [reason_to_stay(found, multiple) for found in channels.classes]
+    if None in reasons:
+        return
+    named = "; ".join(dict.fromkeys(map(str, reasons))) or "it has no kernels"
+    raise ValueError(
+        "`channel_multiple` needs channels that can be removed. Received: "
+        f"channel_multiple={multiple} for {model.name!r}, whose channels all "
+        f"stay: {named}. Give a smaller multiple where that is the reason, "
+        "otherwise leave it out."
+    )
+
+
+def _require_single_zeros(gates: ChannelGates) -> None:
+    """Raises a ValueError where weights are pruned in blocks."""
     for gate in gates.by_kernel.values():
         config = getattr(
             getattr(gate.kernel, "quantizer", None), "config", None

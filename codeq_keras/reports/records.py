@@ -53,7 +53,8 @@ class ChannelReport:
         members: Paths of the kernels that compute them, or a model input.
         num_channels: Number of channels.
         num_kept: Number of those that are left.
-        frozen_reason: Why all must stay; None if some may be removed.
+        frozen_reason: Why all that are left must stay; None if some may be
+            removed.
     """
 
     members: tuple[str, ...]
@@ -66,12 +67,12 @@ class ChannelReport:
         name = self.members[0] if self.members else "a layer"
         if len(self.members) > 1:
             name += f" and {len(self.members) - 1} more"
+        text = f"{self.num_channels} channels in {name}"
+        if self.num_kept < self.num_channels:
+            text = f"{self.num_channels} -> {self.num_kept} channels in {name}"
         if self.frozen_reason is not None:
-            stay = f"all stay, {self.frozen_reason}"
-            return f"{self.num_channels} channels in {name}: {stay}"
-        if self.num_kept == self.num_channels:
-            return f"{self.num_channels} channels in {name}"
-        return f"{self.num_channels} -> {self.num_kept} channels in {name}"
+            text += f": all stay, {self.frozen_reason}"
+        return text
 
 
 @dataclasses.dataclass(frozen=True)

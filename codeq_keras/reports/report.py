@@ -239,10 +239,15 @@ def _channel_reports(gates: ChannelGates | None) -> tuple[ChannelReport, ...]:
             members=found.members,
             num_channels=found.size,
             num_kept=len(kept[number]) if number in kept else found.size,
-            frozen_reason=gates.reason(number),
+            frozen_reason=_reason_to_stay(gates, number),
         )
         for number, found in enumerate(gates.channels.classes)
     )
+
+
+def _reason_to_stay(gates: ChannelGates, number: int) -> str | None:
+    path = gates.frozen_by(number)
+    return f"{path!r} is not trainable" if path else gates.reason(number)
 
 
 def _activation_report(qmodel: HasQuantizers) -> ActivationReport | None:
