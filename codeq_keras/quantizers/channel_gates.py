@@ -167,7 +167,7 @@ class ChannelGates(keras.layers.Layer):
             for k in kernels
         )
 
-    # --- The protocol of a state, see `taken_apart` ---------------------------
+    # As of a `QuantizerState`, see `taken_apart`.
 
     def tensors(self) -> list[Any]:
         """Returns the logits, differentiable for the classes in training."""
@@ -258,8 +258,6 @@ class ChannelGates(keras.layers.Layer):
             found.append((constants, weights))
         return found
 
-    # --- Energies ------------------------------------------------------------
-
     def observe(
         self, graph: ActivationGraph, inputs: Any, **kwargs: Any
     ) -> Any:
@@ -328,8 +326,6 @@ class ChannelGates(keras.layers.Layer):
         saved["2"] = self.counts()
         for name, value in saved.items():  # A file writes each name once.
             store[name] = value
-
-    # --- Numbers that are held -----------------------------------------------
 
     def release(self) -> None:
         """Lets the classes in training lose channels, or get them back."""
