@@ -10,12 +10,16 @@ import sys
 # The module of each benchmark; README.md says which question it answers.
 MODULES = {
     "accuracy": "accuracy.run",
+    "channels": "channels.run",
+    "channel_files": "channels.files",
+    "channel_latency": "channels.latency",
     "paper": "paper.run",
     "figure4": "paper.figure4",
     "training_time": "training_time",
     "export_time": "export_time",
     "file_size": "file_size",
     "arm_instructions": "arm_instructions",
+    "structured_sparsity": "structured_sparsity",
     "parity": "parity",
 }
 

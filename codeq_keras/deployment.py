@@ -12,6 +12,7 @@ from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
 from codeq_keras.activations.ranged import RangedModel
 from codeq_keras.activations.rounding import rounded_model
+from codeq_keras.architecture.channels import find_channels
 from codeq_keras.architecture.copying import copy_model, require_model
 from codeq_keras.architecture.dead_channels import without_dead_channels
 from codeq_keras.architecture.kernels import find_kernels
@@ -35,6 +36,7 @@ __all__ = [
     "activation_ranges",
     "all_layers",
     "copy_model",
+    "find_channels",
     "find_kernels",
     "quantized_weights",
     "remove_channels",

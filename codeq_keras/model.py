@@ -45,6 +45,7 @@ from codeq_keras.quantizers.older_files import (
     has_parts_as_layers,
     load_lone_logits,
 )
+from codeq_keras.quantizers.pattern import warn_of_obstacles
 from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.fitting import (
     begin_fit,
@@ -65,9 +66,9 @@ class QuantizedModel(ModelWrapper):
     """A model whose kernels pass a quantizer in every call.
 
     Made by `quantize_model`. It trains, evaluates, saves and loads as any
-    Keras model; `summary`, callbacks and optimizers see nothing special. The
-    architecture runs unchanged inside a `keras.StatelessScope` in which each
-    kernel has its quantized value, so any layer works, custom ones included.
+    Keras model. The architecture runs unchanged inside a
+    `keras.StatelessScope` in which each kernel has its quantized value, so any
+    layer works, custom ones included.
 
     Attributes:
         latent_model: The float architecture with the latent weights.
@@ -88,11 +89,9 @@ class QuantizedModel(ModelWrapper):
     training_loss: Callable[..., Any] | None = None
     # Of a running training, for a callback that looks at the others.
     fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    # Runs the model where its activations are rounded, or just looked at.
-    graph: Any = None
+    graph: Any = None  # Where activations are rounded, or looked at.
     activation_graph: ActivationGraph | None = None
-    # Until 2026-11-29 a quantizer alone with its config had scalar logits: the
-    # optimizer of such a file begins anew, and Keras says so.
+    # Of files of before 2026-11-29: their optimizer begins anew.
     _has_scalar_slots = False
 
     def __init__(
@@ -219,7 +218,7 @@ class QuantizedModel(ModelWrapper):
     ) -> keras.callbacks.History:
         """Trains as Keras; BatchNorm gets the deployed weights' statistics."""
         if self.compiled:  # Else Keras says what is missing.
-            # Again: the user may have excluded other variables since then.
+            # Again: the user may have excluded others since then.
             self._spare_logits()
         x, callbacks = begin_fit(
             self,
@@ -257,8 +256,7 @@ class QuantizedModel(ModelWrapper):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Returns the function of one training step, see `keras.Model`."""
-        # TensorFlow traces a step that creates variables twice, as it does
-        # where the optimizer is built by its first update.
+        # TensorFlow traces a step that creates variables twice.
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
@@ -337,11 +335,10 @@ def quantize_model(
     """Returns a copy of a model that learns to prune and quantize itself.
 
     Every kernel (variables of rank >= 2 called "kernel", "…_kernel" or
-    "embeddings", in Keras's own and in custom layers) gets a
-    `DeadZoneQuantizer` in front. All else stays in float: `report` lists
-    weights of other names, but no biases and normalizations. The weights and
-    the BatchNorm statistics are copied; the optimizer is not, so compile the
-    result. `model` is not changed.
+    "embeddings", in Keras's own and in custom layers) gets a quantizer in
+    front. All else stays in float: `report` lists weights of other names, but
+    no biases and normalizations. Weights and BatchNorm statistics are copied,
+    the optimizer is not: compile the result. `model` is not changed.
 
     Args:
         model: Built `keras.Model`: sequential, functional, nested or
@@ -360,7 +357,7 @@ def quantize_model(
             needs `build`, `call`, `zero_fraction`, `quantized_weight`,
             `bit_width`, `num_scales` and `config`, as
             `codeq_keras.KernelQuantizer` describes them.
-            Registered with Keras, it survives saving.
+            Registered with Keras, it is saved.
         regularizer: `CompressionRegularizer` with penalties of your own; not
             needed with a `CompressionBudget`.
 
@@ -369,8 +366,8 @@ def quantize_model(
 
     Raises:
         ValueError: If the model is not built, has no kernel, has NaN weights
-            or is quantized already, an override matches no kernel, or an
-            argument is of another kind.
+            or is quantized already, an override matches no kernel, no channel
+            can be removed, or an argument is of another kind.
 
     Example:
 
@@ -388,7 +385,7 @@ def quantize_model(
       only kernels are quantized, never BatchNorm gammas.
     """
     require_quantizable(model)
-    return QuantizedModel(
+    qmodel = QuantizedModel(
         copy_model(model),
         config,
         overrides=overrides,
@@ -398,3 +395,6 @@ def quantize_model(
         regularizer=regularizer,
         name=f"quantized_{model.name}",
     )
+    kernels = qmodel.quantized_kernels
+    warn_of_obstacles({k.path: k.pattern_obstacle for k in kernels}, 2)
+    return qmodel

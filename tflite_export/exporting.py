@@ -208,6 +208,7 @@ def export_trained(
     file, notes, silent_channels = device.convert(trained)
     notes = [*trained.removed, *notes]
     notes += trained.open_size_notes(file)
+    notes += trained.pattern_notes(device.title, device.skips_pattern)
     if trained.samples is None:
         trained = trained.with_random_samples(file)
         notes.append(

@@ -14,6 +14,7 @@ from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.lut import DECODE
+from tflite_export.format.macs import count_macs
 from tflite_export.format.operators import EDGE_TPU, ETHOS_U
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.format.sparse import decode_sparse, validate_sparse
@@ -112,6 +113,8 @@ class Inspection:
         custom_bytes: Bytes of the data that only a custom operator reads, by
             its name: a file that was compiled for a device has its weights
             there.
+        macs: Multiply-accumulates of one run, zeros included; None where an
+            operator does not tell, as one of a device's compiler.
 
     Example:
 
@@ -126,6 +129,7 @@ class Inspection:
     size_bytes: int
     tensors: tuple[TensorRow, ...]
     custom_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    macs: int | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -152,15 +156,17 @@ class Inspection:
 
     @property
     def title(self) -> str:
-        """The size, and the ratio of the weights to their entropy bound."""
+        """The size, the work, and the weights with their entropy bound."""
         bound = entropy_text(self.weight_bytes, self.entropy_bytes)
-        return f"{self.path}: {self.size_bytes:,} bytes; weights: {bound}"
+        macs = "" if self.macs is None else f"{self.macs:,} MACs; "
+        return f"{self.path}: {self.size_bytes:,} bytes; {macs}weights: {bound}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
         return {
             "path": str(self.path),
             "size_bytes": self.size_bytes,
+            "macs": self.macs,
             "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
             "custom_bytes": dict(self.custom_bytes),
@@ -204,10 +210,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """
     data = read_tflite(path)
     custom: Counter[str] = Counter()
-    for operator in Flatbuffer(data).operators:
+    file = Flatbuffer(data)
+    for operator in file.operators:
         custom[operator.name] += operator.custom_bytes
     held = {name: size for name, size in custom.items() if size}
-    return Inspection(Path(path), len(data), tensor_rows(data), held)
+    return Inspection(
+        Path(path), len(data), tensor_rows(data), held, count_macs(file)
+    )
 
 
 def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:

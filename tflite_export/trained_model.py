@@ -98,6 +98,17 @@ class TrainedModel:
             if None in spec.shape
         ]
 
+    def pattern_notes(self, device: str, skips_pattern: bool) -> list[str]:
+        """Returns a note if a pattern was trained that a device ignores."""
+        patterns = [w.sparsity_pattern for w in self.weights.values()]
+        count = len(patterns) - patterns.count(None)
+        if not count or skips_pattern:
+            return []
+        return [
+            f"2:4 zeros in {count} weights make no file faster on "
+            f"{device}: only Ethos-U85 skips them."
+        ]
+
     def with_random_samples(self, file: Flatbuffer) -> "TrainedModel":
         """Returns the same model with samples over a file's input ranges."""
         drawn = random_float_inputs(file, NUM_RANDOM_SAMPLES)

@@ -32,6 +32,9 @@ from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.segments import Layout
 from codeq_keras.architecture.visits import all_layers, has_layer_list
 
+# The reason of inputs and outputs ends so.
+_OF_THE_MODEL = " of the model"
+
 
 @dataclasses.dataclass(frozen=True)
 class ChannelClass:
@@ -46,6 +49,11 @@ class ChannelClass:
     size: int
     frozen: str | None
     members: tuple[str, ...]
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether it stays because the model's own shapes have it."""
+        return (self.frozen or "").endswith(_OF_THE_MODEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +154,7 @@ def find_channels(model: keras.Model) -> ChannelMap:
     graph = read_graph(model)
     for name, tensor in zip(graph.names, tensors_in(graph.inputs), strict=True):
         layout = axes.new(tensor)
-        axes.segments.freeze(layout, f"the input {name!r} of the model")
+        axes.segments.freeze(layout, f"the input {name!r}{_OF_THE_MODEL}")
         axes.segments.add_member(layout, name)
     for call in graph.calls:
         _follow(axes, call)
@@ -154,7 +162,7 @@ def find_channels(model: keras.Model) -> ChannelMap:
         _count_inputs(axes, inner, tensors)
     for tensor in tensors_in(graph.outputs):
         axes.segments.freeze(
-            axes.layouts[tensor.index], "the output of the model"
+            axes.layouts[tensor.index], f"the output{_OF_THE_MODEL}"
         )
     for variable, reason in axes.opaque.items():
         for layout in axes.axes.get(variable, {}).values():

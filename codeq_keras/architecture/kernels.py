@@ -292,9 +292,36 @@ def output_axes(layer: Any, variable: Any) -> tuple[int, ...]:
         left, output = layer.equation.split("->")
         labels = left.split(",")[1]
         return tuple(i for i, label in enumerate(labels) if label in output)
-    name = type(layer).__name__
-    if name.startswith("Depthwise") or variable.name == "depthwise_kernel":
+    if _is_depthwise(layer, variable):
         return rank - 2, rank - 1  # Input channel and depth multiplier.
-    if name.endswith("Transpose"):
+    if type(layer).__name__.endswith("Transpose"):
         return (rank - 2,)
     return (rank - 1,)
+
+
+def input_axes(layer: Any, variable: Any) -> tuple[int, ...]:
+    """Returns the axes of a kernel that number the input channels.
+
+    An output sums over them. Depthwise kernels and look-ups have none.
+
+    Example:
+
+    >>> layer = keras.layers.Conv2DTranspose(3, 2)
+    >>> layer.build((None, 8, 8, 5))
+    >>> layer.kernel.shape, input_axes(layer, layer.kernel)
+    ((2, 2, 3, 5), (3,))
+    """
+    is_lookup = variable.name.endswith("embeddings")
+    if is_lookup or _is_depthwise(layer, variable):
+        return ()
+    rank = len(variable.shape)
+    outputs = output_axes(layer, variable)
+    if isinstance(layer, keras.layers.EinsumDense):
+        return tuple(i for i in range(rank) if i not in outputs)
+    # The axes in front are positions.
+    return tuple(i for i in (rank - 2, rank - 1) if i not in outputs)
+
+
+def _is_depthwise(layer: Any, variable: Any) -> bool:
+    is_part = variable.name == "depthwise_kernel"
+    return is_part or type(layer).__name__.startswith("Depthwise")

@@ -14,6 +14,7 @@ from codeq_keras.callbacks.misses import (
     is_lowered,
     least_costs,
     reason_of_miss,
+    words_on_frozen,
 )
 from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
@@ -381,8 +382,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
             raise ValueError(
                 f"`relative_macs` cannot be below {reached:.4g} here: each "
                 "class of channels keeps a quarter, in multiples of "
-                f"{self.model.channel_multiple}, and classes that "
-                "`codeq_keras.report` calls frozen keep all. Received: "
-                f"relative_macs={self.target}. Allow more, or make "
-                "`channel_multiple` smaller."
+                f"{self.model.channel_multiple}"
+                f"{words_on_frozen(self.model.channel_gates)}. "
+                f"`codeq_keras.report` names all that stay. Received: "
+                f"relative_macs={self.target}. Allow more, train more "
+                "layers, or make `channel_multiple` smaller."
             )

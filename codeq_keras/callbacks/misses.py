@@ -11,11 +11,26 @@ from codeq_keras.quantizers.kernels import QuantizedKernel
 # Training steps that a budget takes.
 _MIN_STEPS = 300
 
+# Frozen kernels that a message names.
+_MAX_NAMED = 3
+
 
 def is_lowered(kernel: Kernel) -> bool:
     """Whether a budget lowers a kernel: quantized, and in training."""
     is_quantized = isinstance(kernel, QuantizedKernel)
     return is_quantized and bool(kernel.variable.trainable)
+
+
+def words_on_frozen(gates: Any) -> str:
+    """The kernels whose channels stay as they are not in training."""
+    paths = [gates.frozen_by(number) for number in gates.numbers]
+    found = list(dict.fromkeys(path for path in paths if path is not None))
+    if not found:
+        return ""
+    rest = len(found) - _MAX_NAMED
+    named = ", ".join(map(repr, found[:_MAX_NAMED]))
+    more = f" and {rest} more" if rest > 0 else ""
+    return f", and those of {named}{more}, not trainable, keep all"
 
 
 def least_costs(

@@ -145,7 +145,9 @@ class Grid:
         distance = self.width / 2 - blocks
         distance = distance / (TEMPERATURE * self.abs_bound)
         soft = ops.sigmoid(distance)
-        slope = ops.mean(soft - soft * soft) / TEMPERATURE
+        # Weights of exactly zero, as a pattern has, are zero in any dead zone.
+        slopes = (soft - soft * soft) * ops.sign(blocks)
+        slope = ops.mean(slopes) / TEMPERATURE
         change = self.ratio - ops.stop_gradient(self.ratio)
         return self.count_zeros(weights) + ops.stop_gradient(slope) * change
 

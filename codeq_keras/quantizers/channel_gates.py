@@ -36,7 +36,7 @@ _LEAST_PART = 0.25
 _RATE = 0.3
 
 
-def why_all_stay(found: ChannelClass, multiple: int) -> str | None:
+def reason_to_stay(found: ChannelClass, multiple: int) -> str | None:
     """Why a class keeps all channels; None if it may lose some."""
     if found.frozen is None and found.size <= multiple:
         return f"no more than one `channel_multiple`, {multiple}"
@@ -99,7 +99,18 @@ class ChannelGates(keras.layers.Layer):
 
     def reason(self, number: int) -> str | None:
         """Why a class keeps all channels; None if it may lose some."""
-        return why_all_stay(self.channels.classes[number], self.multiple)
+        return reason_to_stay(self.channels.classes[number], self.multiple)
+
+    def frozen_by(self, number: int) -> str | None:
+        """The path of a kernel of a class that is not in training."""
+        if number not in self.numbers:
+            return None
+        row = self.numbers.index(number)
+        for gate in self.by_kernel.values():
+            is_in_class = any(axis.weights[row] > 0 for axis in gate.axes)
+            if is_in_class and not gate.kernel.variable.trainable:
+                return gate.kernel.path
+        return None
 
     def _axes(self, kernel: Kernel) -> list[GatedAxis]:
         """The axes of a kernel that may shrink."""
@@ -156,7 +167,7 @@ class ChannelGates(keras.layers.Layer):
             for k in kernels
         )
 
-    # --- The protocol of a state, see `taken_apart` ---------------------------
+    # As of a `QuantizerState`, see `taken_apart`.
 
     def tensors(self) -> list[Any]:
         """Returns the logits, differentiable for the classes in training."""
@@ -173,12 +184,8 @@ class ChannelGates(keras.layers.Layer):
 
     def _in_training(self) -> np.ndarray:
         """1 for the classes whose kernels are all in training."""
-        trained = np.ones_like(self.sizes)
-        for gate in self.by_kernel.values():
-            if not gate.kernel.variable.trainable:
-                for axis in gate.axes:
-                    trained[axis.weights > 0] = 0.0
-        return trained
+        frozen = [self.frozen_by(number) for number in self.numbers]
+        return np.array([path is None for path in frozen], "float32")
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
@@ -251,8 +258,6 @@ class ChannelGates(keras.layers.Layer):
             found.append((constants, weights))
         return found
 
-    # --- Energies ------------------------------------------------------------
-
     def observe(
         self, graph: ActivationGraph, inputs: Any, **kwargs: Any
     ) -> Any:
@@ -310,7 +315,7 @@ class ChannelGates(keras.layers.Layer):
         return ops.where(is_channel, energies, -1.0)
 
     def relative_macs(self, counts: Any) -> Any:
-        """The multiply-accumulates that are left, for counts on the last axis."""
+        """The part of all MACs that is left, for counts on the last axis."""
         removed = ops.sum(self._macs * (1.0 - self._kept(counts)), axis=-1)
         return 1.0 - removed / max(self._all_macs, 1)
 
@@ -321,8 +326,6 @@ class ChannelGates(keras.layers.Layer):
         saved["2"] = self.counts()
         for name, value in saved.items():  # A file writes each name once.
             store[name] = value
-
-    # --- Numbers that are held -----------------------------------------------
 
     def release(self) -> None:
         """Lets the classes in training lose channels, or get them back."""

@@ -10,7 +10,7 @@ from keras import ops
 from codeq_keras.architecture.channels import ChannelMap, find_channels
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.ops.intervals import as_python
-from codeq_keras.quantizers.channel_gates import ChannelGates, why_all_stay
+from codeq_keras.quantizers.channel_gates import ChannelGates, reason_to_stay
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
@@ -20,6 +20,9 @@ from codeq_keras.quantizers.kernels import (
     states_of,
 )
 
+# Options of a config for groups of neighbours, which a removed channel breaks.
+_GROUPING = {"sparsity_block": 1, "sparsity_pattern": None}
+
 
 def make_gates(
     model: keras.Model, kernels: Sequence[Kernel], multiple: int | None
@@ -28,9 +31,9 @@ def make_gates(
     if multiple is None:
         return None
     channels = find_channels(model)
-    _require_removable(channels, multiple, model)
+    _require_free(channels, multiple, model)
     gates = ChannelGates(channels, kernels, multiple)
-    _require_no_blocks(gates)
+    _require_single_zeros(gates)
     return gates
 
 
@@ -48,32 +51,38 @@ def require_multiple(multiple: Any) -> int | None:
     return multiple
 
 
-def _require_removable(
+def _require_free(
     channels: ChannelMap, multiple: int, model: keras.Model
 ) -> None:
-    """Raises a ValueError unless some class may lose channels."""
-    reasons = [why_all_stay(found, multiple) for found in channels.classes]
-    if None not in reasons:
-        raise ValueError(
-            "`channel_multiple` needs channels that can be removed. Received: "
-            f"{model.name!r}, whose channels all stay: "
-            f"{'; '.join(dict.fromkeys(map(str, reasons)))}."
-        )
+    """Raises a ValueError unless a class may lose channels."""
+    reasons = [reason_to_stay(found, multiple) for found in channels.classes]
+    if None in reasons:
+        return
+    named = "; ".join(dict.fromkeys(map(str, reasons))) or "it has no kernels"
+    raise ValueError(
+        "`channel_multiple` needs channels that can be removed. Received: "
+        f"channel_multiple={multiple} for {model.name!r}, whose channels all "
+        f"stay: {named}. Give a smaller multiple where that is the reason, "
+        "otherwise leave it out."
+    )
 
 
-def _require_no_blocks(gates: ChannelGates) -> None:
-    """Raises a ValueError for weights that are pruned in blocks."""
+def _require_single_zeros(gates: ChannelGates) -> None:
+    """Raises a ValueError where weights are pruned in blocks."""
     for gate in gates.by_kernel.values():
         config = getattr(
             getattr(gate.kernel, "quantizer", None), "config", None
         )
-        if config is not None and config.sparsity_block > 1:
+        for name, neutral in _GROUPING.items():
+            value = getattr(config, name, neutral)
+            if value == neutral:
+                continue
             raise ValueError(
-                "Channels cannot be removed from blocks that are pruned "
-                f"together. Received: channel_multiple={gates.multiple} and "
-                f"sparsity_block={config.sparsity_block} for "
-                f"{gate.kernel.path!r}. Train with channels first, then "
-                "quantize `strip_quantizers(remove_channels(qmodel))` anew."
+                "Channels cannot be removed from groups of weights that are "
+                f"pruned together. Received: channel_multiple={gates.multiple} "
+                f"and {name}={value!r} for {gate.kernel.path!r}. Train with "
+                "channels first, then quantize "
+                "`strip_quantizers(remove_channels(qmodel))` anew."
             )
 
 

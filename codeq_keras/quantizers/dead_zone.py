@@ -10,6 +10,7 @@ import numpy as np
 
 from codeq_keras import ops
 from codeq_keras.config import CoDeQConfig, require_config
+from codeq_keras.ops.blocks import keep_two_of_four
 from codeq_keras.ops.grids import Grid
 from codeq_keras.quantizers.state import QuantizerState, Shape
 
@@ -25,12 +26,15 @@ class QuantizedWeight:
         bit_width: Bits of the level index. The codes take at most
             `2 ** bit_width - 1` distinct values per scale.
         axis: Axes of the kernel along which the scale varies, or None.
+        sparsity_pattern: `"2:4"` where at most 2 of each 4 neighbouring input
+            channels are not zero, or None.
     """
 
     codes: np.ndarray
     scale: np.ndarray
     bit_width: int
     axis: tuple[int, ...] | None
+    sparsity_pattern: str | None = None
 
     @property
     def sparsity(self) -> float:
@@ -61,6 +65,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
         config: `CoDeQConfig`, or None for its defaults.
         axis: Axes of the kernel with a bound of their own where
             `config.axis` is -1. Default: the last.
+        pattern_axis: Axis of the kernel with the groups of 4 where
+            `config.sparsity_pattern` is `"2:4"`. Default: the last but one,
+            the input channels of Dense and Conv kernels.
 
     Input shape:
         A kernel of any shape; it must be the shape the layer is built with.
@@ -91,6 +98,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
         config: CoDeQConfig | None = None,
         *,
         axis: tuple[int, ...] | None = None,
+        pattern_axis: int = -2,
         **kwargs: Any,
     ) -> None:
         # Kernels are float32 under every policy, mixed precision included.
@@ -101,6 +109,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.axis = None
         else:
             self.axis = (-1,) if axis is None else tuple(axis)
+        self.pattern_axis = pattern_axis
         # Shared or its own; the logits and bounds of other kernels are in it.
         self.state: QuantizerState | None = None
         self._index = 0
@@ -115,6 +124,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
             self.state = QuantizerState(
                 self.config, [self.bound_shape(input_shape)], name="state"
             )
+        self._require_groups(input_shape)
         self.built = True
 
     def bound_shape(self, kernel_shape: Shape) -> Shape:
@@ -129,7 +139,13 @@ class DeadZoneQuantizer(keras.layers.Layer):
     def call(self, weights: Any) -> Any:
         """Returns the deployed values, differentiable."""
         weights = keras.ops.convert_to_tensor(weights)
-        return self.grid.fake_quantize(weights)
+        return self.grid.fake_quantize(self.patterned(weights))
+
+    def patterned(self, weights: Any) -> Any:
+        """Returns the weights with the zeros of the config's pattern."""
+        if self.config.sparsity_pattern is None:
+            return weights
+        return keep_two_of_four(weights, self.pattern_axis)
 
     @property
     def dead_zone_logit(self) -> Any:
@@ -173,11 +189,11 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def zero_fraction(self, weights: Any) -> Any:
         """Returns the fraction of zeros, see `codeq_keras.ops`."""
-        return self.grid.zero_fraction(weights)
+        return self.grid.zero_fraction(self.patterned(weights))
 
     def count_zeros(self, weights: Any) -> Any:
         """Returns the fraction of zeros, without a gradient."""
-        return self.grid.count_zeros(weights)
+        return self.grid.count_zeros(self.patterned(weights))
 
     def follow_held_zeros(self, weights: Any) -> None:
         """Moves the logit of a lone quantizer to the zeros that are held."""
@@ -216,7 +232,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
             ValueError: If `level_grid="paper"`, which has no codes.
         """
         weights = keras.ops.cast(weights, "float32")
-        return self.grid.codes_and_scale(weights)
+        return self.grid.codes_and_scale(self.patterned(weights))
 
     @property
     def num_scales(self) -> int:
@@ -241,6 +257,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
             scale=keras.ops.convert_to_numpy(scale).astype("float32"),
             bit_width=int(self.bit_width),
             axis=self.axis,
+            sparsity_pattern=self.config.sparsity_pattern,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -249,6 +266,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
             **super().get_config(),
             "config": keras.saving.serialize_keras_object(self.config),
             "axis": self.axis,
+            "pattern_axis": self.pattern_axis,
         }
 
     @classmethod
@@ -259,6 +277,18 @@ class DeadZoneQuantizer(keras.layers.Layer):
             config["config"]
         )
         return cls(**config)
+
+    def _require_groups(self, shape: Shape) -> None:
+        if self.config.sparsity_pattern is None:
+            return
+        axis = self.pattern_axis
+        is_axis = -len(shape) <= axis < len(shape)
+        if not is_axis or shape[axis] % 4:
+            raise ValueError(
+                "`sparsity_pattern='2:4'` needs an axis whose length is a "
+                f"multiple of 4. Received: pattern_axis={axis} of a kernel of "
+                f"shape {tuple(shape)}. Name another, or leave the pattern out."
+            )
 
     @property
     def _built_state(self) -> QuantizerState:

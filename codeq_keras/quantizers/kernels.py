@@ -15,6 +15,7 @@ from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
 )
+from codeq_keras.quantizers.pattern import with_pattern
 from codeq_keras.quantizers.state import QuantizerState
 
 
@@ -23,9 +24,10 @@ class KernelQuantizer(Protocol):
     """The methods of a quantizer for `quantize_model(quantizer=)`.
 
     The argument is a class, or a function, called for each kernel as
-    `kind(config, axis=axes_of_the_bound_or_None, name=name)`. The result is a
-    `keras.layers.Layer`; where `call` takes `training`, Keras tells it of a
-    training step. It has
+    `kind(config, axis=axes_of_the_bound_or_None, name=name)`, and with
+    `pattern_axis=` where `config.sparsity_pattern` is to be kept. The result
+    is a `keras.layers.Layer`; where `call` takes `training`, Keras tells it of
+    a training step. It has
 
     - `build(kernel_shape)`: creates its variables;
     - `call(weights)`: the deployed values, differentiable;
@@ -60,9 +62,12 @@ class QuantizedKernel(Kernel):
 
     Attributes:
         quantizer: A `DeadZoneQuantizer`, or another `KernelQuantizer`.
+        pattern_obstacle: Why the kernel cannot have the `sparsity_pattern`
+            that was asked for; None if it can, or none was.
     """
 
     quantizer: Any
+    pattern_obstacle: str | None = None
 
     def weights(self, *, training: bool = False) -> Any:
         """Returns the latent weights, 0 in the channels that are removed."""
@@ -121,12 +126,18 @@ def with_quantizers(
     for kernel in kernels:
         config = config_of(kernel)
         if config is not None:
+            config, pattern, obstacle = with_pattern(
+                config, kernel.layer, kernel.variable
+            )
             quantizer = kind(
                 config,
                 axis=None if config.axis is None else kernel.output_axes,
                 name=kernel.path.replace("/", "_"),
+                **pattern,
             )
-            kernel = QuantizedKernel(**vars(kernel), quantizer=quantizer)
+            kernel = QuantizedKernel(
+                **vars(kernel), quantizer=quantizer, pattern_obstacle=obstacle
+            )
         found.append(kernel)
     return tuple(found)
 

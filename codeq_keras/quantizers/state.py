@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -35,6 +35,16 @@ class _Parts:
 
     grids: list[Grid]
     bit_widths: list[Any]
+
+
+class HasParts(Protocol):
+    """Vectors that are taken apart once a step: of logits, or of gates."""
+
+    _parts: Any
+
+    def tensors(self) -> list[Any]: ...  # noqa: D102
+
+    def _apart(self, task: Any = None, budget: Any = None) -> Any: ...
 
 
 class QuantizerState(keras.layers.Layer):
@@ -332,7 +342,7 @@ class QuantizerState(keras.layers.Layer):
 
 @contextlib.contextmanager
 def taken_apart(
-    states: Sequence[QuantizerState], *, for_budget: bool = False
+    states: Sequence[HasParts], *, for_budget: bool = False
 ) -> Iterator[Any]:
     """Takes the vectors of states apart once for all that is asked within.
 

@@ -25,6 +25,8 @@ class KernelReport:
         levels: The distinct weight values, sorted (of the first channel where
             every channel has its own). Empty for a float kernel.
         histogram: Tuple `(counts, edges)` of the latent weights.
+        sparsity_pattern: The pattern of its zeros, `"2:4"` or None.
+        pattern_obstacle: Why it has none though its config asks for one.
     """
 
     path: str
@@ -39,6 +41,8 @@ class KernelReport:
     levels: np.ndarray = dataclasses.field(repr=False)
     histogram: tuple[np.ndarray, np.ndarray] = dataclasses.field(repr=False)
     is_frozen: bool = False
+    sparsity_pattern: str | None = None
+    pattern_obstacle: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,8 @@ class ChannelReport:
         members: Paths of the kernels that compute them, or a model input.
         num_channels: Number of channels.
         num_kept: Number of those that are left.
-        frozen_reason: Why all must stay; None if some may be removed.
+        frozen_reason: Why all that are left must stay; None if some may be
+            removed.
     """
 
     members: tuple[str, ...]
@@ -62,12 +67,12 @@ class ChannelReport:
         name = self.members[0] if self.members else "a layer"
         if len(self.members) > 1:
             name += f" and {len(self.members) - 1} more"
+        text = f"{self.num_channels} channels in {name}"
+        if self.num_kept < self.num_channels:
+            text = f"{self.num_channels} -> {self.num_kept} channels in {name}"
         if self.frozen_reason is not None:
-            stay = f"all stay, {self.frozen_reason}"
-            return f"{self.num_channels} channels in {name}: {stay}"
-        if self.num_kept == self.num_channels:
-            return f"{self.num_channels} channels in {name}"
-        return f"{self.num_channels} -> {self.num_kept} channels in {name}"
+            text += f": all stay, {self.frozen_reason}"
+        return text
 
 
 @dataclasses.dataclass(frozen=True)

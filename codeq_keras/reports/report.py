@@ -117,6 +117,7 @@ class CompressionReport:
                 f"  {kernel.entropy_bits:>7.2f}  {kernel.size_bytes:>9,}"
                 + _in_float(kernel)
                 + ("  frozen" if kernel.is_frozen else "")
+                + _pattern(kernel)
             )
         if self.relative_bops is None:
             bops = "unknown: an input size is not fixed"
@@ -238,10 +239,15 @@ def _channel_reports(gates: ChannelGates | None) -> tuple[ChannelReport, ...]:
             members=found.members,
             num_channels=found.size,
             num_kept=len(kept[number]) if number in kept else found.size,
-            frozen_reason=gates.reason(number),
+            frozen_reason=_reason_to_stay(gates, number),
         )
         for number, found in enumerate(gates.channels.classes)
     )
+
+
+def _reason_to_stay(gates: ChannelGates, number: int) -> str | None:
+    path = gates.frozen_by(number)
+    return f"{path!r} is not trainable" if path else gates.reason(number)
 
 
 def _activation_report(qmodel: HasQuantizers) -> ActivationReport | None:
@@ -311,6 +317,8 @@ def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
         levels=_levels(kernel, values),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
         is_frozen=not kernel.variable.trainable,
+        sparsity_pattern=kernel.quantizer.config.sparsity_pattern,
+        pattern_obstacle=kernel.pattern_obstacle,
     )
 
 
@@ -319,6 +327,14 @@ def _in_float(kernel: KernelReport) -> str:
     if kernel.is_quantized:
         return ""
     return f"  left in float: {kernel.float_reason}"
+
+
+def _pattern(kernel: KernelReport) -> str:
+    """What a kernel's line says about a pattern that was asked for."""
+    if kernel.pattern_obstacle is not None:
+        return f"  no 2:4: {kernel.pattern_obstacle}"
+    pattern = kernel.sparsity_pattern
+    return "" if pattern is None else f"  {pattern}"
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -89,7 +89,9 @@ class QuantizedView:
             )
             if state is not None:
                 kernel = QuantizedKernel(
-                    **vars(kernel), quantizer=state.quantizer
+                    **vars(kernel),
+                    quantizer=state.quantizer,
+                    pattern_obstacle=state.pattern_obstacle,
                 )
             self.kernels.append(kernel)
 

@@ -18,6 +18,7 @@ from codeq_keras.quantizers.dead_zone import (
     begin_training_step,
 )
 from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.pattern import warn_of_obstacles, with_pattern
 from codeq_keras.training.fitting import REFRESH_STEPS
 from codeq_keras.training.regularizer import (
     CompressionRegularizer,
@@ -43,6 +44,7 @@ class KernelState:
         quantizer: Owner of the logits and of the held bound.
         schedule: Counts the training steps of this kernel.
         per_channel: Whether the converter needs one range per channel.
+        pattern_obstacle: As in `QuantizedKernel`.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class KernelState:
         quantizer: DeadZoneQuantizer,
         *,
         per_channel: bool,
+        pattern_obstacle: str | None = None,
     ) -> None:
         self.weight_name = weight_name
         self.kernel = kernel
         self.quantizer = quantizer
         self.schedule = TrainingSchedule(name=f"{weight_name}_schedule")
         self.per_channel = per_channel
+        self.pattern_obstacle = pattern_obstacle
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -174,8 +178,14 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
         for index, weight in enumerate(layer.layer.trainable_weights):
             setattr(layer, f"latent_{index}", weight)
         with tf.init_scope():
+            config, pattern, obstacle = with_pattern(
+                self.config, layer.layer, kernel
+            )
             quantizer = DeadZoneQuantizer(
-                self.config, axis=output_axes(layer.layer, kernel), name=name
+                config,
+                axis=output_axes(layer.layer, kernel),
+                name=name,
+                **pattern,
             )
             quantizer.build(tuple(tensor_shape))
             quantizer.update_abs_bound(kernel)
@@ -185,7 +195,10 @@ class DeadZoneWeightQuantizer(quantizers.Quantizer):
                 quantizer,
                 per_channel=is_conv
                 or isinstance(layer.layer, tf_keras.layers.DepthwiseConv2D),
+                pattern_obstacle=obstacle,
             )
+        if obstacle is not None:
+            warn_of_obstacles({f"{layer.layer.name}/{name}": obstacle}, 2)
         for variable in state.variables:
             setattr(layer, variable.path.replace("/", "_"), variable.value)
         setattr(layer, f"{name}_state", state)

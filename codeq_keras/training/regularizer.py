@@ -1,6 +1,7 @@
 """CompressionRegularizer: sums the compression penalties into the loss."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -215,8 +216,18 @@ class CompressionRegularizer(keras.layers.Layer):
     def budget_penalty(
         self, kernels: Sequence[Kernel], *, progress: Any
     ) -> Any:
-        """Returns the penalty of the budget; 0 where it is met."""
-        return self._budget_penalty(costs.trained_costs(kernels), progress)
+        """Returns the penalty of the budget; 0 where it is met.
+
+        One on channels is met below its target as well: they go in steps.
+        """
+        trained = costs.trained_costs(kernels)
+        penalty = self._budget_penalty(trained, progress)
+        if self.budget != "relative_macs":
+            return penalty
+        is_met = self._log_measure(trained) <= self.log_target - math.log(
+            _MARGIN
+        )
+        return ops.where(is_met, 0.0, penalty)
 
     def _budget_penalty(
         self, trained: Sequence[KernelCost], progress: Any

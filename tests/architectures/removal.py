@@ -13,7 +13,7 @@ from support import removal
 
 import codeq_keras
 from codeq_keras.architecture.channels import find_channels
-from codeq_keras.quantizers.channel_gates import why_all_stay
+from codeq_keras.quantizers.channel_gates import reason_to_stay
 
 MULTIPLE = 8
 PART = 0.5
@@ -36,7 +36,7 @@ def measure_removal(model, folder, *, prepare):
             are observed.
     """
     classes = find_channels(model).classes
-    reasons = [why_all_stay(each, MULTIPLE) for each in classes]
+    reasons = [reason_to_stay(each, MULTIPLE) for each in classes]
     if None not in reasons:
         inner = [r for r in reasons if not r.endswith(" of the model")]
         return True, f"- ({'; '.join(dict.fromkeys(inner)) or 'one layer'})"

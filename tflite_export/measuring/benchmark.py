@@ -13,6 +13,7 @@ import numpy as np
 from tflite_export import arm
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import as_path, read_tflite
+from tflite_export.format.macs import count_macs
 from tflite_export.measuring.devices import (
     android,
     edgetpu,
@@ -47,7 +48,7 @@ def benchmark(
     num_threads: int = 1,
     benchmark_model: str | os.PathLike[str] | None = None,
 ) -> BenchmarkReport:
-    """Measures files: sizes, times, instructions, cycles and memory.
+    """Measures files: sizes, work, times, instructions, cycles and memory.
 
     Every file is run in a child process with limits. If a device cannot run a
     file, or lacks its tool, the report has the reason.
@@ -98,6 +99,7 @@ def benchmark(
             BenchmarkRow(
                 path=file.path,
                 sizes=measure_sizes(file.data),
+                macs=count_macs(Flatbuffer(file.data)),
                 measurements=tuple(
                     r for r in held if isinstance(r, Measurement)
                 ),

@@ -22,12 +22,15 @@ class BenchmarkRow:
         sizes: Its sizes.
         measurements: The results, device by device.
         not_run: The devices on which it was not measured, with the reason.
+        macs: Multiply-accumulates of one run, counted in the file, zeros
+            included; None where an operator does not tell.
     """
 
     path: Path
     sizes: Sizes
     measurements: tuple[Measurement, ...]
     not_run: tuple[NotRun, ...]
+    macs: int | None = None
 
     def values(self, device: str) -> Mapping[str, Any]:
         """Returns the results on a device; empty if it was not measured."""
@@ -41,6 +44,7 @@ class BenchmarkRow:
         return {
             "path": str(self.path),
             "sizes": self.sizes.to_dict(),
+            "macs": self.macs,
             "measurements": {
                 m.device: dict(m.values) for m in self.measurements
             },
@@ -76,7 +80,10 @@ _COLUMNS = {
     "phone": _Column("phone", ""),
 }
 # The results with a column for the ratio to the first file.
-_COMPARED = ("instructions", "cycles", "flash_bytes")
+_COMPARED = (
+    *("instructions", "cycles"),
+    *("flash_bytes", "arena_bytes", "sram_bytes"),
+)
 _KIB = 1024
 
 
@@ -110,15 +117,15 @@ class BenchmarkReport:
     Example:
 
     >>> sizes = Sizes(2000, 1500, None, 1000, 800.0)
-    >>> row = BenchmarkRow(Path("model.tflite"), sizes, (), ())
+    >>> row = BenchmarkRow(Path("model.tflite"), sizes, (), (), macs=9000)
     >>> print(BenchmarkReport((row,), {"host": "a laptop"}))
     host: a laptop
     <BLANKLINE>
     Size
-    file          bytes  ratio   gzip  zstd  weight bytes  entropy bound  \
-times bound
-    model.tflite  2,000   1.00  1,500     -         1,000            800  \
-       1.25
+    file          bytes  ratio   MACs  ratio   gzip  zstd  weight bytes  \
+entropy bound  times bound
+    model.tflite  2,000   1.00  9,000   1.00  1,500     -         1,000  \
+          800         1.25
     """
 
     rows: tuple[BenchmarkRow, ...]
@@ -191,7 +198,7 @@ times bound
         ]
 
     def _sizes(self) -> Table:
-        first = self.rows[0].sizes.file_bytes
+        first, first_macs = self.rows[0].sizes.file_bytes, self.rows[0].macs
         rows: list[tuple[str, ...]] = []
         for label, row in zip(self.labels(), self.rows, strict=True):
             sizes = row.sizes
@@ -200,6 +207,8 @@ times bound
                     label,
                     f"{sizes.file_bytes:,}",
                     f"{sizes.file_bytes / first:.2f}",
+                    _cell(row.macs, ",d"),
+                    _cell(_quotient(row.macs, first_macs), ".2f"),
                     f"{sizes.gzip_bytes:,}",
                     _cell(sizes.zstd_bytes, ",d"),
                     # A file that was compiled for a device shows no weights.
@@ -208,7 +217,7 @@ times bound
                     _cell(sizes.entropy_ratio, ".2f"),
                 )
             )
-        columns = ("file", "bytes", "ratio", "gzip", "zstd")
+        columns = ("file", "bytes", "ratio", "MACs", "ratio", "gzip", "zstd")
         weights = ("weight bytes", "entropy bound", "times bound")
         return Table("Size", (*columns, *weights), rows)
 
@@ -235,8 +244,14 @@ times bound
         return [
             Panel("File, KiB", [s.file_bytes / _KIB for s in sizes]),
             Panel("File with gzip, KiB", [s.gzip_bytes / _KIB for s in sizes]),
+            *self._macs_panel(),
             Panel("Weights / entropy bound", [s.entropy_ratio for s in sizes]),
         ]
+
+    def _macs_panel(self) -> list[Panel]:
+        macs = [_quotient(row.macs, 1_000_000) for row in self.rows]
+        is_known = any(count is not None for count in macs)
+        return [Panel("Multiply-accumulates, millions", macs)] * is_known
 
     def _device_panels(self) -> list[Panel]:
         panels = []
@@ -264,9 +279,13 @@ def _ratio(
     is_part = key == "cycles" and any(
         held.get("num_cpu_operators") for held in (values, first)
     )
-    if is_part or values.get(key) is None or not first.get(key):
+    if is_part:
         return "-"
-    return f"{values[key] / first[key]:.2f}"
+    return _cell(_quotient(values.get(key), first.get(key)), ".2f")
+
+
+def _quotient(value: float | None, first: float | None) -> float | None:
+    return None if value is None or not first else value / first
 
 
 def _listed(names: list[str], rows: tuple[BenchmarkRow, ...]) -> str:

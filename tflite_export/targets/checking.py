@@ -1,12 +1,13 @@
 """`check`: says if a model or a file will run on a target."""
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tflite_export.format.kinds import read_tflite
-from tflite_export.targets.findings import CheckReport
+from tflite_export.targets.findings import CheckReport, Finding
 from tflite_export.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
 
 NUM_SAMPLES = 8
+_NUM_REASONS = 3
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -26,7 +28,8 @@ def check(
     """Says where a model or a file will run on a target, and what blocks it.
 
     A model is converted with random inputs, so its accuracy does not matter.
-    Call it before training, with or without quantizers.
+    Call it before training, with or without quantizers. It also names the
+    channels that a `channel_multiple` could not remove, and why.
 
     Args:
         model_or_path: A Keras model on the TensorFlow backend, or the path of
@@ -51,7 +54,37 @@ def check(
     device = find_target(target)
     if isinstance(model_or_path, str | os.PathLike):
         return device.check(read_tflite(model_or_path))
-    return device.check_model(_untrained(model_or_path))
+    trained = _untrained(model_or_path)
+    report = device.check_model(trained)
+    remedy = "Zeros anywhere cost less accuracy: leave out the pattern."
+    notes = [
+        Finding("`sparsity_pattern`", note, remedy, is_blocking=False)
+        for note in trained.pattern_notes(device.title, device.skips_pattern)
+    ]
+    notes += _channels(trained.plain)
+    return dataclasses.replace(report, findings=(*report.findings, *notes))
+
+
+def _channels(model: Any) -> list[Finding]:
+    """A note on channels that no budget can remove, but at both ends."""
+    from codeq_keras.deployment import find_channels
+
+    classes = find_channels(model).classes
+    frozen = [each for each in classes if each.frozen and not each.is_at_end]
+    if not frozen:
+        return []
+    reasons = list(dict.fromkeys(str(each.frozen) for each in frozen))
+    shown = "; ".join(reasons[:_NUM_REASONS])
+    if len(reasons) > _NUM_REASONS:
+        shown += f" and {len(reasons) - _NUM_REASONS} more reasons"
+    return [
+        Finding(
+            f"{len(frozen)} of {len(classes)} classes of channels",
+            f"would keep all under `channel_multiple`: {shown}.",
+            "The others shrink.",
+            is_blocking=False,
+        )
+    ]
 
 
 def _untrained(model: Any) -> "TrainedModel":

@@ -83,6 +83,7 @@ class Target:
         refused_storages: The reason against each other value, and the remedy.
         devices: Names of the devices on which `benchmark` measures its files.
         is_variant: Whether it is a size of another target.
+        skips_pattern: Whether `sparsity_pattern="2:4"` makes files faster.
 
     Example:
 
@@ -108,6 +109,7 @@ class Target:
     refused_storages: Mapping[str, str] = {"lut": LUT_REFUSAL}
     devices: tuple[str, ...] = ()
     is_variant: bool = False
+    skips_pattern: bool = False
 
     def require_storage(self, weight_storage: str) -> None:
         """Raises a ValueError for a storage that the target does not take.

@@ -120,7 +120,7 @@ def test_many_sums_in_a_row_stay_one_class():
 
 @pytest.mark.slow
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -302,6 +302,17 @@ def test_nested_model_of_open_channels_keeps_them():
     [reason] = [c.frozen for c in channels.classes if c.size == 6]
     assert "pool" in reason
     assert narrowed(model).count_params() == model.count_params()
+
+
+def test_reshape_of_an_input_that_no_kernel_reads():
+    inputs = [keras.Input((4, 3)), keras.Input((4,))]
+    x = layers.Dense(2)(layers.Dense(8)(inputs[1]))
+    model = keras.Model(inputs, [layers.Reshape((2, 6))(inputs[0]), x])
+
+    small = narrowed(model)
+
+    assert small.output_shape == [(None, 2, 6), (None, 2)]
+    assert small.count_params() < model.count_params()
 
 
 def _chain():

@@ -405,3 +405,62 @@ Warmup (avg): 34825.1, Inference (avg): 33209.4
         "mean_us": 33209.4,
         "init_us": 855,
     }
+
+
+def _row(name, macs, **values):
+    sizes = Sizes(2000, 1500, 1400, 0, 0.0)
+    found = Measurement("tflm", values)
+    return BenchmarkRow(Path(name), sizes, (found,), (), macs)
+
+
+def test_work_and_memory_have_their_ratios():
+    rows = (
+        _row("wide.tflite", 2000, flash_bytes=100, arena_bytes=80),
+        _row("narrow.tflite", 500, flash_bytes=50, arena_bytes=20),
+        _row("compiled.tflite", None, flash_bytes=25),
+    )
+    report = BenchmarkReport(rows, {})
+
+    size, tflm = (part for part in report.parts() if isinstance(part, Table))
+    macs = size.columns.index("MACs")
+    assert size.columns[macs + 1] == "ratio"
+    assert [row[macs : macs + 2] for row in size.rows] == [
+        ("2,000", "1.00"),
+        ("500", "0.25"),
+        ("-", "-"),
+    ]
+    arena = tflm.columns.index("arena bytes")
+    assert [row[arena + 1] for row in tflm.rows] == ["1.00", "0.25", "-"]
+    assert [row["macs"] for row in report.to_dict()["rows"]] == [
+        2000,
+        500,
+        None,
+    ]
+
+
+def test_plot_has_a_panel_of_the_work_where_it_is_known(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        "tflite_export.measuring.report.plot_panels",
+        lambda panels, *_: drawn.append({p.title: p.values for p in panels}),
+    )
+    known, unknown = _row("a.tflite", 3_000_000), _row("b.tflite", None)
+
+    for rows in ((known, unknown), (unknown,)):
+        BenchmarkReport(rows, {}).plot(tmp_path / "plot.png")
+
+    title = "Multiply-accumulates, millions"
+    assert drawn[0][title] == [3.0, None]
+    assert title not in drawn[1]
+
+
+def test_two_generations_of_a_npu_stand_side_by_side(files):
+    report = benchmark(files[0], targets=("ethos-u", "ethos-u85-256"))
+
+    assert report.devices == ("ethos-u55-128", "ethos-u85-256")
+    for device in report.devices:
+        assert report.rows[0].values(device)["cycles"] > 0
+    tables = [part for part in report.parts() if isinstance(part, Table)]
+    assert [table.title for table in tables[1:]] == list(report.devices)
+    assert tables[1].columns.count("ratio") == 3  # Flash, cycles, SRAM.
+    assert report.rows[0].macs > 0

@@ -29,6 +29,19 @@ def test_pre_flight_names_what_the_export_will_refuse():
     assert "in front of layer 'own'" in str(report)
 
 
+def test_pre_flight_names_channels_that_cannot_be_removed():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3)(inputs)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    x = keras.layers.Conv2D(8, 3)(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(x))
+    [note] = check(model).findings
+    assert note.subject == "1 of 4 classes of channels"
+    assert "'norm'" in note.text
+    assert not note.is_blocking
+
+
 def test_pre_flight_sees_the_rewrites_of_the_export():
     model = keras.Sequential(
         [

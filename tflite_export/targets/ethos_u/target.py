@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.operators import ETHOS_U
+from tflite_export.targets.ethos_u.pattern import pattern_notes
 from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 from tflite_export.targets.findings import (
     CheckReport,
@@ -61,13 +62,15 @@ class EthosU(Target):
         self.accelerator = accelerator
         self.is_variant = is_variant
         self.devices = (accelerator,)
+        self.skips_pattern = accelerator.startswith("ethos-u85")
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Adds the file that Vela compiled; a fallback is an error."""
         report = compile_file(proven.data, accelerator=self.accelerator)
         require_no_fallback(report)
         others = {f"{proven.name}_vela.tflite": report.compiled}
-        return Package(proven.data, others, report)
+        notes = pattern_notes(proven.file, trained)
+        return Package(proven.data, others, report, tuple(notes))
 
     def check(self, data: bytes) -> CheckReport:
         """Says which operators of a file run on the NPU, by compiling it."""
