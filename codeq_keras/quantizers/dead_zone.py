@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -315,9 +315,17 @@ def begin_training_step(
     state.refresh_bounds(
         lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
     )
-    state.follow_held_zeros(functools.partial(count_zeros, pairs))
+    state.follow_held_zeros(functools.partial(zero_counter, pairs))
 
 
 def count_zeros(pairs: Sequence[tuple[DeadZoneQuantizer, Any]]) -> list[Any]:
     """Returns the fraction of zeros of each kernel."""
-    return [quantizer.count_zeros(weights) for quantizer, weights in pairs]
+    return zero_counter(pairs)()
+
+
+def zero_counter(
+    pairs: Sequence[tuple[DeadZoneQuantizer, Any]],
+) -> Callable[[], list[Any]]:
+    """Returns what counts zeros again and again: no logit moves a pattern."""
+    fixed = [(q, q.patterned(weights)) for q, weights in pairs]
+    return lambda: [q.grid.count_zeros(weights) for q, weights in fixed]

@@ -14,6 +14,7 @@ from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
     count_zeros,
+    zero_counter,
 )
 from codeq_keras.quantizers.pattern import with_pattern
 from codeq_keras.quantizers.state import QuantizerState
@@ -192,7 +193,7 @@ def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
     """Moves the logits to the zeros that are held, for the weights now."""
     for state in states_of(kernels):
         pairs = pairs_of(state, kernels)
-        state.follow_held_zeros(functools.partial(count_zeros, pairs))
+        state.follow_held_zeros(functools.partial(zero_counter, pairs))
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:

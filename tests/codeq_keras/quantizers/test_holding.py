@@ -13,6 +13,7 @@ CONFIGS = {
     "default": CoDeQConfig(),
     "channels": CoDeQConfig(axis=-1, level_grid="uniform"),
     "blocks": CoDeQConfig(sparsity_block=2),
+    "pattern": CoDeQConfig(sparsity_pattern="2:4"),
     "learned": CoDeQConfig(bit_width="learned"),
     "ternary": CoDeQConfig(bit_width=2),
 }
