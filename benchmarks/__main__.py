@@ -10,6 +10,9 @@ import sys
 # The module of each benchmark; README.md says which question it answers.
 MODULES = {
     "accuracy": "accuracy.run",
+    "channels": "channels.run",
+    "channel_files": "channels.files",
+    "channel_latency": "channels.latency",
     "paper": "paper.run",
     "figure4": "paper.figure4",
     "training_time": "training_time",

@@ -1,10 +1,10 @@
 """The networks that the benchmarks train. Plain Keras, no quantization.
 
 All take and return float32, end in logits, and are not compiled. `classes` is
-the number of logits; `alpha` a factor on the channels of every layer; a
-`stem_strides` of 2 makes all feature maps a quarter of the size, for quick
-experiments. The layers with a 1x1 kernel in the MobileNets have "pointwise" in
-their names.
+the number of logits; `alpha` a factor on the channels of every layer; `widths`
+the channels themselves, which `scaled` makes fewer; a `stem_strides` of 2 makes
+all feature maps a quarter of the size, for quick experiments. The layers with a
+1x1 kernel in the MobileNets have "pointwise" in their names.
 
 References:
 
@@ -25,6 +25,7 @@ References:
   the tokens is classified; width, depth.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -44,32 +45,55 @@ _V2_STAGES = (
     (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
 )  # fmt: skip
 
+# Channels of the stem and of each block of `small_mobilenet`.
+SMALL_MOBILENET_WIDTHS = (16, 24, 32, 48, 64, 96, 96)
+RESNET_WIDTHS = (16, 32, 64)
+
 _BARE = {"use_bias": False, "kernel_initializer": "he_normal"}
 
 
+def scaled(
+    widths: Sequence[int], factor: float, multiple: int = 8
+) -> tuple[int, ...]:
+    """Returns widths times a factor in the nearest multiples, at least one."""
+    parts = (round(width * factor / multiple) for width in widths)
+    return tuple(multiple * max(part, 1) for part in parts)
+
+
 def resnet8(
-    *, classes: int = 10, stem_strides: int = 1, width: int = 16
+    *,
+    classes: int = 10,
+    stem_strides: int = 1,
+    input_shape: Shape = (32, 32, 3),
+    widths: Sequence[int] = RESNET_WIDTHS,
 ) -> keras.Model:
     """Returns the image classification network of MLPerf Tiny.
 
-    78,666 parameters and 12.5 million multiply-accumulates at 32x32x3, with
-    its width of 16 channels.
+    78,666 parameters and 12.5 million multiply-accumulates at 32x32x3.
     """
-    return _small_resnet("resnet8", 1, classes, stem_strides, width)
+    inputs = keras.Input(input_shape)
+    return _small_resnet(inputs, "resnet8", 1, classes, stem_strides, widths)
 
 
 def resnet20(*, classes: int = 10, stem_strides: int = 1) -> keras.Model:
     """Returns the ResNet-20 for CIFAR-10 that the CoDeQ paper compresses."""
-    return _small_resnet("resnet20", 3, classes, stem_strides)
+    inputs = keras.Input((32, 32, 3))
+    return _small_resnet(
+        inputs, "resnet20", 3, classes, stem_strides, RESNET_WIDTHS
+    )
 
 
 def _small_resnet(
-    name: str, blocks: int, classes: int, stem_strides: int, width: int = 16
+    inputs: Any,
+    name: str,
+    blocks: int,
+    classes: int,
+    stem_strides: int,
+    widths: Sequence[int],
 ) -> keras.Model:
-    inputs = keras.Input((32, 32, 3))
-    x = _conv(inputs, width, 3, strides=stem_strides, name="stem")
+    x = _conv(inputs, widths[0], 3, strides=stem_strides, name="stem")
     x = layers.ReLU()(_norm(x))
-    x = _residual_stages(x, (width, 2 * width, 4 * width), blocks)
+    x = _residual_stages(x, widths, blocks)
     return _classifier(inputs, x, classes, name)
 
 
@@ -82,19 +106,19 @@ def resnet18(*, classes: int = 1000) -> keras.Model:
     return _classifier(inputs, x, classes, "resnet18")
 
 
-def ds_cnn(*, classes: int = 12) -> keras.Model:
+def ds_cnn(*, classes: int = 12, width: int = 64) -> keras.Model:
     """Returns the keyword spotting network of MLPerf Tiny.
 
     24,908 parameters and 2.7 million multiply-accumulates at 49x10x1.
     """
     inputs = keras.Input((49, 10, 1))
-    x = _conv(inputs, 64, (10, 4), strides=2, name="stem")
+    x = _conv(inputs, width, (10, 4), strides=2, name="stem")
     x = layers.Dropout(0.2)(layers.ReLU()(_norm(x)))
     for block in range(1, 5):
         depthwise = f"depthwise_{block}"
         x = layers.DepthwiseConv2D(3, padding="same", name=depthwise)(x)
         x = layers.ReLU()(_norm(x))
-        x = _conv(x, 64, 1, name=f"pointwise_{block}")
+        x = _conv(x, width, 1, name=f"pointwise_{block}")
         x = layers.ReLU()(_norm(x))
     return _classifier(inputs, layers.Dropout(0.4)(x), classes, "ds_cnn")
 
@@ -148,6 +172,26 @@ def mobilenet_v2(
     return _classifier(inputs, layers.ReLU(6.0)(x), classes, "mobilenet_v2")
 
 
+def small_mobilenet(
+    *,
+    classes: int = 10,
+    input_shape: Shape = (28, 28, 1),
+    widths: Sequence[int] = SMALL_MOBILENET_WIDTHS,
+) -> keras.Model:
+    """Returns a MobileNetV1 of six blocks, as for small images.
+
+    24,744 weights in kernels and 0.6 million multiply-accumulates.
+    """
+    inputs = keras.Input(input_shape)
+    x = _strided_stem(inputs, widths[0])
+    for block, channels in enumerate(widths[1:], 1):
+        strides = 2 if block in (2, 4) else 1
+        x = _depthwise(x, strides, name=f"depthwise_{block}")
+        x = _pointwise(x, channels, name=f"pointwise_{block}")
+        x = layers.ReLU(6.0)(x)
+    return _classifier(inputs, x, classes, "small_mobilenet")
+
+
 def vit(*, classes: int = 10, stem_convs: int = 2) -> keras.Model:
     """Returns a small vision transformer; 87,802 parameters by default.
 
@@ -175,7 +219,7 @@ def vit(*, classes: int = 10, stem_convs: int = 2) -> keras.Model:
     return keras.Model(inputs, outputs, name="vit")
 
 
-def _residual_stages(x: Any, stages: tuple[int, ...], blocks: int) -> Any:
+def _residual_stages(x: Any, stages: Sequence[int], blocks: int) -> Any:
     """Residual blocks; each stage but the first halves the image."""
     for stage, filters in enumerate(stages, 1):
         for block in range(blocks):

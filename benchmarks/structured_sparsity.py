@@ -82,7 +82,8 @@ def exported(form: str, width: int) -> tuple[bytes, float]:
     """Returns the file of a form, and its fraction of zeros."""
     zeros, pattern = FORMS[form]
     keras.utils.set_random_seed(SEED)
-    net = networks.resnet8(width=width)
+    widths = networks.scaled(networks.RESNET_WIDTHS, width / 16)
+    net = networks.resnet8(widths=widths)
     rng = np.random.default_rng(SEED)
     stem, *kernels = find_kernels(net)
     for kernel in (stem, *kernels):

@@ -89,10 +89,9 @@ class QuantizedModel(ModelWrapper):
     training_loss: Callable[..., Any] | None = None
     # Of a running training, for a callback that looks at the others.
     fit_callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    # Runs the model where its activations are rounded, or just looked at.
-    graph: Any = None
+    graph: Any = None  # Where activations are rounded, or looked at.
     activation_graph: ActivationGraph | None = None
-    # Of files from before 2026-11-29: their optimizer begins anew.
+    # Of files of before 2026-11-29: their optimizer begins anew.
     _has_scalar_slots = False
 
     def __init__(

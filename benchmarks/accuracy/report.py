@@ -63,7 +63,7 @@ def page(
     )
     title = f"{score[0].upper()}{score[1:]} against cost: {workload.note}"
     table = results.table(columns, _rows(groups))
-    return [title, EXPLANATION, table, _provenance(lines)]
+    return [title, EXPLANATION, table, origins(lines)]
 
 
 def _rows(groups: Sequence[Sequence[Line]]) -> list[list[Any]]:
@@ -131,7 +131,7 @@ def plot(
     figure.savefig(path, dpi=120)
 
 
-def _provenance(lines: Sequence[Line]) -> str:
+def origins(lines: Sequence[Line]) -> str:
     """Dates, versions and hardware of all lines."""
     texts = {
         "Dates": [line["date"] for line in lines],

@@ -12,7 +12,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 # `machine_sounds` only registers its builder.
-from datasets import keywords, machine_sounds, shapes  # noqa: F401
+from datasets import (
+    fashion_mnist,
+    keywords,
+    machine_sounds,  # noqa: F401
+    shapes,
+)
 from datasets.mfcc import mfcc
 
 _OWN_SPLITS = {s: s for s in ("train", "validation", "test")}
@@ -64,11 +69,26 @@ def _keywords(split: str, count: int) -> Iterator[dict[str, Any]]:
         yield {"mfcc": x, "label": y}
 
 
+def _fashion_mnist(example: dict[str, Any]) -> np.ndarray:
+    """Pixels as float32 in [0, 1]."""
+    return example["image"].astype("float32") / 255.0
+
+
 DATASETS = {
     "shapes": _shapes(32),
     "shapes96": _shapes(96),
     "keywords": DatasetEntry(
         "keywords", _OWN_SPLITS, 12, lambda e: e["mfcc"], _keywords
+    ),
+    "fashion_mnist": DatasetEntry(
+        "fashion_mnist",
+        {
+            "train": "train[:-5000]",
+            "validation": "train[-5000:]",
+            "test": "test",
+        },
+        10,
+        _fashion_mnist,
     ),
     "cifar10": DatasetEntry(
         "cifar10",
@@ -115,8 +135,8 @@ def load(
             `~/tensorflow_datasets`.
 
     Returns:
-        A float32 array, images in [-1, 1] or cepstral coefficients as they
-        are, and an int64 array of labels.
+        A float32 array, images in [-1, 1] (Fashion-MNIST: [0, 1]) or cepstral
+        coefficients as they are, and an int64 array of labels.
 
     Raises:
         ValueError: If the name or split is not known, or the data set does
@@ -277,9 +297,13 @@ def _entry(name: str, split: str) -> DatasetEntry:
 def _source(
     entry: DatasetEntry, split: str, data_dir: str | os.PathLike | None
 ) -> Sequence[dict[str, Any]]:
-    """Random access to a split, prepared first if it is not there yet."""
-    builder = tfds.builder(
-        entry.builder, data_dir=data_dir, file_format="array_record"
-    )
+    """Random access to a split, prepared first if it is not there yet.
+
+    Fashion-MNIST is prepared from files where there are any, by our builder.
+    """
+    name = entry.builder
+    if name == "fashion_mnist" and fashion_mnist.folder() is not None:
+        name = "fashion_mnist_files"
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     return builder.as_data_source(split=entry.splits[split])

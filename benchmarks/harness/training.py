@@ -153,15 +153,16 @@ def float_network(
     split: Splits,
     path: Path,
     cycles: tuple[tuple[int, float], ...] | None = None,
+    seed: int = FLOAT_SEED,
 ) -> keras.Model:
     """Returns the float network of a workload: trained once, kept in a file."""
     if not path.exists():
-        keras.utils.set_random_seed(FLOAT_SEED)
+        keras.utils.set_random_seed(seed)
         net = workload.build()
         for epochs, part in cycles or FLOAT_CYCLES:
             rate = part * workload.learning_rate
             slower = dataclasses.replace(workload, learning_rate=rate)
-            Training(slower, split, epochs, FLOAT_SEED).fit(net)
+            Training(slower, split, epochs, seed).fit(net)
         save(net, path)
     return keras.saving.load_model(path, compile=False)
 

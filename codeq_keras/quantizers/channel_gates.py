@@ -174,7 +174,7 @@ class ChannelGates(keras.layers.Layer):
             for k in kernels
         )
 
-    # --- The protocol of a state, see `taken_apart` ---------------------------
+    # As of a `QuantizerState`, see `taken_apart`.
 
     def tensors(self) -> list[Any]:
         """Returns the logits, differentiable for the classes in training."""
@@ -253,8 +253,6 @@ class ChannelGates(keras.layers.Layer):
     def _axes_written(self) -> AxesOfGates:
         return axes_of_gates([gate.written for gate in self.by_kernel.values()])
 
-    # --- Energies ------------------------------------------------------------
-
     def observe(
         self, graph: ActivationGraph, inputs: Any, **kwargs: Any
     ) -> Any:
@@ -323,8 +321,6 @@ class ChannelGates(keras.layers.Layer):
         saved["2"] = self.counts()
         for name, value in saved.items():  # A file writes each name once.
             store[name] = value
-
-    # --- Numbers that are held -----------------------------------------------
 
     def release(self) -> None:
         """Lets the classes in training lose channels, or get them back."""

@@ -98,11 +98,10 @@ class KernelGate:
         weights = ops.convert_to_tensor(weights)
         parts = self.gates.parts()
         others = parts.writing_in_training if training else parts.writing
-        factor = 1.0
+        factor: Any = 1.0
         for axis in self.axes:
             is_read = axis.axis == self.reads
-            gates = parts.reading if is_read else others
-            gates = ops.take(gates, axis.places)
+            gates = ops.take(parts.reading if is_read else others, axis.places)
             shape = [1] * len(weights.shape)
             shape[axis.axis] = -1
             factor = factor * ops.reshape(gates, shape)
@@ -124,8 +123,9 @@ class KernelGate:
     def energies(self, values: Sequence[Any]) -> Any:
         """The part of its outputs that each position of its input adds.
 
-        The squares of a slice, weighted with the second moment of what it
-        reads: behind a BatchNormalization weights alone mean nothing.
+        The squares of a slice, weighted with the variance of what it reads:
+        behind a BatchNormalization weights alone mean nothing, and biases
+        take over the mean of a channel that is removed.
         """
         weights = self.kernel.variable
         quantizer = getattr(self.kernel, "quantizer", None)
@@ -134,11 +134,10 @@ class KernelGate:
         others = [i for i in range(len(squares.shape)) if i != self.reads]
         found = ops.sum(squares, axis=others)
         if values:
-            found = found * sum(map(_second_moment, values))
+            found = found * sum(map(_variance, values))
         return ops.divide_no_nan(found, ops.sum(found))
 
 
-def _second_moment(value: Any) -> Any:
+def _variance(value: Any) -> Any:
     value = ops.cast(ops.stop_gradient(value), "float32")
-    others = list(range(len(value.shape) - 1))
-    return ops.mean(ops.square(value), axis=others)
+    return ops.var(value, axis=list(range(len(value.shape) - 1)))

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -35,6 +35,16 @@ class _Parts:
 
     grids: list[Grid]
     bit_widths: list[Any]
+
+
+class HasParts(Protocol):
+    """Vectors that are taken apart once a step: of logits, or of gates."""
+
+    _parts: Any
+
+    def tensors(self) -> list[Any]: ...  # noqa: D102
+
+    def _apart(self, task: Any = None, budget: Any = None) -> Any: ...
 
 
 class QuantizerState(keras.layers.Layer):
@@ -176,10 +186,12 @@ class QuantizerState(keras.layers.Layer):
         """Lets the logits move again."""
         self.held_zeros.assign([_FREE] * len(self.bound_shapes))
 
-    def follow_held_zeros(self, count: Callable[[], Sequence[Any]]) -> None:
+    def follow_held_zeros(
+        self, counter: Callable[[], Callable[[], Sequence[Any]]]
+    ) -> None:
         """Moves the logits to the zeros that are held, where any are.
 
-        `count` returns the fraction of zeros of each kernel. It falls with
+        `counter` returns what counts the zeros of each kernel. They fall with
         the magnitude of the logit. The largest with enough zeros is found by
         bisection: weights gather at the edge of the dead zone, where a step by
         the slope would overshoot.
@@ -190,18 +202,20 @@ class QuantizerState(keras.layers.Layer):
         held = ops.convert_to_tensor(self.held_zeros)
         others = self.tensors()[1:]
 
-        def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-            low, high = ends
-            middle = (low + high) / 2
-            self._parts = self._apart([middle, *others])
-            enough = ops.stack(count()) >= held - _COUNT_ERROR
-            self._parts = None
-            return (
-                ops.where(enough, middle, low),
-                ops.where(enough, high, middle),
-            )
-
         def followed() -> Any:
+            count = counter()  # Once, not in each turn of the loop.
+
+            def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+                low, high = ends
+                middle = (low + high) / 2
+                self._parts = self._apart([middle, *others])
+                enough = ops.stack(count()) >= held - _COUNT_ERROR
+                self._parts = None
+                return (
+                    ops.where(enough, middle, low),
+                    ops.where(enough, high, middle),
+                )
+
             ends = ops.zeros_like(logit), MAX_LOGIT * ops.ones_like(logit)
             magnitude, _ = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
             is_held = ops.logical_and(held >= 0, self.trained > 0)
@@ -332,7 +346,7 @@ class QuantizerState(keras.layers.Layer):
 
 @contextlib.contextmanager
 def taken_apart(
-    states: Sequence[QuantizerState], *, for_budget: bool = False
+    states: Sequence[HasParts], *, for_budget: bool = False
 ) -> Iterator[Any]:
     """Takes the vectors of states apart once for all that is asked within.
 

@@ -15,6 +15,7 @@ from codeq_keras.quantizers.kernels import (
     pairs_of,
     states_of,
 )
+from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.batch_norm import Deployable, with_reestimation
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
@@ -72,9 +73,11 @@ def begin_step(qmodel: _Trainable) -> None:
     for state in states_of(qmodel.kernels):
         pairs = pairs_of(state, qmodel.kernels)
         begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
-    if qmodel.channel_gates is not None:
-        qmodel.channel_gates.advance(rate=rate, step=done)
-    follow_held_zeros(qmodel.kernels)
+    gates = [g for g in (qmodel.channel_gates,) if g is not None]
+    for each in gates:
+        each.advance(rate=rate, step=done)
+    with taken_apart(gates):
+        follow_held_zeros(qmodel.kernels)
     schedule.advance()
 
 

@@ -23,6 +23,11 @@ COLUMNS = {
     "step of Keras; top-1 agreement where the best two are further apart; "
     "below 99 %, the layer that is furthest from Keras by itself, given what "
     "the file computed before it",
+    "channels": "convolutional networks with trained ranges, without half of "
+    "the channels of every class that may lose some, in multiples of 8: "
+    "outputs in Keras, and of the file on 200 random inputs, identical to "
+    "those with zeros in their place; multiply-accumulates left, the same in "
+    "the report and the file; classes that lost channels",
     "jax": "the first four columns on Keras's JAX backend",
 }
 # Those of a process of its own, with that backend.

@@ -41,7 +41,7 @@ def measure_parity(model, path, *, prepare):
     inputs = samples(model, rng, NUM_SAMPLES)
     qmodel = codeq_keras.quantize_model(model, activation_bit_width=8)
     prepare(qmodel, inputs)
-    _observe_ranges(qmodel, inputs)
+    observe_ranges(qmodel, inputs, EPOCHS)
     result = tflite_export.export(
         qmodel, path, weight_storage="int8", representative_dataset=inputs
     )
@@ -84,7 +84,7 @@ def agreement(expected, actual, tensors):
     )
 
 
-def _observe_ranges(qmodel, inputs):
+def observe_ranges(qmodel, inputs, epochs):
     """Trains without moving a weight."""
     qmodel.compile(keras.optimizers.SGD(0.0), "mse")
     targets = [np.zeros_like(o) for o in outputs_of(qmodel, inputs)]
@@ -92,6 +92,6 @@ def _observe_ranges(qmodel, inputs):
         packed(inputs),
         packed(targets),
         batch_size=BATCH_SIZE,
-        epochs=EPOCHS,
+        epochs=epochs,
         verbose=0,
     )

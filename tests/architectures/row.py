@@ -1,8 +1,9 @@
 """Measures one row of the table of architectures.
 
-    python row.py NAME FILE
+    python row.py NAME FILE [COLUMN ...]
 
 Writes one JSON object: a cell for each column, `{"ok", "value", "reason"}`.
+Columns that need no others can be measured alone.
 On the JAX backend, those of the training half only.
 """
 
@@ -10,12 +11,14 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 from architectures.models import JAX_COLUMNS, ROWS, outputs_of, packed, samples
 from architectures.parity import measure_parity
+from architectures.removal import measure_removal
 
 import codeq_keras
 import tflite_export
@@ -36,8 +39,8 @@ MAX_P99_LSB = 10
 MAX_RATIO_TO_PLAIN = 1.5
 
 
-def measure(name: str) -> dict[str, dict]:
-    """Returns the cells of a row; a step that fails ends it."""
+def measure(name: str, columns: Sequence[str] = ()) -> dict[str, dict]:
+    """Returns the cells of a row, or some; a step that fails ends it."""
     keras.utils.set_random_seed(SEED)
     row = ROWS[name]
     cells: dict[str, dict] = {}
@@ -48,6 +51,8 @@ def measure(name: str) -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as folder:
         state["folder"] = Path(folder)
         for column, step in STEPS.items():
+            if columns and column not in columns:
+                continue
             if keras.backend.backend() == "jax" and column not in JAX_COLUMNS:
                 continue
             if any(needed not in state for needed in step.needs):
@@ -60,7 +65,9 @@ def measure(name: str) -> dict[str, dict]:
                 ok, value = False, "error"
                 reason = f"{type(error).__name__}: {error}"
             cells[column] = _cell(ok, value, reason)
-    cells["seconds"] = _cell(True, f"{time.perf_counter() - start:.0f}", "")
+    if not columns:
+        seconds = f"{time.perf_counter() - start:.0f}"
+        cells["seconds"] = _cell(True, seconds, "")
     return cells
 
 
@@ -293,6 +300,14 @@ def _parity(state):
     return measure_parity(state["model"], path, prepare=_like_trained)
 
 
+def _channels(state):
+    if not state["row"].is_convolutional:
+        return True, "-"
+    return measure_removal(
+        state["model"], state["folder"], prepare=_like_trained
+    )
+
+
 class Step:
     """What a column runs, and what it needs of earlier ones."""
 
@@ -312,7 +327,8 @@ STEPS = {
     "litert": Step(_litert, "result"),
     "vela": Step(_vela, "result"),
     "parity": Step(_parity, "result"),
+    "channels": Step(_channels),
 }
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(measure(sys.argv[1])))
+    Path(sys.argv[2]).write_text(json.dumps(measure(sys.argv[1], sys.argv[3:])))

@@ -1,8 +1,10 @@
 """Fills the table of architectures, one row in a process of its own at a time.
 
     python tests/architectures/run.py [--rows lstm unet | --rows all]
+        [--columns channels]
 
-Without `--rows` it measures the rows that are missing.
+Without `--rows` it measures the rows that are missing; with `--columns`, a
+column alone where it is missing, see `row.py`.
 Each finished row is written at once to `docs/architectures.json`, and the table
 to `docs/architectures.md`, so that a run that was cut off goes on where it
 stopped. A row takes from half a minute to half an hour on two cores.
@@ -16,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,18 +33,27 @@ PACKAGES = ("keras", "tensorflow", "jax", "ai-edge-litert", "ethos-u-vela")
 def main() -> None:
     # Only the children need TensorFlow, and its 700 MB.
     os.environ["KERAS_BACKEND"] = "numpy"
-    from architectures.models import ROWS
+    from architectures.models import COLUMNS, ROWS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=[*ROWS, "all"])
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=[])
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     table = {}
     if arguments.table.exists():
         table = json.loads(arguments.table.read_text())
-    wanted = arguments.rows or [name for name in ROWS if name not in table]
+    columns = arguments.columns
+    wanted = arguments.rows or [
+        name
+        for name in ROWS
+        if name not in table or not table[name].keys() >= set(columns)
+    ]
     for name in ROWS if "all" in wanted else wanted:
-        table[name] = run_row(name)
+        if columns and name in table:
+            table[name] |= run_columns(name, columns)
+        else:
+            table[name] = run_row(name)
         ordered = {name: table[name] for name in ROWS if name in table}
         _write(arguments.table, json.dumps(ordered, indent=1) + "\n")
         _write(arguments.table.with_suffix(".md"), render(ordered))
@@ -56,14 +68,28 @@ def is_red(cell: object) -> bool:
     return isinstance(cell, dict) and cell.get("ok") is False
 
 
+def facts_of_now() -> dict:
+    """Returns the date and the versions of a measurement."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+    }
+
+
+def run_columns(name: str, columns: list[str]) -> dict:
+    """Measures some cells of a row, which get a date of their own."""
+    cells = run_child(name, "tensorflow", columns)
+    return {
+        column: cells.get(column, next(iter(cells.values()))) | facts_of_now()
+        for column in columns
+    }
+
+
 def run_row(name: str) -> dict:
     """Measures a row in children, whose memory is free afterwards."""
     from architectures.models import JAX_COLUMNS
 
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
-    }
+    facts = facts_of_now()
     cells = run_child(name, "tensorflow")
     on_jax = run_child(name, "jax")
     red = {
@@ -82,8 +108,8 @@ def run_row(name: str) -> dict:
     return facts | cells | {"jax": jax}
 
 
-def run_child(name: str, backend: str) -> dict:
-    """Returns the cells that a backend measures."""
+def run_child(name: str, backend: str, columns: Sequence[str] = ()) -> dict:
+    """Returns the cells that a backend measures: all, or some columns."""
     paths = os.pathsep.join(
         [*map(str, PATHS), os.environ.get("PYTHONPATH", "")]
     )
@@ -99,7 +125,7 @@ def run_child(name: str, backend: str) -> dict:
         command = [sys.executable, str(HERE / "row.py"), name]
         try:
             child = subprocess.run(
-                [*command, str(result)],
+                [*command, str(result), *columns],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -157,15 +183,22 @@ def render(table: dict[str, dict]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     if notes:
         lines += ["", "## What is not green, and why", "", *notes]
-    runs = {
-        (row["date"], ", ".join(f"{p} {v}" for p, v in row["versions"].items()))
-        for row in table.values()
-    }
-    lines += [
-        "",
-        *(f"Measured {day} with {text}." for day, text in sorted(runs)),
-    ]
+    lines += ["", *sorted(set(_measurements(table)))]
     return "\n".join(lines) + "\n"
+
+
+def _measurements(table: dict[str, dict]) -> Iterator[str]:
+    """A line for each date and versions, of rows and of single cells."""
+
+    def line(facts: dict, column: str = "") -> str:
+        versions = ", ".join(f"{p} {v}" for p, v in facts["versions"].items())
+        return f"Measured {facts['date']} with {versions}{column}."
+
+    for row in table.values():
+        yield line(row)
+        for column, cell in row.items():
+            if isinstance(cell, dict) and "date" in cell:
+                yield line(cell, f": {column.replace('_', ' ')}")
 
 
 def _write(path: Path, text: str) -> None:

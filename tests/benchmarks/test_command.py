@@ -37,7 +37,7 @@ def test_unknown_name_is_refused_with_those_that_there_are():
     )
 
     assert result.returncode == 1
-    assert "accuracy, paper, figure4" in result.stderr
+    assert "accuracy, channels, channel_files" in result.stderr
     assert "Received: 'speed'" in result.stderr
 
 

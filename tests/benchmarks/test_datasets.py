@@ -1,8 +1,11 @@
+import gzip
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from datasets import (
     ImageBatches,
+    fashion_mnist,
     keywords,
     load,
     load_batches,
@@ -255,3 +258,73 @@ def test_mfcc_pads_short_recordings():
     np.testing.assert_allclose(
         short[-1], mfcc(np.zeros(1, "int16"))[0], atol=1e-4
     )
+
+
+def _write_idx(path, array):
+    sizes = np.array(array.shape, ">u4").tobytes()
+    data = bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+    path.write_bytes(gzip.compress(data, 1))
+
+
+@pytest.fixture(scope="module")
+def fashion_files(tmp_path_factory):
+    """Files like those of Fashion-MNIST: 5,003 for training, 4 to test."""
+    folder = tmp_path_factory.mktemp("fashion")
+    rng = np.random.default_rng(0)
+    made = {}
+    for part, count in (("train", 5_003), ("t10k", 4)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 0, 0] = np.arange(count) % 256
+        images[:, 5, 7] = 255
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        _write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
+        _write_idx(folder / f"{part}-labels-idx1-ubyte.gz", labels)
+        made[part] = images, labels
+    return folder, made
+
+
+def test_fashion_mnist_is_read_from_a_folder(
+    fashion_files, tmp_path, monkeypatch
+):
+    folder, made = fashion_files
+    monkeypatch.setenv("FASHION_MNIST", str(folder))
+    images, labels = made["train"]
+    for split, part in (
+        ("train", slice(0, 3)),
+        ("validation", slice(3, 503)),  # From the last 5,000 on.
+    ):
+        x, y = load("fashion_mnist", split, 500, data_dir=tmp_path)
+
+        assert x.dtype == np.float32
+        expected = images[part, ..., np.newaxis] / np.float32(255)
+        np.testing.assert_array_equal(x, expected)
+        np.testing.assert_array_equal(y, labels[part])
+    x, y = load("fashion_mnist", "test", data_dir=tmp_path)
+    assert x.shape == (4, 28, 28, 1)
+    assert (x.min(), x.max()) == (0.0, 1.0)
+    np.testing.assert_array_equal(y, made["t10k"][1])
+
+
+def test_fashion_mnist_without_files_is_the_one_that_downloads(
+    tmp_path, monkeypatch
+):
+    names = []
+
+    def builder(name, **options):
+        names.append(name)
+        raise RuntimeError("No network.")
+
+    monkeypatch.delenv("FASHION_MNIST", raising=False)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(RuntimeError, match="No network"):
+        load("fashion_mnist", "train")
+    assert names == ["fashion_mnist"]
+
+
+def test_an_idx_file_of_another_type_is_refused(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(bytes((0, 0, 0x0D, 1, 0, 0, 0, 1, 0))))
+
+    with pytest.raises(ValueError, match="IDX file of unsigned bytes"):
+        fashion_mnist.read_idx(path)

@@ -5,6 +5,8 @@ import networks
 import numpy as np
 import pytest
 
+from codeq_keras.deployment import find_kernels
+
 
 @pytest.mark.parametrize(
     ("build", "num_parameters"),
@@ -78,3 +80,37 @@ def test_resnet18_has_the_parameters_of_the_paper_and_biases():
     shortcuts = 2 * (128 + 256 + 512)
     trainable = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     assert trainable == 11_689_512 + biases - shortcuts
+
+
+def test_widths_are_scaled_to_the_nearest_multiple_and_never_to_none():
+    assert networks.scaled((16, 24, 64), 0.7) == (8, 16, 48)
+    assert networks.scaled((16, 64), 0.1) == (8, 8)
+    assert networks.scaled((16, 64), 0.5, multiple=16) == (16, 32)
+
+
+def _macs(model):
+    return sum(kernel.num_macs for kernel in find_kernels(model))
+
+
+def test_small_mobilenet_has_the_documented_weights():
+    kernels = find_kernels(networks.small_mobilenet())
+
+    num_weights = sum(kernel.num_weights for kernel in kernels)
+    assert f"{num_weights:,} weights" in networks.small_mobilenet.__doc__
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "fraction"),
+    [
+        (networks.resnet8(), networks.resnet8(widths=(8, 16, 32)), 0.26),
+        (networks.ds_cnn(), networks.ds_cnn(width=48), 0.61),
+        (
+            networks.small_mobilenet(),
+            networks.small_mobilenet(widths=(8, 16, 16, 24, 32, 48, 48)),
+            0.31,
+        ),
+    ],
+    ids=["resnet8", "ds_cnn", "small_mobilenet"],
+)
+def test_narrower_networks_take_the_share_of_the_macs(wide, narrow, fraction):
+    assert _macs(narrow) / _macs(wide) == pytest.approx(fraction, abs=0.01)

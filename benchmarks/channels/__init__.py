@@ -1,0 +1,1 @@
+"""Accuracy against multiply-accumulates: channels removed, or fewer at once."""
