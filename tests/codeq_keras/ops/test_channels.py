@@ -122,3 +122,18 @@ def test_the_last_step_of_a_class_ends_at_its_size():
     )
 
     assert float(counts[0]) == 11
+
+
+def test_cheap_channels_are_filled_to_the_last():
+    costs = np.array([1.0, 100.0], "float32")
+    shares = np.stack([np.linspace(1, 0.1, 32)] * 2).astype("float32")
+
+    counts = channels.filled_counts(
+        np.ones(2, "float32"),
+        shares,
+        np.ones(2, "float32"),
+        np.array([32.0, 32.0], "float32"),
+        lambda counts: keras.ops.sum(counts * costs, axis=-1) <= 333,
+    )
+
+    np.testing.assert_array_equal(counts, [32, 3])
