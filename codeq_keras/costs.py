@@ -32,7 +32,8 @@ class KernelCost:
         density: Fraction of non-zero weights, in [0, 1].
         bit_width: Bits per weight; 32 for a kernel left in float.
         is_quantized: False for a kernel left in float.
-        num_scales: Number of float32 scales; 0 for a kernel left in float.
+        num_scales: Number of float32 scales, without those of removed
+            channels; 0 for a kernel left in float.
         kept: The part of the multiply-accumulates that removed channels leave.
     """
 
@@ -41,7 +42,7 @@ class KernelCost:
     density: Any
     bit_width: Any
     is_quantized: bool = True
-    num_scales: int = 1
+    num_scales: Any = 1
     kept: Any = 1.0
 
 
@@ -72,14 +73,18 @@ def _deployed_cost(kernel: QuantizedKernel) -> KernelCost:
         cost,
         density=float(cost.density),
         bit_width=int(cost.bit_width),
+        num_scales=round(float(cost.num_scales)),
         kept=float(cost.kept),
     )
 
 
 def _quantized_cost(kernel: QuantizedKernel, zero_fraction: Any) -> KernelCost:
     density, kept = 1.0 - zero_fraction, 1.0
+    num_scales: Any = kernel.quantizer.num_scales
     if kernel.gate is not None:
         kept = kernel.gate.kept()
+        if num_scales > 1:
+            num_scales = num_scales * kernel.gate.kept_outputs()
         # The weights of removed channels are zeros, in the value already.
         density = density * (kept / ops.stop_gradient(kept))
     return KernelCost(
@@ -87,7 +92,7 @@ def _quantized_cost(kernel: QuantizedKernel, zero_fraction: Any) -> KernelCost:
         num_macs=kernel.num_macs,
         density=density,
         bit_width=kernel.quantizer.bit_width,
-        num_scales=kernel.quantizer.num_scales,
+        num_scales=num_scales,
         kept=kept,
     )
 

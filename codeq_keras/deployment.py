@@ -84,8 +84,9 @@ def strip_quantizers(
     require_quantized(qmodel)
     stripped = copy_model(qmodel.latent_model)
     targets = {kernel.path: kernel for kernel in find_kernels(stripped)}
-    for kernel in qmodel.quantized_kernels:
-        targets[kernel.path].variable.assign(kernel.values())
+    paths = {id(kernel.variable): kernel.path for kernel in qmodel.kernels}
+    for variable, value in deployed_values(qmodel.kernels, None):
+        targets[paths[id(variable)]].variable.assign(value)
     if not rounded_activations:
         return stripped
     if qmodel.activation_graph is None:

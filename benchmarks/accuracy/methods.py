@@ -199,15 +199,13 @@ def codeq(
     distill: bool = False,
     zeros: float | None = None,
     pattern: str = "",
-    two_of_four: bool = False,
     activation_bit_width: int | None = None,
     level_grid: str = "uniform",
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     The float network may teach. `zeros` is a fraction to reach instead of a
-    budget in BOPs; only kernels of the `pattern` are quantized. With
-    `two_of_four` there is no budget: the zeros are those of 2:4.
+    budget in BOPs; only kernels of the `pattern` are quantized.
     """
 
     def compress(
@@ -215,8 +213,6 @@ def codeq(
     ) -> Outcome:
         bits = bit_width_for(budget)
         settings: dict[str, Any] = {"bit_width": bits, "level_grid": level_grid}
-        if two_of_four:
-            settings["sparsity_pattern"] = "2:4"
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
@@ -224,9 +220,7 @@ def codeq(
             activation_bit_width=activation_bit_width,
         )
         goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
-        callbacks: list[Any] = []
-        if not two_of_four:
-            callbacks.append(codeq_keras.CompressionBudget(**goal))
+        callbacks = [codeq_keras.CompressionBudget(**goal)]
         if distill:
             distance = training.workload.goal.distance
             callbacks.append(codeq_keras.Distillation(net, loss=distance))
@@ -296,13 +290,6 @@ METHODS = {
         codeq(**_in_8_bits, level_grid="dead_zone"),
     ),
     "ours_zeros": Method(f"{_OURS}, 80 % zeros", codeq(zeros=0.8), False),
-    # For `structured_sparsity`: as many zeros, anywhere or in a pattern.
-    "ours_half_zeros": Method(
-        f"{_OURS}, 50 % zeros", codeq(zeros=0.5, **_in_8_bits), False
-    ),
-    "ours_two_of_four": Method(
-        f"{_OURS}, 2:4 zeros", codeq(two_of_four=True, **_in_8_bits), False
-    ),
     "ours_1x1": Method(
         f"{_OURS}, 90 % zeros in 1x1s", codeq(zeros=0.9, pattern="point"), False
     ),

@@ -9,16 +9,20 @@ of the hardware, the arena is that of TensorFlow Lite Micro.
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import keras
 import networks
+import numpy as np
 from harness import cli, provenance, results
 
+import codeq_keras
 import tflite_export
-from channels.cases import num_macs
+from channels.cases import MULTIPLE, num_macs
+from codeq_keras.architecture.channels import find_channels
+from codeq_keras.architecture.narrowing import narrow_model
 from tflite_export.conversion.converter import convert
 from tflite_export.conversion.graphs import inference_graph
 from tflite_export.measuring.report import BenchmarkRow
@@ -26,6 +30,7 @@ from tflite_export.samples import model_inputs, random_samples
 
 SEED = 0
 NUM_SAMPLES = 32
+SHARE = 0.5
 TARGETS = ("litert", "tflm", "ethos-u55-128", "ethos-u85-256")
 # Title, device, result, divisor and digits of each column.
 MEASURES = (
@@ -39,31 +44,58 @@ MEASURES = (
 COLUMNS = ("network", "MACs, M", *(m[0] for m in MEASURES), "bytes")
 
 
+Shrink = Callable[[keras.Model], keras.Model]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A network in two widths; the title says which."""
+    """A network, and how channels are removed from it; the title says which."""
 
     title: str
-    wide: Callable[[], keras.Model]
-    narrow: Callable[[], keras.Model]
+    build: Callable[[], keras.Model]
+    shrink: Shrink
 
 
-_mobilenet_v2 = partial(networks.mobilenet_v2, input_shape=(96, 96, 3))
+def to_widths(widths: Mapping[int, int]) -> Shrink:
+    """Keeps these many channels of each class of a size."""
+
+    def shrink(net: keras.Model) -> keras.Model:
+        channels = find_channels(net)
+        kept = {
+            number: np.arange(widths[channels.sizes[number]])
+            for number in channels.free
+            if channels.sizes[number] in widths
+        }
+        return narrow_model(net, channels, kept)
+
+    return shrink
+
+
+def to_share(net: keras.Model) -> keras.Model:
+    """Removes channels as a budget of 50 % of the MACs, without a training."""
+    qmodel = codeq_keras.quantize_model(net, channel_multiple=MULTIPLE)
+    qmodel.channel_gates.release()
+    qmodel.channel_gates.settle(when=True, relative_macs=SHARE)
+    small = codeq_keras.remove_channels(qmodel)
+    return codeq_keras.strip_quantizers(small)
+
+
 PAIRS = {
     "resnet8": Pair(
         "ResNet-8, 16/32/64 -> 8/24/56",
         networks.resnet8,
-        partial(networks.resnet8, widths=(8, 24, 56)),
+        to_widths({16: 8, 32: 24, 64: 56}),
     ),
-    "ds_cnn": Pair(
-        "DS-CNN, 64 -> 48",
-        networks.ds_cnn,
-        partial(networks.ds_cnn, width=48),
+    "resnet8_late": Pair(
+        "ResNet-8, 16/32/64 -> 8/32/32",
+        networks.resnet8,
+        to_widths({16: 8, 64: 32}),
     ),
+    "ds_cnn": Pair("DS-CNN, 64 -> 48", networks.ds_cnn, to_widths({64: 48})),
     "mobilenet_v2": Pair(
-        "MobileNetV2 at 96x96, 0.35 -> 0.15",
-        partial(_mobilenet_v2, alpha=0.35),
-        partial(_mobilenet_v2, alpha=0.15),
+        "MobileNetV2-0.35 at 96x96, to 50 % of the MACs",
+        partial(networks.mobilenet_v2, input_shape=(96, 96, 3), alpha=0.35),
+        to_share,
     ),
 }
 
@@ -99,9 +131,10 @@ def measure(pair: Pair, targets: Sequence[str]) -> list[list[str]]:
     """Returns the rows before, after, and of their ratios."""
     with tempfile.TemporaryDirectory() as folder:
         paths, macs = [], []
-        for state, build in (("before", pair.wide), ("after", pair.narrow)):
-            keras.utils.set_random_seed(SEED)
-            net = build()
+        keras.utils.set_random_seed(SEED)
+        wide = pair.build()
+        nets = {"before": wide, "after": pair.shrink(wide)}
+        for state, net in nets.items():
             path = Path(folder, f"{state}.tflite")
             path.write_bytes(int8_file(net))
             paths.append(path)

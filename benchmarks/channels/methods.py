@@ -21,10 +21,14 @@ EARLY = 0.4
 Compress = Callable[[Start, int, float], keras.Model]
 
 
-def quantize(net: keras.Model, **options: Any) -> codeq_keras.QuantizedModel:
+def quantize(
+    net: keras.Model,
+    config: codeq_keras.CoDeQConfig = CONFIG,
+    **options: Any,
+) -> codeq_keras.QuantizedModel:
     """Returns a network as all methods quantize it."""
     return codeq_keras.quantize_model(
-        net, CONFIG, activation_bit_width=ACTIVATION_BITS, **options
+        net, config, activation_bit_width=ACTIVATION_BITS, **options
     )
 
 
@@ -92,6 +96,22 @@ def channels(*, early: bool = False, distill: bool = False) -> Compress:
     return compress
 
 
+def half_zeros(start: Start, epochs: int, share: float) -> keras.Model:
+    """Trains to 50 % zeros anywhere, with all channels."""
+    model = quantize(start.net)
+    budget = codeq_keras.CompressionBudget(sparsity=0.5)
+    start.training(epochs).fit(model, [budget])
+    return model
+
+
+def two_of_four(start: Start, epochs: int, share: float) -> keras.Model:
+    """Trains with two of four input channels, and all channels."""
+    config = dataclasses.replace(CONFIG, sparsity_pattern="2:4")
+    model = quantize(start.net, config)
+    start.training(epochs).fit(model)
+    return model
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A method. One without a share keeps all channels."""
@@ -106,6 +126,8 @@ METHODS: Mapping[str, Method] = {
     "wide_qat_distilled": Method(
         "Wide, 4 bits, distilled", wide_qat(distill=True), False
     ),
+    "half_zeros": Method("Wide, 50 % zeros anywhere", half_zeros, False),
+    "two_of_four": Method("Wide, 2:4 zeros", two_of_four, False),
     "narrow_scratch": Method("Narrow from scratch", narrow_scratch),
     "narrow_float": Method("Narrow from scratch, float", narrow_float),
     "uniform_removal": Method("Uniform removal, one shot", uniform_removal()),

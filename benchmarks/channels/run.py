@@ -35,7 +35,13 @@ from codeq_keras.deployment import find_kernels
 
 SMOKE_EXAMPLES = 640
 # Needs a file to be quantized: see `channel_files`.
-ON_REQUEST = ("narrow_float", "wide_qat_distilled", "uniform_distilled")
+ON_REQUEST = (
+    "half_zeros",
+    "narrow_float",
+    "two_of_four",
+    "uniform_distilled",
+    "wide_qat_distilled",
+)
 
 
 @dataclasses.dataclass(frozen=True)

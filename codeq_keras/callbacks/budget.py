@@ -88,7 +88,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             the path of a kernel such as `"block1/conv/kernel"`, to a float;
             the first match wins, kernels without one are not limited. The
             others give up the weights that a limited kernel must keep. Held
-            within 0.5 points.
+            within 0.5 points. Those of removed channels do not count.
 
     Raises:
         ValueError: If not exactly one budget in its range is given, or
@@ -295,12 +295,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
         """Warns of kernels with more zeros than `max_sparsity` allows."""
         slack = _TOLERANCES["sparsity"]
         exceeded = [
-            f"{kernel.path!r} has {1 - cost.density:.1%} zeros"
+            f"{kernel.path!r} has {1 - cost.density / cost.kept:.1%} zeros"
             for kernel, cost, least in zip(
                 self.model.kernels, now, self._min_densities(), strict=True
             )
             # A single weight can be more than the slack.
-            if cost.density < least - max(slack, 1 / kernel.num_weights)
+            if cost.density / cost.kept
+            < least - max(slack, 1 / (cost.kept * kernel.num_weights))
         ]
         if exceeded:
             warnings.warn(

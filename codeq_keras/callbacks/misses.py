@@ -38,16 +38,23 @@ def least_costs(
     found: Sequence[KernelCost],
     densities: Sequence[float],
 ) -> list[KernelCost]:
-    """The costs at these densities, the fewest bits and channels."""
+    """The costs at the fewest bits and channels, and these densities.
+
+    A density is that of what removed channels leave.
+    """
     result = []
     for cost, density, kernel in zip(found, densities, kernels, strict=True):
+        kept = cost.kept
+        if kernel.gate is not None:
+            kept = kernel.gate.least_kept()
+        inside, bits = cost.density / cost.kept, cost.bit_width
         if is_lowered(kernel):
-            config, bits = kernel.quantizer.config, cost.bit_width
+            inside, config = density, kernel.quantizer.config
             if config.bit_width == "learned":
                 bits = config.min_bit_width
-            cost = dataclasses.replace(cost, density=density, bit_width=bits)
-        if kernel.gate is not None:
-            cost = dataclasses.replace(cost, kept=kernel.gate.least_kept())
+        cost = dataclasses.replace(
+            cost, density=inside * kept, bit_width=bits, kept=kept
+        )
         result.append(cost)
     return result
 

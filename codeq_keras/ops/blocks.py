@@ -42,6 +42,7 @@ def keep_two_of_four(weights: Any, axis: int) -> Any:
     Of equal magnitudes the earlier one stays. The gradient is that of the
     identity, so that weights at zero learn.
     """
+    weights = ops.convert_to_tensor(weights)
     axis %= len(weights.shape)
     before, after = weights.shape[:axis], weights.shape[axis + 1 :]
     groups = (*before, weights.shape[axis] // 4, 4, *after)

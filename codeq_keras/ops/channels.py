@@ -98,7 +98,7 @@ def filled_counts(
     """
     ordered = -ops.sort(-shares, axis=-1)
 
-    def filled(_: Any, counts: Any) -> Any:
+    def filled(counts: Any, _: Any) -> tuple[Any, Any]:
         more = ops.minimum(counts + steps, sizes)
         choices = counts + ops.diag(more - counts)
         fits = ops.logical_and(is_met(choices), more > counts)
@@ -106,6 +106,14 @@ def filled_counts(
         places = ops.cast(ops.minimum(counts, ordered.shape[-1] - 1), "int32")
         following = ops.take_along_axis(ordered, places[:, None], axis=-1)
         best = ops.argmax(ops.where(fits, following[:, 0], -1.0))
-        return ops.where(ops.any(fits), ops.take(choices, best, axis=0), counts)
+        is_any = ops.any(fits)
+        return ops.where(
+            is_any, ops.take(choices, best, axis=0), counts
+        ), is_any
 
-    return ops.fori_loop(0, 4 * len(sizes), filled, counts)
+    counts, _ = ops.while_loop(
+        lambda _, is_any: is_any,
+        filled,
+        (ops.convert_to_tensor(counts), ops.convert_to_tensor(True)),
+    )
+    return counts

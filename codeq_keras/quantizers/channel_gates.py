@@ -18,7 +18,14 @@ from codeq_keras.architecture.channels import (
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.ops import channels as math_of
 from codeq_keras.ops.grids import ratio_from_logit
-from codeq_keras.quantizers.kernel_gate import GatedAxis, GateParts, KernelGate
+from codeq_keras.quantizers.kernel_gate import (
+    AxesOfGates,
+    GatedAxis,
+    GateParts,
+    KernelGate,
+    axes_of_gates,
+    parts_left,
+)
 from codeq_keras.quantizers.logits import Logit
 
 # Stands for a class whose channels no training holds.
@@ -207,20 +214,20 @@ class ChannelGates(keras.layers.Layer):
         ratio = ratio_from_logit(task[0])
         counts = self._counts(shares, ops.stop_gradient(ratio))
         alive = ops.cast(rank < ops.expand_dims(counts, -1), "float32")
+        counts = math_of.with_soft_gradient(
+            counts, shares, ratio_from_logit(budget[0])
+        )
         is_held = ops.expand_dims(self.held_counts >= 0, -1)
         return GateParts(
             reading=self._flat(math_of.gate_factors(alive, shares, ratio)),
             writing=self._flat(alive),
             writing_in_training=self._flat(ops.where(is_held, alive, 1.0)),
-            kept=ops.unstack(
-                self._kept(
-                    math_of.with_soft_gradient(
-                        counts, shares, ratio_from_logit(budget[0])
-                    )
-                ),
-                len(self.by_kernel),
-            ),
+            kept=self._each(self._kept(counts)),
+            written=self._each(parts_left(self._axes_written, counts)),
         )
+
+    def _each(self, parts: Any) -> list[Any]:
+        return list(ops.unstack(parts, len(self.by_kernel)))
 
     def _counts(self, shares: Any, ratio: Any) -> Any:
         """How many channels stay: those that are held, or that are above."""
@@ -236,27 +243,15 @@ class ChannelGates(keras.layers.Layer):
 
     def _kept(self, counts: Any) -> Any:
         """The part of the MACs of each gate, for counts on the last axis."""
-        kept: Any = 1.0
-        for constants, weights in self._parts_of_axes:
-            kept = kept * (constants + ops.matmul(counts, weights))
-        return kept
+        return parts_left(self._axes_of_macs, counts)
 
     @functools.cached_property
-    def _parts_of_axes(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per axis of the gates, their constants, and their weights."""
-        gates = list(self.by_kernel.values())
-        found = []
-        for index in range(max(len(gate.axes) for gate in gates)):
-            # A gate of fewer axes has a factor of 1.
-            nothing = GatedAxis(0, np.zeros(0), np.zeros_like(self.sizes), 1.0)
-            axes = [
-                gate.axes[index] if index < len(gate.axes) else nothing
-                for gate in gates
-            ]
-            constants = np.array([axis.constant for axis in axes], "float32")
-            weights = np.stack([axis.weights for axis in axes], axis=-1)
-            found.append((constants, weights))
-        return found
+    def _axes_of_macs(self) -> AxesOfGates:
+        return axes_of_gates([gate.axes for gate in self.by_kernel.values()])
+
+    @functools.cached_property
+    def _axes_written(self) -> AxesOfGates:
+        return axes_of_gates([gate.written for gate in self.by_kernel.values()])
 
     def observe(
         self, graph: ActivationGraph, inputs: Any, **kwargs: Any

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -197,7 +197,9 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def follow_held_zeros(self, weights: Any) -> None:
         """Moves the logit of a lone quantizer to the zeros that are held."""
-        self._built_state.follow_held_zeros(lambda: [self.count_zeros(weights)])
+        self._built_state.follow_held_zeros(
+            lambda: zero_counter([(self, weights)])
+        )
 
     def compute_abs_bound(self, weights: Any) -> Any:
         """Returns the bound of `weights`, without holding it."""
@@ -318,3 +320,11 @@ def begin_training_step(
     state.refresh_bounds(
         lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
     )
+
+
+def zero_counter(
+    pairs: Sequence[tuple[DeadZoneQuantizer, Any]],
+) -> Callable[[], list[Any]]:
+    """Returns what counts zeros again and again: no logit moves a pattern."""
+    fixed = [(q, q.patterned(weights)) for q, weights in pairs]
+    return lambda: [q.grid.count_zeros(weights) for q, weights in fixed]

@@ -1,6 +1,7 @@
 """KernelGate: what is left of one kernel when channels are removed."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -36,6 +37,33 @@ class GateParts:
     writing: Any  # The same for those that compute it.
     writing_in_training: Any  # 1 where a channel may come back.
     kept: list[Any]  # The part of the MACs of each gate, differentiable.
+    written: list[Any]  # The part of its outputs, likewise.
+
+
+# Of one axis of each gate, the constants, and the weights of the classes.
+AxesOfGates = list[tuple[np.ndarray, np.ndarray]]
+
+
+def axes_of_gates(gates: Sequence[Sequence[GatedAxis]]) -> AxesOfGates:
+    """The first axes of all gates, the second ones, and so on."""
+    num_classes = len(next(axes[0].weights for axes in gates if axes))
+    # A gate of fewer axes has a factor of 1.
+    nothing = GatedAxis(0, np.zeros(0), np.zeros(num_classes), 1.0)
+    found = []
+    for index in range(max(map(len, gates))):
+        row = [a[index] if index < len(a) else nothing for a in gates]
+        constants = np.array([axis.constant for axis in row], "float32")
+        weights = np.stack([axis.weights for axis in row], axis=-1)
+        found.append((constants, weights.astype("float32")))
+    return found
+
+
+def parts_left(axes: AxesOfGates, counts: Any) -> Any:
+    """The part of each gate that is left, for counts on the last axis."""
+    parts = [
+        constants + ops.matmul(counts, weights) for constants, weights in axes
+    ]
+    return functools.reduce(ops.multiply, parts)
 
 
 class _Gates(Protocol):
@@ -58,6 +86,7 @@ class KernelGate:
         self.gates, self.index, self.kernel = gates, index, kernel
         self.axes = tuple(axes)
         self.reads = reads
+        self.written = [axis for axis in self.axes if axis.axis != reads]
 
     def masked(self, weights: Any, *, training: bool = False) -> Any:
         """The weights, 0 in the channels that are removed.
@@ -82,6 +111,10 @@ class KernelGate:
     def kept(self) -> Any:
         """The part of the multiply-accumulates that is left."""
         return self.gates.parts().kept[self.index]
+
+    def kept_outputs(self) -> Any:
+        """The part of the outputs that is left."""
+        return self.gates.parts().written[self.index]
 
     def least_kept(self) -> float:
         """The least part of them that may be left."""

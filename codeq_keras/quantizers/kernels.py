@@ -14,6 +14,7 @@ from codeq_keras.config import CoDeQConfig
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
+    zero_counter,
 )
 from codeq_keras.quantizers.pattern import with_pattern
 from codeq_keras.quantizers.state import QuantizerState
@@ -197,15 +198,16 @@ def pairs_of(
 def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
     """Moves the logits to the zeros that are held, for the weights now."""
     for state in states_of(kernels):
-        state.follow_held_zeros(functools.partial(_zeros, state, kernels))
+        state.follow_held_zeros(functools.partial(_counter, state, kernels))
 
 
-def _zeros(state: QuantizerState, kernels: Iterable[Kernel]) -> list[Any]:
-    """The fraction of zeros of the kernels whose quantizers share a state."""
-    return [
-        kernel.quantizer.count_zeros(kernel.weights())
-        for kernel in kernels_of(state, kernels)
-    ]
+def _counter(
+    state: QuantizerState, kernels: Iterable[Kernel]
+) -> Callable[[], list[Any]]:
+    """Counts the zeros of the kernels whose quantizers share a state."""
+    return zero_counter(
+        [(k.quantizer, k.weights()) for k in kernels_of(state, kernels)]
+    )
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:
@@ -213,7 +215,7 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
     follow_held_zeros(kernels)
     for state in states_of(kernels):
         state.zeros_in_files = None
-        zeros = _zeros(state, kernels)
+        zeros = _counter(state, kernels)()
         state.hold_zeros([float(fraction) for fraction in zeros])
 
 
@@ -221,7 +223,7 @@ def hold_zeros_where(
     state: QuantizerState, kernels: Sequence[Kernel], is_held: Any
 ) -> None:
     """Holds the zeros that the kernels have now, where `is_held` is true."""
-    zeros = np.array([float(part) for part in _zeros(state, kernels)])
+    zeros = np.array([float(part) for part in _counter(state, kernels)()])
     free = ops.convert_to_numpy(state.held_zeros)
     state.hold_zeros(np.where(is_held, zeros, free))
 

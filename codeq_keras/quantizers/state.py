@@ -186,10 +186,12 @@ class QuantizerState(keras.layers.Layer):
         """Lets the logits move again."""
         self.held_zeros.assign([_FREE] * len(self.bound_shapes))
 
-    def follow_held_zeros(self, count: Callable[[], Sequence[Any]]) -> None:
+    def follow_held_zeros(
+        self, counter: Callable[[], Callable[[], Sequence[Any]]]
+    ) -> None:
         """Moves the logits to the zeros that are held, where any are.
 
-        `count` returns the fraction of zeros of each kernel. It falls with
+        `counter` returns what counts the zeros of each kernel. They fall with
         the magnitude of the logit. The largest with enough zeros is found by
         bisection: weights gather at the edge of the dead zone, where a step by
         the slope would overshoot.
@@ -200,18 +202,20 @@ class QuantizerState(keras.layers.Layer):
         held = ops.convert_to_tensor(self.held_zeros)
         others = self.tensors()[1:]
 
-        def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-            low, high = ends
-            middle = (low + high) / 2
-            self._parts = self._apart([middle, *others])
-            enough = ops.stack(count()) >= held - _COUNT_ERROR
-            self._parts = None
-            return (
-                ops.where(enough, middle, low),
-                ops.where(enough, high, middle),
-            )
-
         def followed() -> Any:
+            count = counter()  # Once, not in each turn of the loop.
+
+            def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
+                low, high = ends
+                middle = (low + high) / 2
+                self._parts = self._apart([middle, *others])
+                enough = ops.stack(count()) >= held - _COUNT_ERROR
+                self._parts = None
+                return (
+                    ops.where(enough, middle, low),
+                    ops.where(enough, high, middle),
+                )
+
             ends = ops.zeros_like(logit), MAX_LOGIT * ops.ones_like(logit)
             magnitude, _ = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
             is_held = ops.logical_and(held >= 0, self.trained > 0)

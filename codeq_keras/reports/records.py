@@ -19,7 +19,8 @@ class KernelReport:
         sparsity: Fraction of zeros, in [0, 1].
         bit_width: Bits per weight.
         entropy_bits: Shannon entropy of the codes, in bits per weight: no
-            lossless coder that treats weights alike needs less.
+            lossless coder that treats weights alike needs less. Weights of
+            removed channels take none.
         size_bytes: Estimated bytes of the coded weights and their scales, see
             `codeq_keras.costs.size_bytes`. At least `entropy_bits` a weight.
         levels: The distinct weight values, sorted (of the first channel where

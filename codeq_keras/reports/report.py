@@ -9,6 +9,7 @@ import numpy as np
 
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import FloatWeight, Kernel
+from codeq_keras.architecture.narrowing import narrowed
 from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.ops.grids import GRIDS
@@ -58,7 +59,7 @@ class CompressionReport:
         relative_macs: Multiply-accumulates that removed channels leave,
             relative to the model with all of them, in (0, 1]; None where they
             are not known. Removed channels count as zeros in all else, and
-            not at all in `size_bytes`.
+            not at all in bytes and entropies.
         channels: One `ChannelReport` per class of channels; empty without
             `channel_multiple`.
     """
@@ -178,8 +179,9 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
       Differs from it in: nothing.
     """
     require_quantized(qmodel)
+    gates = qmodel.channel_gates
     kernels = tuple(
-        _quantized_report(kernel)
+        _quantized_report(kernel, gates)
         if isinstance(kernel, QuantizedKernel)
         else _float_report(kernel)
         for kernel in qmodel.kernels
@@ -199,7 +201,7 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
         activations=_activation_report(qmodel),
         held_sparsity=held_sparsity(qmodel.kernels),
         relative_macs=summary.get("relative_macs"),
-        channels=_channel_reports(qmodel.channel_gates),
+        channels=_channel_reports(gates),
     )
 
 
@@ -279,7 +281,11 @@ def _activation_report(qmodel: HasQuantizers) -> ActivationReport | None:
 
 
 def _float_report(kernel: Kernel) -> KernelReport:
-    latent = _array(kernel.variable)
+    latent = values = _array(kernel.variable)
+    kept = 1.0
+    if kernel.gate is not None:
+        values = _array(kernel.gate.masked(kernel.variable))
+        kept = float(kernel.gate.kept())
     return KernelReport(
         path=kernel.path,
         is_quantized=False,
@@ -288,22 +294,29 @@ def _float_report(kernel: Kernel) -> KernelReport:
         ),
         num_weights=latent.size,
         num_macs=kernel.num_macs,
-        sparsity=float(np.mean(latent == 0)),
+        sparsity=float(np.mean(values == 0)),
         bit_width=FLOAT_BITS,
-        entropy_bits=float(FLOAT_BITS),
-        size_bytes=_FLOAT_BYTES * latent.size,
+        entropy_bits=FLOAT_BITS * kept,
+        size_bytes=round(_FLOAT_BYTES * latent.size * kept),
         levels=np.zeros(0, "float32"),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
         is_frozen=not kernel.variable.trainable,
     )
 
 
-def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
+def _quantized_report(
+    kernel: QuantizedKernel, gates: ChannelGates | None
+) -> KernelReport:
     latent, values = _array(kernel.variable), _array(kernel.values())
     [cost] = costs.deployed_costs([kernel])
     # Codes where there are any: per-channel scales make values incomparable.
     has_codes = GRIDS[kernel.quantizer.config.level_grid].has_codes
     symbols = kernel.deployed().codes if has_codes else values
+    if gates is not None:
+        # Removed channels are in no file.
+        symbols = narrowed(
+            gates.channels, symbols, kernel.variable, gates.kept_channels()
+        )
     return KernelReport(
         path=kernel.path,
         is_quantized=True,
@@ -312,7 +325,7 @@ def _quantized_report(kernel: QuantizedKernel) -> KernelReport:
         num_macs=kernel.num_macs,
         sparsity=float(np.mean(values == 0)),
         bit_width=cost.bit_width,
-        entropy_bits=entropy_bits(symbols),
+        entropy_bits=entropy_bits(symbols) * symbols.size / latent.size,
         size_bytes=round(float(costs.size_bytes([cost]))),
         levels=_levels(kernel, values),
         histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),

@@ -162,9 +162,9 @@ class CompressionRegularizer(keras.layers.Layer):
             budget: A key of `codeq_keras.costs.MEASURES`, or None.
             start: The measure of the model now, > 0.
             target: The measure at the end of the training, > 0.
-            min_densities: The least density of each kernel. There the budget
-                stops to push, and another penalty pushes back. 0 for no
-                limit; empty for none at all.
+            min_densities: The least density of each kernel, of what removed
+                channels leave. There the budget stops to push, and another
+                penalty pushes back. 0 for no limit; empty for none at all.
         """
         self.budget = budget
         self.min_densities = tuple(min_densities)
@@ -244,12 +244,13 @@ class CompressionRegularizer(keras.layers.Layer):
         for index, min_density in enumerate(self.min_densities):
             if min_density == 0:
                 continue
-            limit = min(min_density / _MARGIN, 1.0)
-            density = trained[index].density
+            limit, cost = min(min_density / _MARGIN, 1.0), trained[index]
             trained[index] = dataclasses.replace(
-                trained[index], density=ops.maximum(density, limit)
+                cost, density=ops.maximum(cost.density, limit * cost.kept)
             )
-            shortfall = ops.log(limit / ops.clip(density, 1e-6, limit))
+            # Of what removed channels leave.
+            density = ops.clip(cost.density / cost.kept, 1e-6, limit)
+            shortfall = ops.log(limit / density)
             terms.append(_BUDGET_STRENGTH * shortfall**2)
         remaining = ops.maximum(1.0 - progress / self._ramp, 0.0) ** 3
         log_target = self.log_target + remaining * (
@@ -284,7 +285,8 @@ class CompressionRegularizer(keras.layers.Layer):
         factor = ops.exp(self.log_target - self._log_measure(trained))
         least = self.min_densities or (0.0,) * len(kernels)
         zeros = {
-            id(kernel): 1.0 - ops.clip(cost.density * factor, low, 1.0)
+            id(kernel): 1.0
+            - ops.clip(cost.density * factor, low * cost.kept, cost.kept)
             for kernel, cost, low in zip(kernels, trained, least, strict=True)
         }
         is_last = progress >= _SETTLED_FRACTION

@@ -153,3 +153,16 @@ def test_quantizer_works_in_a_quantize_config_of_the_user():
     qat_model = quantize_apply(tf_keras.Sequential([layer]))
 
     assert quantized_weights(qat_model)["head/kernel"].codes.shape == (4, 3)
+
+
+def test_two_of_four_input_channels_stay_and_obstacles_are_named():
+    config = CoDeQConfig(sparsity_pattern="2:4")
+    _, state = wrapped(layers.Conv2D(4, 3), config, shape=(8, 8, 8))
+    with pytest.warns(UserWarning, match="3 input channels"):
+        _, without = wrapped(layers.Conv2D(4, 3), config)
+
+    codes = state.quantizer.quantized_weight(state.kernel).codes
+
+    groups = np.moveaxis(codes, 2, -1).reshape(-1, 4)
+    assert np.count_nonzero(groups, axis=1).max() == 2
+    assert "3 input channels" in without.pattern_obstacle

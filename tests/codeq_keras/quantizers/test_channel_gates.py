@@ -93,3 +93,60 @@ def test_frozen_kernels_keep_their_channels_and_are_named(network, data):
         if "wide/kernel" in channels.members
     ]
     assert wide.frozen_reason == "'depthwise/kernel' is not trainable"
+
+
+def removed(model, config=None, **kwargs):
+    """A quantized model without training, half of whose classes are gone."""
+    qmodel = codeq_keras.quantize_model(
+        model, config, channel_multiple=8, **kwargs
+    )
+    gates = qmodel.channel_gates
+    halves = np.ceil(gates.sizes / 2 / 8) * 8
+    gates.held_counts.assign(halves)
+    return qmodel
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        (CoDeQConfig(), {"odd": None}),
+        (CoDeQConfig(axis=-1, level_grid="uniform"), {}),
+        (CoDeQConfig(level_grid="paper"), {}),
+    ],
+    ids=["float", "axis", "paper"],
+)
+def test_a_report_counts_the_bytes_of_the_file(network, config, overrides):
+    qmodel = removed(network, config, overrides=overrides)
+
+    before = codeq_keras.report(qmodel)
+    after = codeq_keras.report(codeq_keras.remove_channels(qmodel))
+
+    assert before.size_bytes == after.size_bytes
+    assert before.entropy_size_bytes == after.entropy_size_bytes
+    for large, small in zip(before.layers, after.layers, strict=True):
+        assert large.size_bytes == small.size_bytes
+    macs = [
+        sum(layer.num_macs for layer in report.layers)
+        for report in (before, after)
+    ]
+    # The rounding of float32.
+    assert before.relative_macs == pytest.approx(macs[1] / macs[0], rel=1e-6)
+    bops = after.relative_bops * macs[1] / macs[0]
+    assert before.relative_bops == pytest.approx(bops, rel=1e-6)
+
+
+def test_kernels_in_float_lose_their_channels_too(network, data):
+    qmodel = removed(network, overrides={"odd|units": None})
+    stripped = codeq_keras.strip_quantizers(qmodel)
+    small = codeq_keras.remove_channels(stripped)
+
+    expected = np.asarray(qmodel(data[0]))
+    # One is the same sum in another order.
+    np.testing.assert_allclose(stripped(data[0]), expected, atol=1e-6)
+    np.testing.assert_allclose(small(data[0]), expected, atol=1e-6)
+    assert small.get_layer("wide").filters == 8
+    report = codeq_keras.report(qmodel)
+    units = next(k for k in report.layers if k.path == "units/kernel")
+    assert units.sparsity == pytest.approx(
+        1 - 8 / 11 * 16 / 30
+    )  # 8 of 11 channels, 16 of 30 units.

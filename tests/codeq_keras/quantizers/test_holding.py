@@ -13,6 +13,7 @@ CONFIGS = {
     "default": CoDeQConfig(),
     "channels": CoDeQConfig(axis=-1, level_grid="uniform"),
     "blocks": CoDeQConfig(sparsity_block=2),
+    "pattern": CoDeQConfig(sparsity_pattern="2:4"),
     "learned": CoDeQConfig(bit_width="learned"),
     "ternary": CoDeQConfig(bit_width=2),
 }
@@ -34,6 +35,8 @@ def codes(qmodel):
     return {path: weight.codes for path, weight in weights.items()}
 
 
+# The first kernel has three input channels.
+@pytest.mark.filterwarnings("ignore:`sparsity_pattern")
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_zeros_of_each_kernel_hold_without_a_budget(wide_cnn, data, config):
     qmodel = pruned(wide_cnn, data, config)

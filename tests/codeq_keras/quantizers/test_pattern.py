@@ -169,7 +169,7 @@ def data():
     return x, x[:, :4].argmax(-1)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", ["auto", True])
 def test_budget_counts_the_zeros_of_the_pattern(jit):
     qmodel = codeq_keras.quantize_model(network(), CONFIG)
 
