@@ -79,7 +79,7 @@ def test_a_budget_on_macs_is_met_within_a_multiple_and_never_exceeded(
 
 def test_channels_zeros_and_their_limits_share_a_budget(network, data):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # None of a miss.
+        warnings.simplefilter("error", UserWarning)  # None of a miss.
         qmodel = trained(network, data, relative_bops=0.02, max_sparsity=0.7)
 
     report = codeq_keras.report(qmodel)
