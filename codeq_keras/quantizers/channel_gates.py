@@ -31,8 +31,8 @@ from codeq_keras.quantizers.logits import Logit
 # Stands for a class whose channels no training holds.
 _FREE = -1.0
 
-# Where a class starts: 4 % of the largest share. Nothing is removed before a
-# budget lets it.
+# Where a class starts: 4 % of its channels are in the dead zone. Nothing is
+# removed before a budget lets it.
 _INITIAL_LOGIT = 2.0
 
 # No class falls below this part of its channels: one that collapses takes the
@@ -51,13 +51,13 @@ def reason_to_stay(found: ChannelClass, multiple: int) -> str | None:
 
 
 class ChannelGates(keras.layers.Layer):
-    """One dead zone for each class of channels, over their shares.
+    """One dead zone for each class of channels, over their order.
 
-    A class is a set of channel axes that must shrink together. The share of a
-    channel is the root of the energy that it adds to the outputs of the
-    kernels that read it, relative to the largest of the class. A channel whose
-    share is below `1 - |tanh(theta)|` is removed: its slices of all readers
-    are zero. As many as the next multiple stay.
+    A class is a set of channel axes that must shrink together. Its channels
+    are in the order of the energy that each adds to the outputs of the kernels
+    that read it. The last ones are removed, the part `1 - |tanh(theta)|` of
+    them to the nearest multiple: their slices of all readers are zero. So
+    classes shrink alike, but for what the task asks.
 
     Args:
         channels: The classes of a model.
@@ -212,10 +212,10 @@ class ChannelGates(keras.layers.Layer):
         shares = math_of.relative_shares(ops.stop_gradient(self.energy))
         rank = ops.convert_to_tensor(self.rank)
         ratio = ratio_from_logit(task[0])
-        counts = self._counts(shares, ops.stop_gradient(ratio))
+        counts = self._counts(ops.stop_gradient(ratio))
         alive = ops.cast(rank < ops.expand_dims(counts, -1), "float32")
-        counts = math_of.with_soft_gradient(
-            counts, shares, ratio_from_logit(budget[0])
+        counts = math_of.with_gradient(
+            counts, ratio_from_logit(budget[0]), self.sizes
         )
         is_held = ops.expand_dims(self.held_counts >= 0, -1)
         return GateParts(
@@ -229,11 +229,10 @@ class ChannelGates(keras.layers.Layer):
     def _each(self, parts: Any) -> list[Any]:
         return list(ops.unstack(parts, len(self.by_kernel)))
 
-    def _counts(self, shares: Any, ratio: Any) -> Any:
-        """How many channels stay: those that are held, or that are above."""
-        above = math_of.counts_above(shares, ratio)
-        counts = math_of.rounded_counts(
-            above, self.multiple, self.floors, self.sizes
+    def _counts(self, ratio: Any) -> Any:
+        """How many channels stay: those that are held, or by the ratio."""
+        counts = math_of.counts_of(
+            ratio, self.multiple, self.floors, self.sizes
         )
         held = ops.convert_to_tensor(self.held_counts)
         return ops.where(held >= 0, held, counts)
@@ -331,8 +330,7 @@ class ChannelGates(keras.layers.Layer):
     def counts(self) -> np.ndarray:
         """Returns how many channels of each class stay."""
         [logit] = self.tensors()
-        shares = math_of.relative_shares(self.energy)
-        counts = self._counts(shares, ratio_from_logit(logit))
+        counts = self._counts(ratio_from_logit(logit))
         return ops.convert_to_numpy(counts)
 
     def least_kept(self) -> list[float]:
@@ -358,18 +356,17 @@ class ChannelGates(keras.layers.Layer):
     def settle(self, *, when: Any, relative_macs: Any | None) -> None:
         """Holds the channels from now on, where `when` is true.
 
-        With a budget in multiply-accumulates, all dead zones change by one
+        With a budget in multiply-accumulates, all removed parts change by one
         factor until it is met, and what is left of it goes to single classes.
         """
         held = ops.convert_to_tensor(self.held_counts)
         is_due = ops.logical_and(when, ops.any(held < 0))
 
         def settled() -> Any:
-            shares = math_of.relative_shares(self.energy)
             ratio = ratio_from_logit(self.logit.tensor())
 
             def counts(factor: Any) -> Any:
-                return self._counts(shares, factor * ratio)
+                return self._counts(factor * ratio)
 
             if relative_macs is None:
                 return counts(1.0)
@@ -380,7 +377,7 @@ class ChannelGates(keras.layers.Layer):
             factor = math_of.least_factor(lambda f: is_met(counts(f)))
             return math_of.filled_counts(
                 counts(factor),
-                shares / ops.expand_dims(ratio, -1),
+                self.sizes * (1.0 - factor * ratio),
                 self.multiple * self.trained,
                 self.sizes,
                 is_met,

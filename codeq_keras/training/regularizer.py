@@ -25,7 +25,7 @@ _MARGIN = 0.995
 # The budget tightens over this fraction of the training, then stays. Channels
 # go early: the others need the training to take over.
 _RAMP_FRACTION = 0.5
-_CHANNEL_RAMP_FRACTION = 0.2
+_CHANNEL_RAMP_FRACTION = 0.1
 
 # From here on the zeros of the budget are held.
 _SETTLED_FRACTION = 0.9

@@ -38,8 +38,9 @@ def measure_removal(model, folder, *, prepare):
     classes = find_channels(model).classes
     reasons = [reason_to_stay(each, MULTIPLE) for each in classes]
     if None not in reasons:
+        # Every model has an input and an output; some have no other classes.
         inner = [r for r in reasons if not r.endswith(" of the model")]
-        return True, f"- ({'; '.join(dict.fromkeys(inner)) or 'one layer'})"
+        return True, f"- ({'; '.join(dict.fromkeys(inner or reasons))})"
     inputs = samples(model, np.random.default_rng(SEED), NUM_SAMPLES)
     qmodel = codeq_keras.quantize_model(
         model, activation_bit_width=8, channel_multiple=MULTIPLE

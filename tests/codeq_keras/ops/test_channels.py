@@ -6,12 +6,10 @@ import pytest
 from support.gradients import gradient
 
 from codeq_keras.ops import channels
-from codeq_keras.ops.grids import TEMPERATURE
 
 # Two classes: of 4 channels, and of 2 with padding.
 ENERGIES = np.array([[4.0, 1.0, 0.0, 0.25], [0.09, 9.0, -1, -1]], "float32")
 SHARES = np.array([[1.0, 0.5, 0.0, 0.25], [0.1, 1.0, -1, -1]], "float32")
-SIZES = np.array([4.0, 2.0], "float32")
 
 
 def test_a_share_is_the_root_relative_to_the_largest():
@@ -32,40 +30,28 @@ def test_ranks_are_the_places_of_the_largest_energies():
     )
 
 
-def test_channels_above_the_threshold_are_counted():
-    counts = channels.counts_above(SHARES, np.array([0.25, 0.05], "float32"))
-
-    # As large as the threshold is removed.
-    np.testing.assert_array_equal(counts, [2, 2])
-
-
 @pytest.mark.parametrize(
-    ("count", "expected"), [(0, 8), (1, 8), (8, 8), (9, 16), (24, 24), (25, 30)]
+    ("ratio", "expected"),
+    [(0.0, 30), (0.04, 30), (0.2, 24), (0.5, 16), (0.61, 8), (1.2, 8)],
 )
-def test_counts_are_rounded_up_to_a_multiple_or_the_size(count, expected):
-    rounded = channels.rounded_counts(np.array([float(count)]), 8, 8.0, 30.0)
+def test_counts_are_the_nearest_multiple_or_the_size(ratio, expected):
+    counts = channels.counts_of(np.array([ratio], "float32"), 8, 8.0, 30.0)
 
-    assert float(rounded[0]) == expected
+    assert float(counts[0]) == expected
 
 
-def test_a_soft_count_has_the_gradient_of_a_sigmoid():
-    ratios = np.array([0.3, 0.2], "float32")
-    counts = np.array([4.0, 2.0], "float32")
-    weights = np.array([1.0, 10.0], "float32")
+def test_counts_have_the_slope_of_the_sizes():
+    ratios, sizes = np.array([0.3, 0.2], "float32"), np.array([4.0, 2.0], "f")
+    counts, weights = np.array([4.0, 1.0], "f"), np.array([1.0, 10.0], "f")
 
     def total(ratios):
-        soft = channels.with_soft_gradient(counts, SHARES, ratios)
-        return keras.ops.sum(weights * soft)
+        counted = channels.with_gradient(counts, ratios, sizes)
+        return keras.ops.sum(weights * counted)
 
     [slopes] = gradient(total, ratios)
 
-    def slope(shares, ratio):
-        soft = 1 / (1 + np.exp(-(np.array(shares) - ratio) / TEMPERATURE))
-        return -np.sum(soft * (1 - soft)) / TEMPERATURE
-
-    expected = [slope([1, 0.5, 0, 0.25], 0.3), 10 * slope([0.1, 1], 0.2)]
-    np.testing.assert_allclose(slopes, expected, rtol=1e-5)
-    assert float(total(ratios)) == 4 + 10 * 2
+    np.testing.assert_allclose(slopes, [-4, -20])
+    assert float(total(ratios)) == 4 + 10 * 1
 
 
 def test_a_gate_is_zero_or_one_and_removed_channels_pull_on_the_ratio():
@@ -94,28 +80,29 @@ def test_the_least_factor_is_found(least):
     assert least <= factor <= least * 1.0001
 
 
-def test_counts_are_filled_by_the_largest_share_that_fits():
-    shares = np.array([[1, 0.9, 0.5, 0.3], [1, 0.8, 0.6, 0.55]], "float32")
+def test_counts_are_filled_where_most_are_wanted():
     sizes = np.array([4.0, 4.0], "float32")
 
     def filled(limit):
         return channels.filled_counts(
             np.array([1.0, 1.0], "float32"),
-            shares,
+            np.array([1.4, 2.5], "float32"),
             np.ones(2, "float32"),
             sizes,
             lambda counts: keras.ops.sum(counts, axis=-1) <= limit,
         ).__array__()
 
-    np.testing.assert_array_equal(filled(3), [2, 1])
-    np.testing.assert_array_equal(filled(6), [2, 4])
+    np.testing.assert_array_equal(filled(2), [1, 1])
+    np.testing.assert_array_equal(filled(3), [1, 2])
+    np.testing.assert_array_equal(filled(4), [1, 3])
+    np.testing.assert_array_equal(filled(5), [2, 3])
     np.testing.assert_array_equal(filled(100), [4, 4])
 
 
 def test_the_last_step_of_a_class_ends_at_its_size():
     counts = channels.filled_counts(
         np.array([8.0], "float32"),
-        np.linspace(1, 0.1, 11, dtype="float32")[None],
+        np.array([9.0], "float32"),
         np.array([8.0], "float32"),
         np.array([11.0], "float32"),
         lambda counts: counts[..., 0] <= 100,
@@ -126,11 +113,10 @@ def test_the_last_step_of_a_class_ends_at_its_size():
 
 def test_cheap_channels_are_filled_to_the_last():
     costs = np.array([1.0, 100.0], "float32")
-    shares = np.stack([np.linspace(1, 0.1, 32)] * 2).astype("float32")
 
     counts = channels.filled_counts(
         np.ones(2, "float32"),
-        shares,
+        np.array([16.0, 16.0], "float32"),
         np.ones(2, "float32"),
         np.array([32.0, 32.0], "float32"),
         lambda counts: keras.ops.sum(counts * costs, axis=-1) <= 333,
