@@ -248,9 +248,9 @@ class QuantizedModel(ModelWrapper):
     def release_budget(self) -> None:
         """Lets trainings without a budget change zeros and bits again.
 
-        Without it they hold the zeros and the bits of each kernel that the
-        last `CompressionBudget` has reached, and so does a loaded model. The
-        next `CompressionBudget` calls it by itself.
+        Without it they hold those that the last `CompressionBudget` has
+        reached, and so does a loaded model. The next `CompressionBudget` calls
+        it by itself; nothing else gives removed channels back.
         """
         release_zeros(self.kernels)
 

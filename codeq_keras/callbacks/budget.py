@@ -58,8 +58,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
 
     Later trainings without a budget, loaded models included, hold the zeros
     and the bits of each kernel, until `qmodel.release_budget()` or another
-    budget. Kernels with a quantizer of your own are not held. Kernels of
-    layers that are not trainable stay as they are, and count as such.
+    budget. Removed channels stay until another budget. Kernels with a
+    quantizer of your own are not held. Kernels of layers that are not
+    trainable stay as they are, and count as such.
 
     Logs what `CompressionLogger` logs, the measure itself, and the penalty at
     the end of the epoch as `budget_penalty`. It is not in `loss`, which is
