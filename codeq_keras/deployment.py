@@ -102,7 +102,8 @@ def remove_channels(model: keras.Model) -> keras.Model:
 
     Of a quantized model the channels are left out that a `CompressionBudget`
     has removed; codes, scales, ranges and BatchNorm of all others are the
-    same. Of a plain model those are left out that change nothing: every
+    same. (At 2 bits a scale is a mean, which may differ in its last place.)
+    Of a plain model those are left out that change nothing: every
     kernel that reads them has zeros there, or they are always zero.
 
     Args:
@@ -136,10 +137,10 @@ def remove_channels(model: keras.Model) -> keras.Model:
     gates = model.channel_gates
     if gates is None:
         raise ValueError(
-            "Expected a quantized model with `channel_multiple`. Received: "
-            f"{model.name!r} without, whose channels all stay. For channels "
-            "whose weights are all zero, call `remove_channels("
-            "strip_quantizers(qmodel))`."
+            "Expected a quantized model with channels that can be removed. "
+            f"Received: {model.name!r}, which has no `channel_multiple`, or no "
+            "class of more channels than one. For channels whose weights are "
+            "all zero, call `remove_channels(strip_quantizers(qmodel))`."
         )
     return _without_channels(model, gates)
 

@@ -9,7 +9,6 @@ from keras import ops
 
 from codeq_keras.architecture.channels import ChannelMap, find_channels
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import as_python
 from codeq_keras.quantizers.channel_gates import ChannelGates, reason_to_stay
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
@@ -23,9 +22,6 @@ from codeq_keras.quantizers.kernels import (
 
 # Options of a config for groups of neighbours, which a removed channel breaks.
 _GROUPING = {"sparsity_block": 1, "sparsity_pattern": None}
-
-# Attempts at the last bit of a scale; most take one or two.
-_MAX_ROUNDINGS = 64
 
 
 def make_gates(
@@ -111,43 +107,6 @@ def copy_quantizers(
     for large, small in zip(quantized(source), quantized(target), strict=True):
         if not isinstance(large.quantizer, DeadZoneQuantizer):
             _copy_own(large, small, narrowed)
-        elif int(large.quantizer.bit_width) == 2 and _has_codes(large):
-            wanted = narrowed(large.deployed().scale, large.variable)
-            _hold_mean_magnitudes(small, wanted.astype("float64"))
-
-
-def _has_codes(kernel: QuantizedKernel) -> bool:
-    return GRIDS[kernel.quantizer.config.level_grid].has_codes
-
-
-def _hold_mean_magnitudes(kernel: QuantizedKernel, wanted: np.ndarray) -> None:
-    """Gives a kernel of 2 bits its scales, where it can to the last bit.
-
-    They are the mean magnitudes of its weights. Without the zeros of removed
-    channels the sum has another order, and now and then another rounding.
-    The largest weight makes up for it; no code changes.
-    """
-    for attempt in range(_MAX_ROUNDINGS):
-        found = kernel.deployed()
-        error = wanted - found.scale
-        if not error.any():
-            return
-        weights = ops.convert_to_numpy(kernel.variable).astype("float64")
-        axes = tuple(
-            axis
-            for axis in range(weights.ndim)
-            if wanted.ndim == 0 or wanted.shape[axis] == 1
-        )
-        is_kept = found.codes != 0
-        magnitudes = np.abs(weights) * is_kept
-        largest = magnitudes == magnitudes.max(axis=axes, keepdims=True)
-        largest &= is_kept
-        count = is_kept.sum(axis=axes, keepdims=True)
-        among = np.maximum(largest.sum(axis=axes, keepdims=True), 1)
-        # Steps of one length could go to and fro.
-        change = largest * np.sign(weights) * error * count / among
-        change *= 0.6 + 0.17 * (attempt % 7)
-        kernel.variable.assign((weights + change).astype("float32"))
 
 
 def _copy_own(

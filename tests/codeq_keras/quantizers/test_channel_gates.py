@@ -7,7 +7,6 @@ from support.training import compile_and_fit
 
 import codeq_keras
 from codeq_keras import CoDeQConfig, CompressionBudget
-from codeq_keras.architecture.narrowing import narrowed
 
 
 @pytest.fixture
@@ -151,29 +150,6 @@ def test_kernels_in_float_lose_their_channels_too(network, data):
     assert units.sparsity == pytest.approx(
         1 - 8 / 11 * 16 / 30
     )  # 8 of 11 channels, 16 of 30 units.
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_codes_and_scales_of_two_bits_are_the_same(network, seed):
-    values = np.random.default_rng(seed)
-    for variable in network.trainable_variables:
-        variable.assign(values.normal(size=variable.shape))
-    qmodel = removed(network, CoDeQConfig(bit_width=2))
-    small = codeq_keras.remove_channels(qmodel)
-
-    gates = qmodel.channel_gates
-    after = codeq_keras.quantized_weights(small)
-    for kernel in qmodel.quantized_kernels:
-        for name in ("codes", "scale"):
-            expected = narrowed(
-                gates.channels,
-                getattr(kernel.deployed(), name),
-                kernel.variable,
-                gates.kept_channels(),
-            )
-            np.testing.assert_array_equal(
-                getattr(after[kernel.path], name), expected
-            )
 
 
 def test_released_zeros_leave_removed_channels_out(network, data):
