@@ -31,9 +31,9 @@ from codeq_keras.quantizers.logits import Logit
 # Stands for a class whose channels no training holds.
 _FREE = -1.0
 
-# Where a class starts: 4 % of its channels are in the dead zone. Nothing is
-# removed before a budget lets it.
-_INITIAL_LOGIT = 2.0
+# Where a class starts, as a kernel: both go the same way under one budget.
+# Nothing is removed before a budget lets it.
+_INITIAL_LOGIT = 3.0
 
 # No class falls below this part of its channels: one that collapses takes the
 # network with it.
