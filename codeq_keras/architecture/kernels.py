@@ -308,7 +308,7 @@ def input_axes(layer: Any, variable: Any) -> tuple[int, ...]:
 
     >>> layer = keras.layers.Conv2DTranspose(3, 2)
     >>> layer.build((None, 8, 8, 5))
-    >>> layer.kernel.shape, input_axes(layer, layer.kernel)
+    >>> tuple(layer.kernel.shape), input_axes(layer, layer.kernel)
     ((2, 2, 3, 5), (3,))
     """
     is_lookup = variable.name.endswith("embeddings")

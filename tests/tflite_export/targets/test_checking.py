@@ -37,7 +37,7 @@ def test_pre_flight_names_channels_that_cannot_be_removed():
     x = keras.layers.Flatten()(x)
     model = keras.Model(inputs, keras.layers.Dense(4)(x))
     [note] = check(model).findings
-    assert note.subject == "1 of 4 classes of channels"
+    assert note.subject == "2 of 5 classes of channels"
     assert "'norm'" in note.text
     assert not note.is_blocking
 
