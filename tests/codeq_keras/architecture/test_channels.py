@@ -190,7 +190,7 @@ def test_channels_that_nothing_reads_are_dead_in_networks(name):
     require_dead_where_unread(model, found, inputs)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(described=random_models(policies=()))
 def test_channels_that_nothing_reads_are_dead_in_random_models(described):
     model = build(described)

@@ -120,7 +120,7 @@ quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 
 
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=quiet,
