@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import keras
-import numpy as np
 import pytest
 from accuracy import report, run
 from accuracy.methods import METHODS
 from accuracy.workloads import WORKLOADS
 from harness import cli, results, training, workload
+from support.stripes import stripes
 
 import codeq_keras
 
@@ -22,16 +22,6 @@ def tiny_network() -> keras.Model:
     x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(2, name="dense")(x))
-
-
-def stripes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with vertical stripes (0) or horizontal ones (1)."""
-    rng = np.random.default_rng(len(split))
-    labels = rng.integers(0, 2, count)
-    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
-    x[labels == 0, :, ::2] += 1
-    x[labels == 1, ::2] += 1
-    return x, labels
 
 
 @pytest.fixture

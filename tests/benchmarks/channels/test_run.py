@@ -6,6 +6,7 @@ import pytest
 from channels import files, latency, methods, report, run
 from channels.cases import CASES, Case, Start, narrow_widths, num_macs
 from harness import results, workload
+from support.stripes import stripes
 
 import codeq_keras
 
@@ -18,16 +19,6 @@ def tiny_network(*, widths) -> keras.Model:
         x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(2, name="dense")(x))
-
-
-def stripes(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with vertical stripes (0) or horizontal ones (1)."""
-    rng = np.random.default_rng(len(split))
-    labels = rng.integers(0, 2, count)
-    x = rng.normal(size=(count, 8, 8, 1)).astype("float32")
-    x[labels == 0, :, ::2] += 1
-    x[labels == 1, ::2] += 1
-    return x, labels
 
 
 @pytest.fixture
