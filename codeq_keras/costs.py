@@ -12,7 +12,12 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import FloatWeight, Kernel
-from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.kernels import (
+    QuantizedKernel,
+    gates_of,
+    states_of,
+)
+from codeq_keras.quantizers.state import taken_apart
 
 # Bits of a float32 weight and, as in the paper, of every activation.
 FLOAT_BITS = 32
@@ -58,12 +63,14 @@ def trained_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
 
 def deployed_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
     """Returns the costs of kernels as they would be deployed now."""
-    return [
-        _deployed_cost(kernel)
-        if isinstance(kernel, QuantizedKernel)
-        else _float_cost(kernel)
-        for kernel in kernels
-    ]
+    kernels = list(kernels)
+    with taken_apart([*states_of(kernels), *gates_of(kernels)]):
+        return [
+            _deployed_cost(kernel)
+            if isinstance(kernel, QuantizedKernel)
+            else _float_cost(kernel)
+            for kernel in kernels
+        ]
 
 
 def _deployed_cost(kernel: QuantizedKernel) -> KernelCost:

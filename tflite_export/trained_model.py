@@ -205,6 +205,8 @@ def read_plain(
 
 def _without_channels(qmodel: Any) -> tuple[Any, tuple[str, ...]]:
     """The model without the channels that were removed, and notes on them."""
+    if getattr(qmodel, "channel_gates", None) is None:
+        return qmodel, ()
     found = report(qmodel)
     lines = [
         f"{each}."

@@ -42,6 +42,7 @@ class ActivationGraph:
         expanded = expand(read_graph(model))
         self.graph = expanded.graph
         self.twins = expanded.twins
+        self._originals = {id(twin): original for twin, original in self.twins}
         self.placement: Placement = place(self.graph)
         self.quantizers: dict[str, ActivationQuantizer] = {}
         sites = self.placement.sites if rounds else ()
@@ -110,11 +111,10 @@ class ActivationGraph:
         By the `id` of the variable, the index of the first input of each call
         of its layer.
         """
-        originals = {id(twin): original for twin, original in self.twins}
         found: dict[int, list[int]] = {}
         for call in self.graph.calls:
             for variable in getattr(call.operation, "variables", ()):
-                original = originals.get(id(variable), variable)
+                original = self._originals.get(id(variable), variable)
                 if call.inputs:
                     held = found.setdefault(id(original), [])
                     held.append(call.inputs[0].index)
@@ -131,8 +131,7 @@ class ActivationGraph:
             and call.inputs[0].index in self.placement.rounded
             for variable in getattr(call.operation, "variables", ())
         ]
-        originals = {id(twin): original for twin, original in self.twins}
-        return [originals.get(id(variable), variable) for variable in found]
+        return [self._originals.get(id(v), v) for v in found]
 
     def at_sites(
         self, function: Callable[[Site, str, Any], Any]

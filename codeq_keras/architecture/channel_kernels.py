@@ -85,12 +85,17 @@ def conv_transpose(
     return _written(axes, call, axes.write(call, kernel, rank - 2), "filters")
 
 
-def depthwise(axes: ChannelAxes, call: Call, layouts: list[Layout]) -> Layout:
-    """Depthwise convolution, (..., channel, 1): it mixes no channels."""
+def _weights_of_depthwise(call: Call) -> dict[str, keras.Variable]:
+    """The weights of a depthwise layer with one output a channel."""
     only_tensor(call)
     is_one = call.operation.depth_multiplier == 1
     require(is_one, "has a `depth_multiplier` above 1")
-    weights = weights_of(call)
+    return weights_of(call)
+
+
+def depthwise(axes: ChannelAxes, call: Call, layouts: list[Layout]) -> Layout:
+    """Depthwise convolution, (..., channel, 1): it mixes no channels."""
+    weights = _weights_of_depthwise(call)
     kernel = weights["kernel"]
     axes.slice(kernel, len(kernel.shape) - 2, layouts[0])
     if "bias" in weights:
@@ -100,10 +105,7 @@ def depthwise(axes: ChannelAxes, call: Call, layouts: list[Layout]) -> Layout:
 
 def separable(axes: ChannelAxes, call: Call, layouts: list[Layout]) -> Layout:
     """Depthwise convolution, then a pointwise one, (..., in, out)."""
-    only_tensor(call)
-    is_one = call.operation.depth_multiplier == 1
-    require(is_one, "has a `depth_multiplier` above 1")
-    weights = weights_of(call)
+    weights = _weights_of_depthwise(call)
     depthwise = weights["depthwise_kernel"]
     pointwise = weights["pointwise_kernel"]
     rank = len(pointwise.shape)

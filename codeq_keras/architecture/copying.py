@@ -157,6 +157,12 @@ def _numpy(variable: keras.Variable) -> np.ndarray:
     return values
 
 
+def assign_copy(variable: keras.Variable, values: Any) -> None:
+    """Assigns values that the variable shares with no other."""
+    # Through NumPy: JAX would share the buffer, and training frees it.
+    variable.assign(np.array(ops.convert_to_numpy(values)))
+
+
 def copy_model(
     model: keras.Model,
     rewrite: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -196,8 +202,7 @@ def copy_model(
         )
     pairs = zip(copy.variables, model.variables, strict=True)
     for target, source in pairs:
-        # Through NumPy: JAX would share the buffer, and training frees it.
-        target.assign(np.array(values(source)))
+        assign_copy(target, values(source))
         if target.trainable != source.trainable:
             target.trainable = source.trainable
     for layer in all_layers(copy):

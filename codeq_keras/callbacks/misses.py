@@ -6,7 +6,7 @@ from typing import Any
 
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
-from codeq_keras.quantizers.kernels import QuantizedKernel
+from codeq_keras.quantizers.kernels import QuantizedKernel, gates_of
 
 # Training steps that a budget takes.
 _MIN_STEPS = 300
@@ -43,10 +43,11 @@ def least_costs(
     A density is that of what removed channels leave.
     """
     result = []
+    least = next((gates.least_kept() for gates in gates_of(kernels)), [])
     for cost, density, kernel in zip(found, densities, kernels, strict=True):
         kept = cost.kept
         if kernel.gate is not None:
-            kept = kernel.gate.least_kept()
+            kept = least[kernel.gate.index]
         inside, bits = cost.density / cost.kept, cost.bit_width
         if is_lowered(kernel):
             inside, config = density, kernel.quantizer.config

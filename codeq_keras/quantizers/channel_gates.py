@@ -110,14 +110,18 @@ class ChannelGates(keras.layers.Layer):
 
     def frozen_by(self, number: int) -> str | None:
         """The path of a kernel of a class that is not in training."""
-        if number not in self.numbers:
-            return None
-        row = self.numbers.index(number)
+        return self._frozen().get(number)
+
+    def _frozen(self) -> dict[int, str]:
+        """A kernel of each class with one that is not in training."""
+        found: dict[int, str] = {}
         for gate in self.by_kernel.values():
-            is_in_class = any(axis.weights[row] > 0 for axis in gate.axes)
-            if is_in_class and not gate.kernel.variable.trainable:
-                return gate.kernel.path
-        return None
+            if gate.kernel.variable.trainable:
+                continue
+            for axis in gate.axes:
+                for row in np.flatnonzero(axis.weights):
+                    found.setdefault(self.numbers[row], gate.kernel.path)
+        return found
 
     def _axes(self, kernel: Kernel) -> list[GatedAxis]:
         """The axes of a kernel that may shrink."""
@@ -191,8 +195,9 @@ class ChannelGates(keras.layers.Layer):
 
     def _in_training(self) -> np.ndarray:
         """1 for the classes whose kernels are all in training."""
-        frozen = [self.frozen_by(number) for number in self.numbers]
-        return np.array([path is None for path in frozen], "float32")
+        frozen = self._frozen()
+        is_free = [number not in frozen for number in self.numbers]
+        return np.array(is_free, "float32")
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""

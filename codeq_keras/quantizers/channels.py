@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.channels import ChannelMap, find_channels
+from codeq_keras.architecture.copying import assign_copy
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.ops.intervals import as_python
 from codeq_keras.quantizers.channel_gates import ChannelGates, reason_to_stay
@@ -128,7 +129,7 @@ def _copy_own(
                 f"{source.path!r} of shape {tuple(source.shape)} for "
                 f"{old.path!r}, from which channels are to be removed."
             )
-        target.assign(values)
+        assign_copy(target, values)
 
 
 def copy_gates(
@@ -155,5 +156,4 @@ def copy_gates(
 def copy_variables(sources: Iterable[Any], targets: Iterable[Any]) -> None:
     """Gives variables the values of others, of the same shapes."""
     for source, target in zip(sources, targets, strict=True):
-        # Through NumPy: JAX would share the buffer, and training frees it.
-        target.assign(np.array(ops.convert_to_numpy(source)))
+        assign_copy(target, source)

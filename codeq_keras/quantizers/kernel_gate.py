@@ -69,8 +69,6 @@ def parts_left(axes: AxesOfGates, counts: Any) -> Any:
 class _Gates(Protocol):
     def parts(self) -> GateParts: ...
 
-    def least_kept(self) -> list[float]: ...
-
 
 class KernelGate:
     """What is left of one kernel when channels are removed."""
@@ -115,10 +113,6 @@ class KernelGate:
     def kept_outputs(self) -> Any:
         """The part of the outputs that is left."""
         return self.gates.parts().written[self.index]
-
-    def least_kept(self) -> float:
-        """The least part of them that may be left."""
-        return self.gates.least_kept()[self.index]
 
     def energies(self, values: Sequence[Any]) -> Any:
         """The part of its outputs that each position of its input adds.

@@ -177,6 +177,12 @@ def states_of(kernels: Iterable[Kernel]) -> list[QuantizerState]:
     return found
 
 
+def gates_of(kernels: Iterable[Kernel]) -> list[Any]:
+    """Returns the `ChannelGates` of kernels: one, or none."""
+    gates = (k.gate.gates for k in kernels if k.gate is not None)
+    return list({id(each): each for each in gates}.values())
+
+
 def kernels_of(
     state: QuantizerState, kernels: Iterable[Kernel]
 ) -> list[QuantizedKernel]:

@@ -102,15 +102,14 @@ def end_step(qmodel: _Trainable, unit: Any | None) -> None:
 def end_training(qmodel: _Trainable, *, is_sound: bool = True) -> None:
     """Ends the budget and the added loss, which last for one training."""
     has_budget = qmodel.regularizer.budget is not None
-    gates = getattr(qmodel, "channel_gates", None)
     if has_budget:
         qmodel.regularizer.set_budget(None)
     if has_budget or qmodel.training_loss is not None:
         qmodel.training_loss = None
         qmodel.make_train_function(force=True)
     if is_sound and has_budget:
-        if gates is not None:
-            gates.hold()
+        if qmodel.channel_gates is not None:
+            qmodel.channel_gates.hold()
         hold_zeros(qmodel.kernels)
     elif is_sound:
         # The last step has moved the weights.

@@ -201,14 +201,13 @@ class CompressionRegularizer(keras.layers.Layer):
         last steps the zeros.
         """
         trained = costs.trained_costs(kernels)
-        is_of_macs = self.budget == "relative_macs"
         if gates is not None:
             limit = ops.exp(self.log_target) / _MARGIN
             gates.settle(
                 when=progress >= self._ramp,
-                relative_macs=limit if is_of_macs else None,
+                relative_macs=limit if self._is_of_macs else None,
             )
-        if not is_of_macs:
+        if not self._is_of_macs:
             self._settle(kernels, trained, progress)
         pull = self._budget_penalty(trained, progress) + unit
         return pull - ops.stop_gradient(pull)
@@ -222,7 +221,7 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         trained = costs.trained_costs(kernels)
         penalty = self._budget_penalty(trained, progress)
-        if self.budget != "relative_macs":
+        if not self._is_of_macs:
             return penalty
         is_met = self._log_measure(trained) <= self.log_target - math.log(
             _MARGIN
@@ -260,9 +259,12 @@ class CompressionRegularizer(keras.layers.Layer):
         return sum(terms, _BUDGET_STRENGTH * excess**2)
 
     @property
+    def _is_of_macs(self) -> bool:
+        return self.budget == "relative_macs"
+
+    @property
     def _ramp(self) -> float:
-        is_of_macs = self.budget == "relative_macs"
-        return _CHANNEL_RAMP_FRACTION if is_of_macs else _RAMP_FRACTION
+        return _CHANNEL_RAMP_FRACTION if self._is_of_macs else _RAMP_FRACTION
 
     def _log_measure(self, trained: Sequence[KernelCost]) -> Any:
         current = costs.MEASURES[self.budget or ""](trained)
