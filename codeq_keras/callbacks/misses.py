@@ -43,7 +43,7 @@ def least_costs(
     A density is that of what removed channels leave.
     """
     result = []
-    least = next((gates.least_kept() for gates in gates_of(kernels)), [])
+    least = [part for gates in gates_of(kernels) for part in gates.least_kept()]
     for cost, density, kernel in zip(found, densities, kernels, strict=True):
         kept = cost.kept
         if kernel.gate is not None:
