@@ -8,11 +8,13 @@ alike; a round is a number of such turns, and every ratio is one of the same
 round. Read the ratios, not the times. The first steps include building and
 tracing. Random data: nothing but time is measured.
 
-Variants: plain Keras 3; CoDeQ on the kernels, to a budget, and on kernels and
-8-bit activations; plain tf_keras and TFMOT's 8-bit default on it (TensorFlow);
-HGQ2 on convolutions and dense layers, with its default bit widths per weight
-and per activation (extra `hgq2`). What does not run here is listed with the
-reason.
+Variants: plain Keras 3; CoDeQ on the kernels, to a budget, to the same budget
+with channel gates, and on kernels and 8-bit activations; plain tf_keras and
+TFMOT's 8-bit default on it (TensorFlow); HGQ2 on convolutions and dense layers,
+with its default bit widths per weight and per activation (extra `hgq2`). "To
+its base" is the ratio to what a variant adds to: of channels the budget without
+them, of TFMOT tf_keras, of all others plain Keras 3. What does not run here is
+listed with the reason.
 """
 
 import os
@@ -49,15 +51,26 @@ SLOW_EVERY = 5
 BASELINE = "Keras 3"
 WEIGHTS = "CoDeQ, weights"
 BUDGET = "CoDeQ, weights, to a budget"
+CHANNELS = "CoDeQ, weights and channels, to a budget"
 BOTH = "CoDeQ, weights + activations"
 TFMOT_BASELINE = "tf_keras"
 TFMOT = "TFMOT QAT"
 HGQ2 = "HGQ2"
 COLUMNS = (
     *("variant", "ms/step, median (p10-p90)", "to Keras 3, median (p10-p90)"),
-    *("to Keras 3, processor time", "to its own float", "first steps"),
+    *("to Keras 3, processor time", "to its base, median (p10-p90)"),
+    "first steps",
 )
-VARIANTS = (BASELINE, WEIGHTS, BUDGET, BOTH, TFMOT_BASELINE, TFMOT, HGQ2)
+VARIANTS = (
+    *(BASELINE, WEIGHTS, BUDGET, CHANNELS, BOTH),
+    *(TFMOT_BASELINE, TFMOT, HGQ2),
+)
+# What a variant adds to, and is measured with: plain Keras for the others.
+BASES = {
+    CHANNELS: BUDGET,
+    TFMOT: TFMOT_BASELINE,
+    TFMOT_BASELINE: TFMOT_BASELINE,
+}
 SMOKE = {"rounds": 2, "turns": 1, "batch_size": 2, "models": ["resnet8"]}
 SMOKE |= {"backends": ["tensorflow"], "variants": [BASELINE, WEIGHTS]}
 
@@ -106,9 +119,8 @@ def measure(backend: str, network: str, args: Any) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     x = rng.normal(size=(args.batch_size, 32, 32, 3)).astype("float32")
     y = rng.integers(0, 10, args.batch_size)
-    needed = {BASELINE, *args.variants}
-    if TFMOT in needed:
-        needed.add(TFMOT_BASELINE)
+    bases = [BASES[name] for name in args.variants if name in BASES]
+    needed = {BASELINE, *args.variants, *bases}
     steppers, not_run, first = {}, {}, {}
     for name, make in variants(backend, network).items():
         if name not in needed:
@@ -161,15 +173,18 @@ def variants(backend: str, network: str) -> dict[str, Callable[[], Any]]:
         made.compile("adam", CLASSIFICATION.loss, jit_compile=jit_compile)
         return made
 
-    def to_a_budget(model: Any) -> Any:
-        made = quantize_model(model)
+    def to_a_budget(model: Any, multiple: int | None = None) -> Any:
+        made = quantize_model(model, channel_multiple=multiple)
         made.regularizer.set_budget("relative_bops", start=0.12, target=0.05)
+        if made.channel_gates is not None:
+            made.channel_gates.release()
         return made
 
     found = {
         BASELINE: partial(compiled, keras.models.clone_model),
         WEIGHTS: partial(compiled, quantize_model),
         BUDGET: partial(compiled, to_a_budget),
+        CHANNELS: partial(compiled, to_a_budget, multiple=8),
         BOTH: partial(compiled, quantize_model, activation_bit_width=8),
         TFMOT_BASELINE: partial(legacy, model, jit_compile, qat=False),
         TFMOT: partial(legacy, model, jit_compile, qat=True),
@@ -200,17 +215,19 @@ def as_markdown(run: dict[str, Any]) -> str:
     wall, cpu = run["wall_ms"], run["cpu_ms"]
     rows = []
     for name, values in wall.items():
-        own = TFMOT_BASELINE if name in (TFMOT, TFMOT_BASELINE) else BASELINE
-        to_keras, to_own = ratios(wall, name, BASELINE), "not measured"
-        if own in wall:
-            to_own = f"{np.median(ratios(wall, name, own)):.3f}"
+        base = BASES.get(name, BASELINE)
+        to_keras, to_base = ratios(wall, name, BASELINE), "not measured"
+        if base in wall:
+            to_base = results.median_and_range(
+                ratios(wall, name, base), 3, OUTER
+            )
         rows.append(
             (
                 name,
                 results.median_and_range(values, 1, OUTER),
                 results.median_and_range(to_keras, 3, OUTER),
                 f"{np.median(ratios(cpu, name, BASELINE)):.3f}",
-                to_own,
+                to_base,
                 f"{run['first_steps_s'][name]:.0f} s",
             )
         )

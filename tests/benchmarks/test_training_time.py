@@ -61,5 +61,5 @@ def test_table_compares_tfmot_with_its_own_float_and_names_what_is_missing():
     )
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2].startswith("1.200")  # 12 / 10
-    assert cells[4] == "1.500"  # 12 / 8
+    assert cells[4].startswith("1.500")  # 12 / 8
     assert "| HGQ2 | not run: ModuleNotFoundError: hgq |" in table
