@@ -113,6 +113,14 @@ def narrow_widths(case: Case, relative_macs: float) -> Mapping[int, int]:
     return dict(zip(old, min([best, *others], key=miss), strict=True))
 
 
+@functools.cache
+def narrow_macs(case: Case, relative_macs: float) -> float:
+    """Returns the MACs of the narrow network, relative to the wide one."""
+    widths = case.narrowed(narrow_widths(case, relative_macs))
+    wide = num_macs(case.build(widths=case.widths))
+    return num_macs(case.build(widths=widths)) / wide
+
+
 def num_macs(model: keras.Model) -> int:
     """Returns the multiply-accumulates of one inference."""
     return sum(kernel.num_macs or 0 for kernel in find_kernels(model))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import codeq_keras
-from channels.cases import MULTIPLE, Start, narrow_widths
+from channels.cases import MULTIPLE, Start, narrow_macs, narrow_widths
 from channels.uniform import remove_uniformly
 
 CONFIG = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
@@ -78,12 +78,17 @@ def uniform_removal(*, distill: bool = False) -> Compress:
 def channels(*, early: bool = False, distill: bool = False) -> Compress:
     """Learns the channels in the same fit as the codes; removes them.
 
-    If early, after 40 % of the epochs, and what is left is trained on.
+    The budget is what the narrow network has: it may be a little more than the
+    share. If early, they are removed after 40 % of the epochs, and what is
+    left is trained on.
     """
 
     def compress(start: Start, epochs: int, share: float) -> keras.Model:
+        limit = narrow_macs(start.case, share)
+        # The search for widths has built networks.
+        keras.utils.set_random_seed(start.seed)
         model = quantize(start.net, channel_multiple=MULTIPLE)
-        budget = codeq_keras.CompressionBudget(relative_macs=share)
+        budget = codeq_keras.CompressionBudget(relative_macs=limit)
         first = max(1, round(EARLY * epochs)) if early else epochs
         callbacks = [budget, *_teacher(start, distill)]
         start.training(first).fit(model, callbacks)

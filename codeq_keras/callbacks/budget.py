@@ -50,7 +50,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
     budget over the first half of the training. They settle together with the
     weights on the best split among the layers; the zeros of the last tenth
     are held. Channels are held as soon as the target is at the budget, which
-    `relative_macs` has after a tenth of the training. The pull is in
+    `relative_macs` has after 2 % of the training. The pull is in
     proportion to the gradient of the loss: the size of the loss, its weights
     and its scaling do not matter. Runs of 300 steps
     or more meet a budget that the model can meet: BOPs within 0.1 points,

@@ -23,9 +23,10 @@ _BUDGET_STRENGTH = 100.0
 _MARGIN = 0.995
 
 # The budget tightens over this fraction of the training, then stays. Channels
-# go early: the others need the training to take over.
+# go at once, as soon as their energies are known: the others need the training
+# to take over. A tenth cost 0.4 points of validation at a quarter of the MACs.
 _RAMP_FRACTION = 0.5
-_CHANNEL_RAMP_FRACTION = 0.1
+_CHANNEL_RAMP_FRACTION = 0.02
 
 # From here on the zeros of the budget are held.
 _SETTLED_FRACTION = 0.9
