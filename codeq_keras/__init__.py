@@ -42,6 +42,7 @@ from codeq_keras.deployment import (
     strip_quantizers,
 )
 from codeq_keras.model import QuantizedModel, quantize_model
+from codeq_keras.post_training.compress import compress_post_training
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.quantizers.kernels import KernelQuantizer, QuantizedKernel
 from codeq_keras.reports.report import CompressionReport, report
@@ -66,6 +67,7 @@ __all__ = [
     "QuantizedWeight",
     "activation_ranges",
     "calibrate_activations",
+    "compress_post_training",
     "ops",
     "quantize_annotate_layer",
     "quantize_annotate_model",

@@ -19,7 +19,6 @@ from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.narrowing import narrow_model, narrowed
 from codeq_keras.architecture.visits import all_layers
 from codeq_keras.model import QuantizedModel
-from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.channels import (
     copy_gates,
@@ -28,6 +27,7 @@ from codeq_keras.quantizers.channels import (
 )
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.deployed import deployed_values
+from codeq_keras.training.quantized import HasQuantizers, require_quantized
 
 __all__ = [
     "ActivationRange",

@@ -29,21 +29,11 @@ def observe_ranges(
     quantizers = graph.quantizers
     held = [v for quantizer in quantizers.values() for v in quantizer.variables]
     ranges = {id(v): (v, ops.zeros(v.shape, v.dtype)) for v in held}
-    count = 0
-    for batch in _batches(samples, tensors_in(graph.graph.inputs)):
-        size = _require_samples(batch, graph)
+    for batch in read_batches(graph, samples):
         run = functools.partial(graph.run, batch, training=False, observe=True)
         # In a scope, so that a bad batch leaves the ranges as they were.
         scoped = run_scoped(run, [*values, *ranges.values()])
         ranges |= {id(v): (v, x) for v, x in scoped.updates if id(v) in ranges}
-        count += size
-        if count >= MAX_SAMPLES:
-            break
-    if count == 0:
-        raise ValueError(
-            "`samples` must hold at least one sample. Received: none. An "
-            "exhausted generator looks like this."
-        )
     found = {k: ops.convert_to_numpy(x) for k, (_, x) in ranges.items()}
     for path, quantizer in quantizers.items():
         if not all(np.isfinite(found[id(v)]) for v in quantizer.variables):
@@ -53,6 +43,24 @@ def observe_ranges(
             )
     for variable in held:
         variable.assign(found[id(variable)])
+
+
+def read_batches(graph: ActivationGraph, samples: Any) -> Iterator[Any]:
+    """Yields batches of features, until there are `MAX_SAMPLES` samples.
+
+    Raises a ValueError for samples that do not fit, and where there are none.
+    """
+    count = 0
+    for batch in _batches(samples, tensors_in(graph.graph.inputs)):
+        count += _require_samples(batch, graph)
+        yield batch
+        if count >= MAX_SAMPLES:
+            return
+    if count == 0:
+        raise ValueError(
+            "`samples` must hold at least one sample. Received: none. An "
+            "exhausted generator looks like this."
+        )
 
 
 def _batches(samples: Any, inputs: list[Tensor]) -> Iterator[Any]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from codeq_keras.quantized import require_quantized
 from codeq_keras.reports.report import summarize
+from codeq_keras.training.quantized import require_quantized
 
 
 class CompressionLogger(keras.callbacks.Callback):

@@ -12,10 +12,10 @@ from typing import Any
 
 import keras
 
-from codeq_keras.quantized import require_quantized
 from codeq_keras.reports.files import write_whole
 from codeq_keras.reports.plot import plot_points
 from codeq_keras.reports.report import summarize
+from codeq_keras.training.quantized import require_quantized
 
 _INDEX = "index.json"
 

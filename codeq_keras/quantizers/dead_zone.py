@@ -209,7 +209,10 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     def update_abs_bound(self, weights: Any) -> None:
         """Computes the bound of `weights` and holds it until the next call."""
-        bound = self.compute_abs_bound(weights)
+        self.hold_abs_bound(self.compute_abs_bound(weights))
+
+    def hold_abs_bound(self, bound: Any) -> None:
+        """Holds a bound, of the shape `bound_shape`, until the next call."""
         self._built_state.hold_bound(self._index, bound)
 
     def advance(self, *, rate: Any, step: Any) -> None:

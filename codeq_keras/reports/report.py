@@ -13,7 +13,6 @@ from codeq_keras.architecture.narrowing import narrowed
 from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.ops.grids import GRIDS
-from codeq_keras.quantized import HasQuantizers, require_quantized
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import QuantizedKernel, held_sparsity
 from codeq_keras.reports.plot import plot_kernels
@@ -22,6 +21,7 @@ from codeq_keras.reports.records import (
     ChannelReport,
     KernelReport,
 )
+from codeq_keras.training.quantized import HasQuantizers, require_quantized
 
 _FLOAT_BYTES = 4
 _HISTOGRAM_BINS = 101

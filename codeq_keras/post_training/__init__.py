@@ -1,0 +1,1 @@
+"""Compression without training: from a trained network and some samples."""
