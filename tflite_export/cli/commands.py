@@ -30,6 +30,12 @@ EXIT_NO = 1
 EXIT_ERROR = 3
 _ERRORS = (ImportError, ValueError, RuntimeError, OSError, MemoryError)
 _PIPE_WIDTH = 140
+_BUDGETS = {
+    "relative_bops": "bit operations relative to the float model, in (0, 1]",
+    "sparsity": "fraction of zeros, in [0, 1)",
+    "bits_per_weight": "mean of density times bits",
+    "size_bytes": "estimated bytes of all kernels",
+}
 _RANDOM_NOTE = (
     "compared on random inputs over the input ranges, which may saturate the "
     "outputs. Name real ones with --samples."
@@ -57,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _require_packages(options: argparse.Namespace) -> None:
-    is_model = options.command in ("export", "verify") or (
+    is_model = options.command in ("compress", "export", "verify") or (
         options.command == "check" and _is_model(options.file)
     )
     modules = MODEL_MODULES if is_model else FILE_MODULES
@@ -100,6 +106,35 @@ def _export(options: argparse.Namespace) -> int:
     with _progress("Converting the model and running the file"):
         result = export(
             model,
+            options.file,
+            target=options.target,
+            weight_storage=options.weight_storage,
+            representative_dataset=samples,
+        )
+    _show(options, result)
+    return EXIT_OK
+
+
+def _compress(options: argparse.Namespace) -> int:
+    with _progress("Loading the model"):
+        import codeq_keras
+        from tflite_export.cli.loading import load_keras_model, load_samples
+        from tflite_export.exporting import checked_path, export
+
+        checked_path(options.file)
+        samples = load_samples(options.samples)
+        model = load_keras_model(options.model)
+    with _progress("Compressing the model"):
+        budget = {name: getattr(options, name) for name in _BUDGETS}
+        config = codeq_keras.CoDeQConfig(
+            options.bit_width, level_grid="uniform", axis=-1
+        )
+        qmodel = codeq_keras.compress_post_training(
+            model, samples, config, activation_bit_width=8, verbose=0, **budget
+        )
+    with _progress("Converting the model and running the file"):
+        result = export(
+            qmodel,
             options.file,
             target=options.target,
             weight_storage=options.weight_storage,
@@ -182,11 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", help="the .tflite file to write")
     _add_samples(command)
     _add_target(command)
-    command.add_argument(
-        "--weight-storage",
-        default="auto",
-        help="auto, int8, int4, sparse or lut (default: %(default)s)",
-    )
+    _add_weight_storage(command)
+    _add_compress(commands)
     command = _add(
         commands, "inspect", _inspect, "show what a .tflite file holds"
     )
@@ -202,6 +234,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(command)
     _add_benchmark(commands)
     return parser
+
+
+def _add_compress(commands: Any) -> None:
+    command = _add(
+        commands,
+        "compress",
+        _compress,
+        "compress a trained model without training, and write a .tflite file",
+    )
+    command.add_argument("model", help="float model, a .keras file")
+    command.add_argument("file", help="the .tflite file to write")
+    _add_samples(command, required=True)
+    budgets = command.add_mutually_exclusive_group()
+    for name, text in _BUDGETS.items():
+        budgets.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="X", help=text
+        )
+    command.add_argument(
+        "--bit-width",
+        type=int,
+        default=4,
+        help="bits of a weight, 2 to 8 (default: %(default)s)",
+    )
+    _add_target(command)
+    _add_weight_storage(command)
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -249,9 +306,12 @@ def _add(
     return command
 
 
-def _add_samples(command: argparse.ArgumentParser) -> None:
+def _add_samples(
+    command: argparse.ArgumentParser, *, required: bool = False
+) -> None:
     command.add_argument(
         "--samples",
+        required=required,
         help="inputs as in training: a .npy file of shape (n, ...), or a "
         ".npz file of arrays by input name",
     )
@@ -264,6 +324,14 @@ def _add_target(command: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="the device, such as tflm or ethos-u; an unknown name lists all "
         "(default: %(default)s)",
+    )
+
+
+def _add_weight_storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weight-storage",
+        default="auto",
+        help="auto, int8, int4, sparse or lut (default: %(default)s)",
     )
 
 

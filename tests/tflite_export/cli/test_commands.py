@@ -51,6 +51,43 @@ def _run(capsys, *arguments):
     return code, capsys.readouterr()
 
 
+def test_compress_writes_a_file_of_a_float_model(folder, capsys):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), name="sensor"),
+            keras.layers.Dense(32, activation="relu", name="hidden"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    model.save(folder / "float.keras")
+    samples = np.random.default_rng(0).normal(size=(64, 6))
+    np.save(folder / "many.npy", samples.astype("float32"))
+    path = folder / "compressed.tflite"
+    arguments = ["compress", folder / "float.keras", path, "--sparsity", 0.5]
+    code, output = _run(
+        capsys, *arguments, "--samples", folder / "many.npy", "--json"
+    )
+
+    assert code == EXIT_OK, output.err
+    assert json.loads(output.out)["verification"]["codes_equal"]
+    code, output = _run(capsys, "inspect", path, "--json")
+    zeros = [w["sparsity"] for w in json.loads(output.out)["tensors"]]
+    assert max(zeros) >= 0.5
+
+
+def test_compress_needs_samples_and_one_budget(folder, capsys):
+    model, path = folder / "model.keras", folder / "no.tflite"
+    for more, words in (
+        ((), "--samples"),
+        (("--sparsity", 0.5, "--size-bytes", 9), "not allowed with"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            _run(capsys, "compress", model, path, *more)
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
+
+
 def test_export_writes_the_file_and_ends_with_0(exported):
     code, path = exported
 
