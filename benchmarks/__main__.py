@@ -19,6 +19,7 @@ MODULES = {
     "export_time": "export_time",
     "file_size": "file_size",
     "arm_instructions": "arm_instructions",
+    "post_training": "post_training",
     "structured_sparsity": "structured_sparsity",
     "parity": "parity",
 }
