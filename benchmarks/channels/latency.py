@@ -71,11 +71,13 @@ def to_widths(widths: Mapping[int, int]) -> Shrink:
     return shrink
 
 
-def to_share(net: keras.Model) -> keras.Model:
-    """Removes channels as a budget of 50 % of the MACs, without a training."""
-    qmodel = codeq_keras.quantize_model(net, channel_multiple=MULTIPLE)
+def to_share(
+    net: keras.Model, share: float = SHARE, multiple: int = MULTIPLE
+) -> keras.Model:
+    """Removes channels as a budget on the MACs, without a training."""
+    qmodel = codeq_keras.quantize_model(net, channel_multiple=multiple)
     qmodel.channel_gates.release()
-    qmodel.channel_gates.settle(when=True, relative_macs=SHARE)
+    qmodel.channel_gates.settle(when=True, relative_macs=share)
     small = codeq_keras.remove_channels(qmodel)
     return codeq_keras.strip_quantizers(small)
 
@@ -90,6 +92,12 @@ PAIRS = {
         "ResNet-8, 16/32/64 -> 8/32/32",
         networks.resnet8,
         to_widths({16: 8, 64: 32}),
+    ),
+    "resnet8_16": Pair(
+        # 54 % is the least: the class of 16 channels keeps all.
+        "ResNet-8, 16/32/64 -> 16/16/16, by multiples of 16",
+        networks.resnet8,
+        partial(to_share, share=0.54, multiple=16),
     ),
     "ds_cnn": Pair("DS-CNN, 64 -> 48", networks.ds_cnn, to_widths({64: 48})),
     "mobilenet_v2": Pair(
