@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -96,15 +97,26 @@ class Compression:
         measure, aim = costs.MEASURES[name], limit
         self._require_reachable(name, limit)
         scores = [kernel.scores for kernel in self.kernels]
+        met: dict[float, float] = {}  # What they leave, by thresholds.
         for _ in range(_NUM_CORRECTIONS):
             is_met = functools.partial(self._is_met, measure, aim)
             threshold = threshold_for(scores, is_met)
             self.round(threshold)
             found = float(measure(costs.deployed_costs(self.qmodel.kernels)))
-            is_close = threshold == 0 or found >= _CLOSE * limit
-            if found <= limit and is_close:
-                break
+            if found <= limit:
+                met[threshold] = found
+                if threshold == 0 or found >= _CLOSE * limit:
+                    return
             aim *= limit / found
+        if met:
+            self.round(max(met, key=met.__getitem__))
+            return
+        warnings.warn(
+            f"compress_post_training: {name} was missed by a factor of "
+            f"{found / limit:.3f}: rounding prunes in larger steps. Ask for a "
+            "little less, or take more bits.",
+            stacklevel=3,
+        )
 
     def _require_reachable(self, name: str, limit: float) -> None:
         least = self._estimated(costs.MEASURES[name], np.inf)

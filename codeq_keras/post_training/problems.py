@@ -132,10 +132,8 @@ def make_problems(
             ),
             graph.twins,
         )
-    unique = {id(p.kernel.variable): p for p in reversed(products)}
-    found = {key: _problem(unique[key], each) for key, each in moments.items()}
     return [
-        found.get(id(kernel.variable)) or _without_inputs(kernel)
+        _problem(kernel, products, moments.get(id(kernel.variable)))
         for kernel in kernels
     ]
 
@@ -175,23 +173,26 @@ def _takes_mean(readers: Sequence[Any]) -> bool:
     return bool(found) and all(found)
 
 
-def _problem(product: _Product, moments: _Moments) -> Problem:
+def _problem(
+    kernel: QuantizedKernel,
+    products: Sequence[_Product],
+    moments: _Moments | None,
+) -> Problem:
+    if moments is None:  # No call shows it to be a factor.
+        shape = tuple(kernel.variable.shape)
+        layout = plain_layout(shape, kernel.output_axes)
+        return Problem(kernel, layout, None, None, np.zeros(()))
+    # A shared layer has several.
+    calls = [p for p in products if p.kernel is kernel]
     hessian = moments.products / moments.count
     means = moments.sums / moments.count
-    if product.is_centered:
+    if all(product.is_centered for product in calls):
         hessian = hessian - means[:, :, None] * means[:, None, :]
     diagonal = np.einsum("gii->gi", hessian)
     damping = _DAMPING * diagonal.mean(1, keepdims=True)
     # Without any input, all weights are alike.
     diagonal += np.where(damping > 0, damping, 1.0)
-    return Problem(product.kernel, product.layout, product.bias, hessian, means)
-
-
-def _without_inputs(kernel: QuantizedKernel) -> Problem:
-    """The problem of a kernel that no call shows to be a factor."""
-    axes, shape = kernel.output_axes, tuple(kernel.variable.shape)
-    layout = plain_layout(shape, axes)
-    return Problem(kernel, layout, None, None, np.zeros(()))
+    return Problem(kernel, calls[0].layout, calls[0].bias, hessian, means)
 
 
 def _split(batches: Iterable[Any]) -> Iterator[Any]:
