@@ -126,7 +126,7 @@ def _compress(options: argparse.Namespace) -> int:
         model = load_keras_model(options.model)
     with _progress("Compressing the model"):
         budget = {name: getattr(options, name) for name in _BUDGETS}
-        config = codeq_keras.CoDeQConfig(
+        config = options.bit_width and codeq_keras.CoDeQConfig(
             options.bit_width, level_grid="uniform", axis=-1
         )
         qmodel = codeq_keras.compress_post_training(
@@ -254,8 +254,7 @@ def _add_compress(commands: Any) -> None:
     command.add_argument(
         "--bit-width",
         type=int,
-        default=4,
-        help="bits of a weight, 2 to 8 (default: %(default)s)",
+        help="bits of a weight, 2 to 8 (default: what suits the budget)",
     )
     _add_target(command)
     _add_weight_storage(command)

@@ -78,6 +78,26 @@ def test_budget_is_met_and_used(net, samples, config, name):
     assert 0.9 * limit <= measured(name, qmodel) <= limit
 
 
+@pytest.mark.parametrize(
+    ("budget", "bits"),
+    [
+        ({}, 4),
+        ({"relative_bops": 0.07}, 4),
+        ({"relative_bops": 0.05}, 3),
+        ({"sparsity": 0.8}, 4),
+        ({"bits_per_weight": 1.5}, 3),
+        ({"size_bytes": 450}, 4),
+        ({"size_bytes": 400}, 3),
+    ],
+)
+def test_bits_follow_from_the_budget(net, samples, budget, bits):
+    qmodel = compress_post_training(net, samples, verbose=0, **budget)
+    found = {
+        w.bit_width for w in codeq_keras.quantized_weights(qmodel).values()
+    }
+    assert found == {bits}
+
+
 def test_zeros_are_chosen_by_what_they_read(samples):
     """A weight on a silent input goes first, however large it is."""
     keras.utils.set_random_seed(0)
