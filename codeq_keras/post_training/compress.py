@@ -13,6 +13,7 @@ from codeq_keras.config import CoDeQConfig, Overrides, require_overrides
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.post_training.compression import Compression
+from codeq_keras.post_training.problems import MAX_COLUMNS
 from codeq_keras.post_training.search import search
 
 _RANGES = {
@@ -116,6 +117,9 @@ def compress_post_training(
         size_bytes=size_bytes,
     )
     _require_search(budget, max_drop, evaluate)
+    require_quantizable(model)
+    if "relative_bops" in budget:
+        _require_macs(model)
     qmodel = quantize_model(
         model,
         _searched(_default(model, budget) if config is None else config),
@@ -143,7 +147,6 @@ def compress_post_training(
 
 def _default(model: keras.Model, budget: dict[str, float]) -> CoDeQConfig:
     """One scale per channel: without training a shared one costs accuracy."""
-    require_quantizable(model)
     is_few = False
     for name, value in budget.items():
         if name == "size_bytes":
@@ -151,6 +154,16 @@ def _default(model: keras.Model, budget: dict[str, float]) -> CoDeQConfig:
             value = 8 * value / weights
         is_few = value < _FEW.get(name, 0.0)
     return CoDeQConfig(3 if is_few else 4, level_grid="uniform", axis=-1)
+
+
+def _require_macs(model: keras.Model) -> None:
+    unknown = [k.path for k in find_kernels(model) if k.num_macs is None]
+    if unknown:
+        raise ValueError(
+            "`relative_bops` needs the multiply-accumulates of every kernel. "
+            f"Received: an input size that is not fixed for {unknown}. Build "
+            "the model with a fixed input shape, or give another budget."
+        )
 
 
 def _require_budget(**budgets: float | None) -> dict[str, float]:
@@ -217,7 +230,8 @@ def _warn_of_others(paths: list[str]) -> None:
         rest = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
         warnings.warn(
             "compress_post_training: no layer shows what it multiplies with "
-            f"{named}{rest}. They are rounded to the nearest level, without "
+            f"{named}{rest}, or one sums over more than {MAX_COLUMNS:,} "
+            "weights. They are rounded to the nearest level, without "
             "the samples: look at the accuracy, or leave them in float with "
             "`overrides`.",
             stacklevel=3,

@@ -38,8 +38,7 @@ class Levels:
 
 
 def levels_of(config: CoDeQConfig) -> list[Levels]:
-    """Returns the levels that a kernel of a config may have: one choice or
-    several."""
+    """Returns the choices of levels that a kernel of a config has."""
     if config.level_grid == "uniform":
         # Half a step: where rounding prunes by itself.
         ratios = [0.5 / _largest_index(config)]

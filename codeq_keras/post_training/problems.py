@@ -22,6 +22,9 @@ from codeq_keras.quantizers.kernels import QuantizedKernel
 # So many samples at once: the values of all calls are held for them.
 _BATCH_SIZE = 16
 
+# A Hessian of more is half a gigabyte, and its inverse takes minutes.
+MAX_COLUMNS = 8192
+
 # Added to the diagonal, relative to its mean: few samples leave columns that
 # seem to tell the same.
 _DAMPING = 0.01
@@ -154,6 +157,11 @@ def _products(
         kernel = by_variable.get(id(original))
         layout = layout_of(layer) if kernel is not None else None
         if kernel is None or layout is None:
+            continue
+        if (
+            layout.rows(np.empty(layer.kernel.shape, bool)).shape[-1]
+            > MAX_COLUMNS
+        ):
             continue
         bias = getattr(layer, "bias", None) if layout.has_bias else None
         after = readers.get(call.results[0].index, [])

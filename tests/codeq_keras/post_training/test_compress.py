@@ -247,6 +247,23 @@ def test_kernels_whose_inputs_are_not_known_are_named(samples):
     assert lost(model, qmodel, x) < 0.05
 
 
+def test_kernels_of_many_columns_are_named(samples, monkeypatch):
+    monkeypatch.setattr("codeq_keras.post_training.problems.MAX_COLUMNS", 20)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((27,)), L.Dense(6, name="wide")])
+    x = samples.reshape(len(samples), -1)[:, :27]
+    with pytest.warns(UserWarning, match="'wide/kernel', or one sums over"):
+        qmodel = compress_post_training(model, x, verbose=0)
+    assert lost(model, qmodel, x) < 0.02
+
+
+def test_bops_need_a_fixed_input_size(samples):
+    model = keras.Sequential([keras.Input((None, None, 3)), L.Conv2D(4, 3)])
+    with pytest.raises(ValueError, match="not fixed for"):
+        compress_post_training(model, samples, relative_bops=0.1, verbose=0)
+    compress_post_training(model, samples, sparsity=0.5, verbose=0)
+
+
 def test_one_scale_for_taps_of_a_transposed_convolution(samples):
     """Rows of several taps share the scale of their output channel."""
     keras.utils.set_random_seed(0)
