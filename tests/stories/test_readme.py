@@ -32,6 +32,7 @@ COMMANDS = [
 # What each command of the exporter shows.
 SHOWN = {
     "export": "3 of 3 tensors equal",
+    "compress": "3 of 3 tensors equal",
     "verify": "3 of 3 tensors equal",
     "check": "ethos-u: ok",
     "inspect": "CONV_2D",
@@ -71,6 +72,7 @@ def folder(tmp_path_factory):
         ]
     )
     model.save(folder / "float.keras")
+    np.save(folder / "x.npy", np.concatenate([x for x, _ in Batches()][:3]))
     # The block runs as it is printed. It finds float.keras in the folder, and
     # here the three names that it leaves to the reader.
     names = {
