@@ -95,14 +95,23 @@ def _is_model(path: str) -> bool:
 
 
 def _export(options: argparse.Namespace) -> int:
+    return _write(options, *_model_and_samples(options))
+
+
+def _model_and_samples(options: argparse.Namespace) -> tuple[Any, Any]:
     with _progress("Loading the model"):
         from tflite_export.cli.loading import load_keras_model, load_samples
-        from tflite_export.exporting import checked_path, export
+        from tflite_export.exporting import checked_path
 
         # Wrong arguments before the work.
         checked_path(options.file)
         samples = options.samples and load_samples(options.samples)
-        model = load_keras_model(options.model)
+        return load_keras_model(options.model), samples
+
+
+def _write(options: argparse.Namespace, model: Any, samples: Any) -> int:
+    from tflite_export.exporting import export
+
     with _progress("Converting the model and running the file"):
         result = export(
             model,
@@ -116,15 +125,10 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _compress(options: argparse.Namespace) -> int:
-    with _progress("Loading the model"):
-        import codeq_keras
-        from tflite_export.cli.loading import load_keras_model, load_samples
-        from tflite_export.exporting import checked_path, export
-
-        checked_path(options.file)
-        samples = load_samples(options.samples)
-        model = load_keras_model(options.model)
+    model, samples = _model_and_samples(options)
     with _progress("Compressing the model"):
+        import codeq_keras
+
         budget = {name: getattr(options, name) for name in _BUDGETS}
         config = options.bit_width and codeq_keras.CoDeQConfig(
             options.bit_width, level_grid="uniform", axis=-1
@@ -132,16 +136,7 @@ def _compress(options: argparse.Namespace) -> int:
         qmodel = codeq_keras.compress_post_training(
             model, samples, config, activation_bit_width=8, verbose=0, **budget
         )
-    with _progress("Converting the model and running the file"):
-        result = export(
-            qmodel,
-            options.file,
-            target=options.target,
-            weight_storage=options.weight_storage,
-            representative_dataset=samples,
-        )
-    _show(options, result)
-    return EXIT_OK
+    return _write(options, qmodel, samples)
 
 
 def _inspect(options: argparse.Namespace) -> int:
