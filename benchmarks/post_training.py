@@ -83,7 +83,7 @@ def measure(start: Start) -> Iterator[dict[str, Any]]:
     """Yields a line for each form."""
     judge = start.training(1)
     samples = start.split.train[0][:NUM_SAMPLES]
-    scale = judge.evaluate(start.net, "test")
+    score = judge.evaluate(start.net, "test")
     for form in FORMS:
         begin = time.monotonic()
         fitted = codeq_keras.compress_post_training(
@@ -98,7 +98,7 @@ def measure(start: Start) -> Iterator[dict[str, Any]]:
         nearest = nearest_level(start.net, samples, form)
         yield {
             "form": form,
-            "float": scale,
+            "float": score,
             "nearest": judge.evaluate(nearest, "test"),
             "fitted": judge.evaluate(fitted, "test"),
             "relative_bops": report.relative_bops,

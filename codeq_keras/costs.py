@@ -275,6 +275,18 @@ def not_covered(kernels: Sequence[Kernel]) -> str | None:
     )
 
 
+def require_macs(name: str, kernels: Sequence[Kernel]) -> None:
+    """Raises a ValueError where a budget of that name cannot be counted."""
+    unknown = [k.path for k in kernels if k.num_macs is None]
+    if unknown:
+        raise ValueError(
+            f"`{name}` needs the multiply-accumulates of every kernel. "
+            f"Received: an input size that is not fixed for {unknown}. Build "
+            "the model with a fixed input shape, or give another budget "
+            "instead."
+        )
+
+
 # The cost that a budget of that name limits. Each falls with zeros or bits,
 # but for one that falls with channels alone.
 MEASURES = {

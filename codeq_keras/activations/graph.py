@@ -114,9 +114,8 @@ class ActivationGraph:
         found: dict[int, list[int]] = {}
         for call in self.graph.calls:
             for variable in getattr(call.operation, "variables", ()):
-                original = self._originals.get(id(variable), variable)
                 if call.inputs:
-                    held = found.setdefault(id(original), [])
+                    held = found.setdefault(id(self.original(variable)), [])
                     held.append(call.inputs[0].index)
         return found
 
@@ -131,7 +130,11 @@ class ActivationGraph:
             and call.inputs[0].index in self.placement.rounded
             for variable in getattr(call.operation, "variables", ())
         ]
-        return [self._originals.get(id(v), v) for v in found]
+        return [self.original(variable) for variable in found]
+
+    def original(self, variable: Any) -> Any:
+        """Returns the variable of the model that a twin copies, or itself."""
+        return self._originals.get(id(variable), variable)
 
     def at_sites(
         self, function: Callable[[Site, str, Any], Any]

@@ -172,7 +172,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
         super().on_train_begin(logs)
         self._require_own_rate()
         kernels = self.model.kernels
-        self._require_channels([k.path for k in kernels if k.num_macs is None])
+        self._require_channels()
+        if self.name in ("relative_bops", "relative_macs"):
+            costs.require_macs(self.name, kernels)
         min_densities = self._min_densities()
         now = deployed_costs(self.model.kernels)
         start = self._measure(now)
@@ -361,20 +363,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
             last=list(self._epochs.values())[-1],
         )
 
-    def _require_channels(self, unknown: list[str]) -> None:
-        """Raises a ValueError where no channel can be removed, or counted."""
+    def _require_channels(self) -> None:
+        """Raises a ValueError where no channel can be removed."""
         if self.name == "relative_macs" and self.model.channel_gates is None:
             raise ValueError(
                 "`relative_macs` falls with channels alone. Received: a model "
                 "that keeps all. Call `quantize_model(..., "
                 "channel_multiple=8)`, or 16 for phones."
-            )
-        if unknown and self.name in ("relative_bops", "relative_macs"):
-            raise ValueError(
-                f"`{self.name}` needs the multiply-accumulates of every "
-                "kernel. Received: an input size that is not fixed for "
-                f"{unknown}. Build the model with a fixed input shape, or "
-                "give another budget instead."
             )
 
     def _require_reachable(self, least: list[KernelCost]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras import costs
 from codeq_keras.architecture.copying import require_quantizable
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.config import CoDeQConfig, Overrides, require_overrides
@@ -117,9 +118,6 @@ def compress_post_training(
         size_bytes=size_bytes,
     )
     _require_search(budget, max_drop, evaluate)
-    require_quantizable(model)
-    if "relative_bops" in budget:
-        _require_macs(model)
     qmodel = quantize_model(
         model,
         _searched(_default(model, budget) if config is None else config),
@@ -128,6 +126,8 @@ def compress_post_training(
         },
         activation_bit_width=activation_bit_width,
     )
+    if "relative_bops" in budget:
+        costs.require_macs("relative_bops", qmodel.kernels)
     compression = Compression(
         qmodel,
         samples,
@@ -150,20 +150,11 @@ def _default(model: keras.Model, budget: dict[str, float]) -> CoDeQConfig:
     is_few = False
     for name, value in budget.items():
         if name == "size_bytes":
+            require_quantizable(model)
             weights = sum(kernel.num_weights for kernel in find_kernels(model))
             value = 8 * value / weights
         is_few = value < _FEW.get(name, 0.0)
     return CoDeQConfig(3 if is_few else 4, level_grid="uniform", axis=-1)
-
-
-def _require_macs(model: keras.Model) -> None:
-    unknown = [k.path for k in find_kernels(model) if k.num_macs is None]
-    if unknown:
-        raise ValueError(
-            "`relative_bops` needs the multiply-accumulates of every kernel. "
-            f"Received: an input size that is not fixed for {unknown}. Build "
-            "the model with a fixed input shape, or give another budget."
-        )
 
 
 def _require_budget(**budgets: float | None) -> dict[str, float]:

@@ -165,10 +165,16 @@ class Compression:
         Statistics change as they change on the samples: those of few samples
         alone would be worse than those of the training.
         """
-        qmodel = self.qmodel
         self._observe()
+        if self._statistics:
+            self._move_statistics()
+            self._observe()
+        # A training without a budget goes on from these zeros.
+        hold_zeros(self.qmodel.kernels)
+
+    def _move_statistics(self) -> None:
         found = self._reestimated(
-            functools.partial(reestimate_deployed, qmodel)
+            functools.partial(reestimate_deployed, self.qmodel)
         )
         for variable, trained, before, after in zip(
             self._statistics, self._trained, self._before, found, strict=True
@@ -179,9 +185,6 @@ class Compression:
                 one = np.ones_like(before)
                 ratio = np.divide(after, before, out=one, where=before > 0)
                 variable.assign(trained * ratio)
-        self._observe()
-        # A training without a budget goes on from these zeros.
-        hold_zeros(qmodel.kernels)
 
     def _observe(self) -> None:
         if self.qmodel.activation_graph is not None:

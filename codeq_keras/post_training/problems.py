@@ -144,7 +144,6 @@ def make_problems(
 def _products(
     graph: ActivationGraph, kernels: Sequence[QuantizedKernel]
 ) -> Iterator[_Product]:
-    originals = {id(twin): original for twin, original in graph.twins}
     by_variable = {id(kernel.variable): kernel for kernel in kernels}
     readers: dict[int, list[Any]] = {}
     for call in graph.graph.calls:
@@ -153,8 +152,7 @@ def _products(
     for call in graph.graph.calls:
         layer = call.operation
         variable = getattr(layer, "kernel", None)
-        original = originals.get(id(variable), variable)
-        kernel = by_variable.get(id(original))
+        kernel = by_variable.get(id(graph.original(variable)))
         layout = layout_of(layer) if kernel is not None else None
         if kernel is None or layout is None:
             continue
@@ -169,7 +167,7 @@ def _products(
             call,
             kernel,
             layout,
-            originals.get(id(bias), bias),
+            graph.original(bias),
             bias is not None or _takes_mean(after),
         )
 

@@ -29,7 +29,7 @@ class RoundedKernel:
 
     def __init__(self, problem: Problem, *, macs_matter: bool) -> None:
         self.problem, self.kernel = problem, problem.kernel
-        self.rows = problem.rows
+        self.rows = problem.rows  # Of the float kernel, which will change.
         self.bias = problem.bias
         # Each rounding starts from it.
         self._old_bias = 0.0 if self.bias is None else numpy_of(self.bias)

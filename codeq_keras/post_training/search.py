@@ -1,6 +1,5 @@
 """search: the most zeros within a drop of a score."""
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -67,12 +66,11 @@ def _score(
     evaluate: Callable[[keras.Model], float], model: keras.Model, name: str
 ) -> float:
     score: Any = evaluate(model)
-    is_number = isinstance(score, numbers.Real) or np.ndim(score) == 0
     try:
-        value = float(score) if is_number else None
+        value = float(score) if np.ndim(score) == 0 else np.nan
     except (TypeError, ValueError):
-        value = None
-    if value is None or not np.isfinite(value):
+        value = np.nan
+    if not np.isfinite(value):
         raise ValueError(
             "`evaluate` must return a finite number, as an accuracy. Received: "
             f"{score!r} for {name}."
