@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -201,18 +202,24 @@ def codeq(
     pattern: str = "",
     activation_bit_width: int | None = None,
     level_grid: str = "uniform",
+    bit_width: int | str | None = None,
+    min_bit_width: int = 3,
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     The float network may teach. `zeros` is a fraction to reach instead of a
-    budget in BOPs; only kernels of the `pattern` are quantized.
+    budget in BOPs; only kernels of the `pattern` are quantized. Without a
+    `bit_width` it is that of `bit_width_for`.
     """
 
     def compress(
         net: keras.Model, training: Training, budget: float | None
     ) -> Outcome:
-        bits = bit_width_for(budget)
-        settings: dict[str, Any] = {"bit_width": bits, "level_grid": level_grid}
+        settings: dict[str, Any] = {
+            "bit_width": bit_width or bit_width_for(budget),
+            "min_bit_width": min_bit_width,
+            "level_grid": level_grid,
+        }
         model = codeq_keras.quantize_model(
             net,
             codeq_keras.CoDeQConfig(**settings),
@@ -262,6 +269,7 @@ class Method:
 
 
 _OURS = "CoDeQ for Keras"
+_default_grid = partial(codeq, level_grid="dead_zone")
 _in_8_bits = {"distill": True, "activation_bit_width": _ACTIVATION_BITS}
 
 METHODS = {
@@ -269,6 +277,7 @@ METHODS = {
     "qat8": Method("Min-max QAT 8 bit", min_max_qat(8), False),
     "qat4": Method("Min-max QAT 4 bit", min_max_qat(4), False),
     "qat3": Method("Min-max QAT 3 bit", min_max_qat(3), False),
+    "qat2": Method("Min-max QAT 2 bit", min_max_qat(2), False),
     "prune_uniform": Method("Prune (uniform) + QAT 4 bit", prune_qat_uniform),
     "prune_layer_wise": Method(
         "Prune (layer-wise, tuned) + QAT 4 bit", prune_qat_layer_wise
@@ -283,6 +292,17 @@ METHODS = {
     "ours_distilled": Method(f"{_OURS}, distilled", codeq(distill=True)),
     "ours_8bit": Method(
         f"{_OURS}, distilled, 8-bit activations", codeq(**_in_8_bits)
+    ),
+    # One configuration: the default grid, without a teacher.
+    "fixed4": Method(f"{_OURS}, 4 bit", _default_grid(bit_width=4)),
+    "fixed3": Method(f"{_OURS}, 3 bit", _default_grid(bit_width=3)),
+    "fixed2": Method(f"{_OURS}, 2 bit", _default_grid(bit_width=2)),
+    "learned": Method(
+        f"{_OURS}, learned bits", _default_grid(bit_width="learned")
+    ),
+    "learned2": Method(
+        f"{_OURS}, learned bits from 2",
+        _default_grid(bit_width="learned", min_bit_width=2),
     ),
     # For `parity`, `file_size` and `arm_instructions`.
     "ours_dead_zone": Method(

@@ -53,6 +53,13 @@ WORKLOADS = {
     "resnet8_20000": _resnet8(num_train=20_000),
     # Enough data for 99 %, where methods differ less.
     "resnet8_augmented": _resnet8(num_train=20_000, augment=True),
+    "fashion_resnet8": Workload(
+        lambda: networks.resnet8(input_shape=(28, 28, 1), stem_strides=2),
+        partial(load, "fashion_mnist"),
+        "MLPerf Tiny's ResNet-8 with a stem of stride 2 (2.6 M MACs); "
+        "Fashion-MNIST, 28x28x1, 15,000 for training",
+        num_train=15_000,
+    ),
     "resnet20": _shapes(
         "ResNet-20 with a stem of stride 2 (10 M MACs)",
         lambda: networks.resnet20(stem_strides=2),
