@@ -13,6 +13,9 @@ from codeq_keras.ops.intervals import Interval, as_python, require_number
 # Beyond it tanh is flat and the gradient too small to lead back.
 MAX_LOGIT = 4.0
 
+# The bits of "auto" that no budget has chosen.
+AUTO_BIT_WIDTH = 4
+
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +23,10 @@ class CoDeQConfig:
     """How the kernels of a model are pruned and quantized.
 
     Args:
-        bit_width: Integer in 2..8, or `"learned"` for one width per kernel
-            that is trained with the weights.
+        bit_width: `"auto"` (default): a `CompressionBudget` chooses 2, 3 or
+            4 bits for all kernels when its training begins; until then they
+            have 4. Or an integer in 2..8, or `"learned"` for one width per
+            kernel that is trained with the weights.
         min_bit_width: Integer in 2..8, the least that `"learned"` may reach.
             2 is possible but attracts every layer when the budget is in BOPs.
         max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
@@ -53,7 +58,7 @@ class CoDeQConfig:
     >>> CoDeQConfig(bit_width=9)
     Traceback (most recent call last):
         ...
-    ValueError: `bit_width` must be an integer in 2..8 or 'learned'. Received: bit_width=9.
+    ValueError: `bit_width` must be an integer in 2..8, 'auto' or 'learned'. Received: bit_width=9.
 
     Reference:
 
@@ -61,7 +66,7 @@ class CoDeQConfig:
       Differs from it in: `min_bit_width` is 3, not 2; the default grid.
     """  # noqa: E501
 
-    bit_width: int | str = 4
+    bit_width: int | str = "auto"
     min_bit_width: int = 3
     max_bit_width: int = 8
     level_grid: str = "dead_zone"
@@ -76,9 +81,9 @@ class CoDeQConfig:
         """Checks every argument, so that a mistake surfaces where it is."""
         for name, value in vars(self).items():
             object.__setattr__(self, name, as_python(value))
-        if self.bit_width != "learned" and not _is_bit_width(self.bit_width):
+        if not (_is_bit_width(self.bit_width) or _is_name(self.bit_width)):
             raise ValueError(
-                "`bit_width` must be an integer in 2..8 or 'learned'. "
+                "`bit_width` must be an integer in 2..8, 'auto' or 'learned'. "
                 f"Received: bit_width={self.bit_width!r}."
             )
         widths = (self.min_bit_width, self.max_bit_width)
@@ -190,7 +195,7 @@ def require_config(config: CoDeQConfig | None) -> CoDeQConfig:
 def _config_for(value: Any) -> str:
     """The remedy for a value that stands where a config belongs."""
     value = as_python(value)
-    if _is_bit_width(value) or value == "learned":
+    if _is_bit_width(value) or _is_name(value):
         return f"Write `CoDeQConfig(bit_width={value!r})`."
     if isinstance(value, type) and issubclass(value, CoDeQConfig):
         return "Write `CoDeQConfig()`, with parentheses."
@@ -230,6 +235,10 @@ def first_match(path: str, rules: Mapping[str, Any], default: Any) -> Any:
         if re.search(pattern, path):
             return value
     return default
+
+
+def _is_name(bit_width: Any) -> bool:
+    return isinstance(bit_width, str) and bit_width in ("auto", "learned")
 
 
 def _is_bit_width(value: Any) -> bool:

@@ -21,6 +21,7 @@ from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
+from codeq_keras.quantizers.auto import choose_bit_width
 from codeq_keras.quantizers.kernels import release_zeros, save_zeros
 from codeq_keras.training.fitting import end_training
 
@@ -176,6 +177,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         if self.name in ("relative_bops", "relative_macs"):
             costs.require_macs(self.name, kernels)
         min_densities = self._min_densities()
+        self._choose_bit_width()
         now = deployed_costs(self.model.kernels)
         start = self._measure(now)
         is_of_macs = self.name == "relative_macs"
@@ -206,6 +208,14 @@ class CompressionBudget(FitCallback, CompressionLogger):
             min_densities=min_densities if any(min_densities) else (),
         )
         self.model.make_train_function(force=True)
+
+    def _choose_bit_width(self) -> None:
+        bits = choose_bit_width(self.model.kernels, self.name, self._limit())
+        if bits is not None and self.params.get("verbose"):
+            print(  # Beside the progress bar, as Keras's callbacks do.
+                f"CompressionBudget({self.name}={self.target:g}) chose "
+                f"{bits} bits for bit_width='auto'."
+            )
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None

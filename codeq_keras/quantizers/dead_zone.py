@@ -174,8 +174,12 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
     @property
     def bit_width(self) -> Any:
-        """The integer of the config, or a float scalar if it is learned."""
+        """The integer of the config; a float scalar if auto or learned."""
         return self._built_state.bit_width(self._index)
+
+    def choose_bit_width(self, bit_width: int) -> None:
+        """Sets the bits of `bit_width="auto"`."""
+        self._built_state.choose_bit_width(self._index, bit_width)
 
     @property
     def abs_bound(self) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.config import CoDeQConfig
+from codeq_keras.config import AUTO_BIT_WIDTH, CoDeQConfig
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
@@ -28,7 +28,7 @@ class KernelQuantizer(Protocol):
     `kind(config, axis=axes_of_the_bound_or_None, name=name)`, and with
     `pattern_axis=` where `config.sparsity_pattern` is to be kept. The result
     is a `keras.layers.Layer`; where `call` takes `training`, Keras tells it of
-    a training step. It has
+    a training step. Its config has 4 bits in the place of `"auto"`. It has
 
     - `build(kernel_shape)`: creates its variables;
     - `call(weights)`: the deployed values, differentiable;
@@ -131,7 +131,7 @@ def with_quantizers(
                 config, kernel.layer, kernel.variable
             )
             quantizer = kind(
-                config,
+                _as_made(config, kind),
                 axis=None if config.axis is None else kernel.output_axes,
                 name=kernel.path.replace("/", "_"),
                 **pattern,
@@ -141,6 +141,14 @@ def with_quantizers(
             )
         found.append(kernel)
     return tuple(found)
+
+
+def _as_made(config: CoDeQConfig, kind: Any) -> CoDeQConfig:
+    """The config for a quantizer; other kinds than ours know no budget."""
+    is_ours = isinstance(kind, type) and issubclass(kind, DeadZoneQuantizer)
+    if is_ours or config.bit_width != "auto":
+        return config
+    return dataclasses.replace(config, bit_width=AUTO_BIT_WIDTH)
 
 
 def quantized(kernels: Iterable[Kernel]) -> tuple[QuantizedKernel, ...]:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.config import MAX_LOGIT, CoDeQConfig
+from codeq_keras.config import AUTO_BIT_WIDTH, MAX_LOGIT, CoDeQConfig
 from codeq_keras.ops.functions import bit_width_from_logit
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
 from codeq_keras.quantizers.balance import balance
@@ -115,7 +115,20 @@ class QuantizerState(keras.layers.Layer):
             trainable=False,
             name="held_zeros",
         )
+        # A variable: every file of the weights has the bits they are of.
+        self.auto_bit_width = None
+        if config.bit_width == "auto":
+            self.auto_bit_width = self.add_weight(
+                shape=(count,),
+                initializer=keras.initializers.Constant(AUTO_BIT_WIDTH),
+                trainable=False,
+                name="auto_bit_width",
+            )
         self.built = True
+
+    @property
+    def _is_fixed(self) -> bool:
+        return isinstance(self.config.bit_width, int)
 
     @property
     def logits(self) -> dict[str, PlainLogit]:
@@ -159,7 +172,13 @@ class QuantizerState(keras.layers.Layer):
             ):
                 _assign_element(variable, index, value)
         _assign_element(self.held_zeros, index, source.held_zeros[0])
+        if self.auto_bit_width is not None:
+            self.choose_bit_width(index, source.auto_bit_width[0])
         self.hold_bound(index, source.bound(0))
+
+    def choose_bit_width(self, index: int, bit_width: Any) -> None:
+        """Sets the bits of `bit_width="auto"` for one kernel."""
+        _assign_element(self.auto_bit_width, index, bit_width)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the bounds, also of older files, see `as_vectors`."""
@@ -273,8 +292,8 @@ class QuantizerState(keras.layers.Layer):
         return (self._parts or self._apart()).grids[index]
 
     def bit_width(self, index: int) -> Any:
-        """Returns the integer of the config, or a float scalar if learned."""
-        if self.bit_width_logit is None:
+        """Returns the integer of the config, or a float scalar."""
+        if self._is_fixed:
             return self.config.bit_width
         return (self._parts or self._apart()).bit_widths[index]
 
@@ -291,7 +310,7 @@ class QuantizerState(keras.layers.Layer):
             name: self._split(value, per_bound=name != "ratio")
             for name, value in grid.tensors().items()
         }
-        if self.bit_width_logit is not None:
+        if not self._is_fixed:
             bit_widths = self._bit_widths(budget)
             bit_widths = self._split(bit_widths, per_bound=False)
         return _Parts(
@@ -306,6 +325,8 @@ class QuantizerState(keras.layers.Layer):
 
     def _bit_widths(self, logits: Sequence[Any]) -> Any:
         config = self.config
+        if self.auto_bit_width is not None:
+            return ops.convert_to_tensor(self.auto_bit_width)
         if self.bit_width_logit is None:
             return config.bit_width
         return bit_width_from_logit(
@@ -319,7 +340,7 @@ class QuantizerState(keras.layers.Layer):
         logits, bit_widths = task[0], self._bit_widths(task)
         if any(self.bound_shapes):
             logits = ops.take(logits, self._owners)
-            if self.bit_width_logit is not None:
+            if not self._is_fixed:
                 bit_widths = ops.take(bit_widths, self._owners)
         grid = make_grid(
             self.bounds,

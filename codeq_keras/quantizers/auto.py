@@ -1,0 +1,73 @@
+"""The bits of `bit_width="auto"`: what the zeros of a budget leave."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from codeq_keras.config import AUTO_BIT_WIDTH
+from codeq_keras.costs import MEASURES, KernelCost, deployed_costs
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
+from codeq_keras.quantizers.kernels import QuantizedKernel
+
+# Fewer bits, where a budget would leave fewer weights than this at 4 bits: few
+# levels for many weights are nearer to them than many levels for few.
+_LEAST_DENSITIES = {2: 0.2, 3: 0.48}
+
+# Finds a density to 1e-6.
+_NUM_HALVINGS = 20
+
+
+def choose_bit_width(
+    kernels: Sequence[Any], name: str, limit: float
+) -> int | None:
+    """Sets the bits of all kernels with `"auto"`; None if there are none.
+
+    `limit` is on `costs.MEASURES[name]`.
+    """
+    chosen = [
+        isinstance(kernel, QuantizedKernel)
+        and isinstance(kernel.quantizer, DeadZoneQuantizer)
+        and kernel.quantizer.config.bit_width == "auto"
+        for kernel in kernels
+    ]
+    if not any(chosen):
+        return None
+    bits = budgeted_bit_width(name, limit, deployed_costs(kernels), chosen)
+    for kernel, is_chosen in zip(kernels, chosen, strict=True):
+        if is_chosen:
+            kernel.quantizer.choose_bit_width(bits)
+    return bits
+
+
+def budgeted_bit_width(
+    name: str,
+    limit: float,
+    costs: Sequence[KernelCost],
+    chosen: Sequence[bool],
+) -> int:
+    """Returns the bits for a budget: 2, 3, or the 4 of no budget.
+
+    A limit on zeros or on channels is no matter of bits.
+    """
+
+    def measure(density: float) -> float:
+        found = [
+            dataclasses.replace(c, density=density, bit_width=AUTO_BIT_WIDTH)
+            if is_chosen
+            else c
+            for c, is_chosen in zip(costs, chosen, strict=True)
+        ]
+        return float(MEASURES[name](found))
+
+    if name in ("sparsity", "relative_macs"):
+        return AUTO_BIT_WIDTH
+    low, high = 0.0, 1.0
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if measure(middle) <= limit else (low, middle)
+        )
+    for bits, least in _LEAST_DENSITIES.items():
+        if low < least:
+            return bits
+    return AUTO_BIT_WIDTH
