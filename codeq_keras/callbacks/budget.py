@@ -212,7 +212,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
     def _choose_bit_width(self) -> None:
         bits = choose_bit_width(self.model.kernels, self.name, self._limit())
         if bits is not None and self.params.get("verbose"):
-            print(  # Beside the progress bar, as Keras's callbacks do.
+            print(  # noqa: T201  Beside the progress bar, as Keras does.
                 f"CompressionBudget({self.name}={self.target:g}) chose "
                 f"{bits} bits for bit_width='auto'."
             )

@@ -8,14 +8,13 @@ from typing import Any
 import keras
 
 from codeq_keras import costs
-from codeq_keras.architecture.copying import require_quantizable
-from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.config import CoDeQConfig, Overrides, require_overrides
 from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.post_training.compression import Compression
 from codeq_keras.post_training.problems import MAX_COLUMNS
 from codeq_keras.post_training.search import search
+from codeq_keras.quantizers.auto import choose_bit_width
 
 _RANGES = {
     "relative_bops": Interval(0, 1, has_high=True),
@@ -24,9 +23,11 @@ _RANGES = {
     "size_bytes": Interval(0),
 }
 
-# Below them 3 bits keep more than 4 and a dead zone, see
-# `benchmarks post_training`; the last is of bits of the file per weight.
-_FEW = {"relative_bops": 0.06, "bits_per_weight": 1.92, "size_bytes": 2.7}
+# One scale per channel: without training a shared one costs accuracy.
+_DEFAULT = CoDeQConfig(level_grid="uniform", axis=-1)
+
+# Without training 2 bits lose most of the accuracy.
+_LEAST_BIT_WIDTH = 3
 
 
 def compress_post_training(
@@ -58,10 +59,10 @@ def compress_post_training(
             `calibrate_activations` takes. At least 32, better 500; the first
             1,024 are used and held in memory.
         config: `CoDeQConfig`, or None for one scale per channel on the uniform
-            grid, and 4 bits, or 3 where the budget leaves less than 6 % of the
-            bit operations or 2.7 bits a weight in the file. Its `bit_width` is
-            a number. `range_quantile` has no effect: the largest level of each
-            scale is searched for.
+            grid. Its `bit_width` is a number or `"auto"`: 3 bits where 4
+            would leave less than half of the weights, else 4.
+            `range_quantile` has no effect: the largest level of each scale is
+            searched for.
         relative_bops: Bit operations relative to the dense float32 model, in
             (0, 1]. At most one of these four is given; with none, weights are
             quantized, and pruned where they round to zero.
@@ -120,7 +121,7 @@ def compress_post_training(
     _require_search(budget, max_drop, evaluate)
     qmodel = quantize_model(
         model,
-        _searched(_default(model, budget) if config is None else config),
+        _searched(_DEFAULT if config is None else config),
         overrides={
             k: _searched(v) for k, v in require_overrides(overrides).items()
         },
@@ -128,6 +129,9 @@ def compress_post_training(
     )
     if "relative_bops" in budget:
         costs.require_macs("relative_bops", qmodel.kernels)
+    limits = {k: 1 - v if k == "sparsity" else v for k, v in budget.items()}
+    for name, limit in limits.items():
+        choose_bit_width(qmodel.kernels, name, limit, at_least=_LEAST_BIT_WIDTH)
     compression = Compression(
         qmodel,
         samples,
@@ -137,24 +141,11 @@ def compress_post_training(
     _warn_of_others(compression.others)
     if evaluate is not None and max_drop is not None:
         search(compression, model, evaluate, max_drop)
-    elif budget:
-        [(name, value)] = budget.items()
-        compression.meet(name, 1 - value if name == "sparsity" else value)
+    elif limits:
+        compression.meet(*limits.popitem())
     else:
         compression.round(0.0)
     return qmodel
-
-
-def _default(model: keras.Model, budget: dict[str, float]) -> CoDeQConfig:
-    """One scale per channel: without training a shared one costs accuracy."""
-    is_few = False
-    for name, value in budget.items():
-        if name == "size_bytes":
-            require_quantizable(model)
-            weights = sum(kernel.num_weights for kernel in find_kernels(model))
-            value = 8 * value / weights
-        is_few = value < _FEW.get(name, 0.0)
-    return CoDeQConfig(3 if is_few else 4, level_grid="uniform", axis=-1)
 
 
 def _require_budget(**budgets: float | None) -> dict[str, float]:

@@ -8,6 +8,7 @@ from keras import ops
 
 from codeq_keras.config import MAX_LOGIT, CoDeQConfig
 from codeq_keras.ops.grids import make_grid
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 
 # Of the largest weight of a scale: what a bound may be.
 _FACTORS = np.linspace(1.0, 0.2, 33)
@@ -37,8 +38,11 @@ class Levels:
         return (np.sign(weights) * found * bounds).astype("float32")
 
 
-def levels_of(config: CoDeQConfig) -> list[Levels]:
-    """Returns the choices of levels that a kernel of a config has."""
+def levels_of(quantizer: DeadZoneQuantizer) -> list[Levels]:
+    """Returns the choices of levels that a kernel has."""
+    config = dataclasses.replace(
+        quantizer.config, bit_width=int(quantizer.bit_width)
+    )
     if config.level_grid == "uniform":
         # Half a step: where rounding prunes by itself.
         ratios = [0.5 / _largest_index(config)]

@@ -51,7 +51,7 @@ class RoundedKernel:
 
     @functools.cached_property
     def _choices(self) -> list[Levels]:
-        return levels_of(self.kernel.quantizer.config)
+        return levels_of(self.kernel.quantizer)
 
     @functools.cached_property
     def _factor(self) -> tuple[np.ndarray, np.ndarray] | None:

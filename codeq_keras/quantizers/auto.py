@@ -18,7 +18,7 @@ _NUM_HALVINGS = 20
 
 
 def choose_bit_width(
-    kernels: Sequence[Any], name: str, limit: float
+    kernels: Sequence[Any], name: str, limit: float, *, at_least: int = 2
 ) -> int | None:
     """Sets the bits of all kernels with `"auto"`; None if there are none.
 
@@ -33,6 +33,7 @@ def choose_bit_width(
     if not any(chosen):
         return None
     bits = budgeted_bit_width(name, limit, deployed_costs(kernels), chosen)
+    bits = max(bits, at_least)
     for kernel, is_chosen in zip(kernels, chosen, strict=True):
         if is_chosen:
             kernel.quantizer.choose_bit_width(bits)
@@ -47,15 +48,22 @@ def budgeted_bit_width(
 ) -> int:
     """Returns the bits for a budget: 2, 3, or the 4 of no budget.
 
-    A limit on zeros or on channels is no matter of bits.
+    All quantized kernels are thought of with one density, those that are
+    `chosen` with 4 bits. A limit on zeros or channels is no matter of bits.
     """
+    costs = [
+        dataclasses.replace(cost, bit_width=AUTO_BIT_WIDTH)
+        if is_chosen
+        else cost
+        for cost, is_chosen in zip(costs, chosen, strict=True)
+    ]
 
     def measure(density: float) -> float:
         found = [
-            dataclasses.replace(c, density=density, bit_width=AUTO_BIT_WIDTH)
-            if is_chosen
-            else c
-            for c, is_chosen in zip(costs, chosen, strict=True)
+            dataclasses.replace(cost, density=density)
+            if cost.is_quantized
+            else cost
+            for cost in costs
         ]
         return float(MEASURES[name](found))
 

@@ -172,7 +172,7 @@ class QuantizerState(keras.layers.Layer):
             ):
                 _assign_element(variable, index, value)
         _assign_element(self.held_zeros, index, source.held_zeros[0])
-        if self.auto_bit_width is not None:
+        if source.auto_bit_width is not None:
             self.choose_bit_width(index, source.auto_bit_width[0])
         self.hold_bound(index, source.bound(0))
 

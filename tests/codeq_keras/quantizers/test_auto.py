@@ -1,0 +1,150 @@
+"""The bits of `bit_width="auto"`, chosen by a budget."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import codeq_keras
+from codeq_keras import CoDeQConfig
+from codeq_keras.costs import KernelCost
+from codeq_keras.quantizers.auto import budgeted_bit_width
+
+DENSE = [KernelCost(100, 1000, 1.0, 4), KernelCost(300, 3000, 1.0, 4)]
+
+
+def bits_of(qmodel):
+    return [kernel.bit_width for kernel in codeq_keras.report(qmodel).layers]
+
+
+def train(qmodel, data, verbose=0, **budget):
+    qmodel.compile("adam", "sparse_categorical_crossentropy")
+    callbacks = [codeq_keras.CompressionBudget(**budget)] if budget else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # One epoch meets no budget.
+        qmodel.fit(*data, callbacks=callbacks, verbose=verbose)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "bits"),
+    [
+        ("relative_bops", 0.1, 4),
+        ("relative_bops", 0.05, 3),
+        ("relative_bops", 0.024, 2),
+        # The same weights, as bits.
+        ("bits_per_weight", 3.2, 4),
+        ("bits_per_weight", 1.6, 3),
+        ("bits_per_weight", 0.75, 2),
+        # 2.9, 2.5 and 1.3 coded bits for each of the 400, and two scales.
+        ("size_bytes", 400 * 2.9 / 8 + 8, 4),
+        ("size_bytes", 400 * 2.5 / 8 + 8, 3),
+        ("size_bytes", 400 * 1.3 / 8 + 8, 2),
+        # Zeros and channels have no bits.
+        ("sparsity", 0.05, 4),
+        ("relative_macs", 0.05, 4),
+    ],
+)
+def test_budget_chooses(name, limit, bits):
+    assert budgeted_bit_width(name, limit, DENSE, [True, True]) == bits
+
+
+def test_what_other_kernels_cost_is_left_out():
+    # The first one stays in float: a quarter of all bit operations.
+    costs = [KernelCost(100, 1000, 1.0, 32, is_quantized=False), DENSE[1]]
+
+    found = [
+        budgeted_bit_width("relative_bops", 0.25 + part, costs, [False, True])
+        for part in (0.08, 0.04, 0.01)
+    ]
+
+    assert found == [4, 3, 2]
+
+
+def test_bits_are_four_until_a_budget_chooses(cnn, data, capsys):
+    qmodel = codeq_keras.quantize_model(
+        cnn, overrides={"head": CoDeQConfig(bit_width=6)}
+    )
+    assert bits_of(qmodel) == [4, 4, 6]
+
+    train(qmodel, data, verbose=2, bits_per_weight=1.5)
+
+    assert bits_of(qmodel) == [3, 3, 6]
+    assert "chose 3 bits" in capsys.readouterr().out
+
+
+def test_each_budget_chooses_anew(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+
+    train(qmodel, data, relative_bops=0.02)
+    assert bits_of(qmodel) == [2, 2, 2]
+    train(qmodel, data)  # Without a budget they stay.
+    assert bits_of(qmodel) == [2, 2, 2]
+    train(qmodel, data, relative_bops=0.1)
+    assert bits_of(qmodel) == [4, 4, 4]
+
+
+def test_chosen_bits_are_saved(cnn, data, tmp_path):
+    qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(axis=-1))
+    train(qmodel, data, relative_bops=0.05)
+    trained = codeq_keras.quantized_weights(qmodel)
+
+    qmodel.save(tmp_path / "model.keras")
+    qmodel.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    other = codeq_keras.quantize_model(cnn, CoDeQConfig(axis=-1))
+    other.load_weights(tmp_path / "model.weights.h5")
+
+    for model in (loaded, other):
+        found = codeq_keras.quantized_weights(model)
+        assert bits_of(model) == [3, 3, 3]
+        for path, weight in trained.items():
+            np.testing.assert_array_equal(found[path].codes, weight.codes)
+
+
+def test_chosen_bits_train_as_bits_of_the_config(cnn, data):
+    def trained(bit_width):
+        keras.utils.set_random_seed(0)
+        qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(bit_width))
+        train(qmodel, data, relative_bops=0.05)
+        return codeq_keras.quantized_weights(qmodel)
+
+    fixed, auto = trained(3), trained("auto")
+
+    for path, weight in fixed.items():
+        assert auto[path].bit_width == 3
+        # Compiled otherwise, sums round otherwise: a weight in fifty.
+        assert np.mean(auto[path].codes == weight.codes) > 0.98
+
+
+def test_quantizer_of_another_kind_gets_four_bits(cnn):
+    @keras.saving.register_keras_serializable(package="tests")
+    class Other(keras.layers.Layer):
+        def __init__(self, config, axis=None, **kwargs):
+            super().__init__(**kwargs)
+            self.config, self.num_scales = config, 1
+            self.bit_width = config.bit_width
+
+        def zero_fraction(self, weights):
+            return keras.ops.mean(keras.ops.cast(weights == 0, "float32"))
+
+        def quantized_weight(self, weights):
+            raise NotImplementedError
+
+        def call(self, weights):
+            return weights
+
+    qmodel = codeq_keras.quantize_model(cnn, quantizer=Other)
+
+    assert {k.quantizer.bit_width for k in qmodel.quantized_kernels} == {4}
+
+
+def test_compression_without_training_chooses_three_or_four(cnn, data):
+    def bits(**budget):
+        qmodel = codeq_keras.compress_post_training(
+            cnn, data[0], CoDeQConfig(axis=-1), verbose=0, **budget
+        )
+        return set(bits_of(qmodel))
+
+    assert bits(relative_bops=0.1) == bits() == {4}
+    assert bits(relative_bops=0.05) == bits(relative_bops=0.02) == {3}
