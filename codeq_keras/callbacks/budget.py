@@ -9,6 +9,7 @@ import keras
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.callbacks.fit_callback import FitCallback
+from codeq_keras.callbacks.hints import say_start
 from codeq_keras.callbacks.logger import CompressionLogger
 from codeq_keras.callbacks.misses import (
     is_lowered,
@@ -68,6 +69,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
     that of the task. A monitor such as `val_loss` is best before the budget
     is met: use `ParetoCheckpoint` in the place of
     `ModelCheckpoint(save_best_only=True)`.
+
+    When the training begins, it chooses 2, 3 or 4 bits for the kernels whose
+    `bit_width` is `"auto"`, and says so: few bits where few would be left.
+    Budgets of `sparsity` and `relative_macs` leave the bits as they are.
 
     Args:
         relative_bops: Bit operations relative to the dense float32 model, in
@@ -177,11 +182,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
         if self.name in ("relative_bops", "relative_macs"):
             costs.require_macs(self.name, kernels)
         min_densities = self._min_densities()
-        self._choose_bit_width()
-        now = deployed_costs(self.model.kernels)
-        start = self._measure(now)
+        start = self._measure(deployed_costs(kernels))
         is_of_macs = self.name == "relative_macs"
-        lowered = any(map(is_lowered, self.model.kernels)) or is_of_macs
+        lowered = any(map(is_lowered, kernels)) or is_of_macs
         if start == 0 or not lowered:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
@@ -193,29 +196,25 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 "Expected one `CompressionBudget` per fit. Received: two. Keep "
                 "one; `max_sparsity` limits single kernels."
             )
-        if (words := costs.not_covered(self.model.kernels)) is not None:
+        if (words := costs.not_covered(kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
+        bits = choose_bit_width(kernels, self.name, self._limit())
+        budget = f"CompressionBudget({self.name}={self.target:g})"
+        say_start(self.model, budget, bits, self.params.get("verbose"))
+        now = deployed_costs(kernels)
         self._num_steps = 0
         self._epochs: dict[int, list[KernelCost]] = {}
         # Below what is possible, the penalty would only drown the task.
-        least = least_costs(self.model.kernels, now, min_densities)
+        least = least_costs(kernels, now, min_densities)
         self._require_reachable(least)
         limit = max(self._limit(), self._measure(least))
         self.model.regularizer.set_budget(
             self.name,
-            start=max(start, limit),
+            start=max(self._measure(now), limit),
             target=limit,
             min_densities=min_densities if any(min_densities) else (),
         )
         self.model.make_train_function(force=True)
-
-    def _choose_bit_width(self) -> None:
-        bits = choose_bit_width(self.model.kernels, self.name, self._limit())
-        if bits is not None and self.params.get("verbose"):
-            print(  # noqa: T201  Beside the progress bar, as Keras does.
-                f"CompressionBudget({self.name}={self.target:g}) chose "
-                f"{bits} bits for bit_width='auto'."
-            )
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None

@@ -20,9 +20,10 @@ _NUM_HALVINGS = 20
 def choose_bit_width(
     kernels: Sequence[Any], name: str, limit: float, *, at_least: int = 2
 ) -> int | None:
-    """Sets the bits of all kernels with `"auto"`; None if there are none.
+    """Sets the bits of all kernels with `"auto"`; None if none are set.
 
-    `limit` is on `costs.MEASURES[name]`.
+    `limit` is on `costs.MEASURES[name]`. Limits on zeros and channels are no
+    matter of bits.
     """
     chosen = [
         isinstance(kernel, QuantizedKernel)
@@ -30,7 +31,7 @@ def choose_bit_width(
         and kernel.quantizer.config.bit_width == "auto"
         for kernel in kernels
     ]
-    if not any(chosen):
+    if not any(chosen) or name in ("sparsity", "relative_macs"):
         return None
     bits = budgeted_bit_width(name, limit, deployed_costs(kernels), chosen)
     bits = max(bits, at_least)
@@ -49,7 +50,7 @@ def budgeted_bit_width(
     """Returns the bits for a budget: 2, 3, or the 4 of no budget.
 
     All quantized kernels are thought of with one density, those that are
-    `chosen` with 4 bits. A limit on zeros or channels is no matter of bits.
+    `chosen` with 4 bits.
     """
     costs = [
         dataclasses.replace(cost, bit_width=AUTO_BIT_WIDTH)
@@ -67,8 +68,6 @@ def budgeted_bit_width(
         ]
         return float(MEASURES[name](found))
 
-    if name in ("sparsity", "relative_macs"):
-        return AUTO_BIT_WIDTH
     low, high = 0.0, 1.0
     for _ in range(_NUM_HALVINGS):
         middle = (low + high) / 2

@@ -40,9 +40,6 @@ def train(qmodel, data, verbose=0, **budget):
         ("size_bytes", 400 * 2.9 / 8 + 8, 4),
         ("size_bytes", 400 * 2.5 / 8 + 8, 3),
         ("size_bytes", 400 * 1.3 / 8 + 8, 2),
-        # Zeros and channels have no bits.
-        ("sparsity", 0.05, 4),
-        ("relative_macs", 0.05, 4),
     ],
 )
 def test_budget_chooses(name, limit, bits):
@@ -70,7 +67,30 @@ def test_bits_are_four_until_a_budget_chooses(cnn, data, capsys):
     train(qmodel, data, verbose=2, bits_per_weight=1.5)
 
     assert bits_of(qmodel) == [3, 3, 6]
-    assert "chose 3 bits" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "CompressionBudget(bits_per_weight=1.5) chose 3 bits" in said
+
+
+@pytest.mark.parametrize(
+    ("rate", "callbacks", "is_said"),
+    [
+        (1e-3, [], True),
+        (keras.optimizers.schedules.CosineDecay(1e-3, 10), [], False),
+        (1e-3, [keras.callbacks.LearningRateScheduler(lambda _: 1e-3)], False),
+    ],
+    ids=["constant", "cosine", "callback"],
+)
+def test_constant_learning_rate_is_advised_against(
+    cnn, data, capsys, rate, callbacks, is_said
+):
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel.compile(
+        keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
+    )
+    budget = codeq_keras.CompressionBudget(sparsity=0.1)
+    qmodel.fit(*data, callbacks=[budget, *callbacks], verbose=2)
+
+    assert ("learning rate is constant" in capsys.readouterr().out) == is_said
 
 
 def test_each_budget_chooses_anew(cnn, data):
@@ -81,6 +101,28 @@ def test_each_budget_chooses_anew(cnn, data):
     train(qmodel, data)  # Without a budget they stay.
     assert bits_of(qmodel) == [2, 2, 2]
     train(qmodel, data, relative_bops=0.1)
+    assert bits_of(qmodel) == [4, 4, 4]
+
+
+def test_budget_of_zeros_leaves_the_bits(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+
+    train(qmodel, data, relative_bops=0.02)
+    train(qmodel, data, sparsity=0.9)
+
+    assert bits_of(qmodel) == [2, 2, 2]
+
+
+def test_refused_budget_chooses_nothing(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel.compile("adam", "sparse_categorical_crossentropy")
+    budget = codeq_keras.CompressionBudget(
+        relative_bops=0.02, max_sparsity={"nothing": 0.9}
+    )
+
+    with pytest.raises(ValueError, match="max_sparsity"):
+        qmodel.fit(*data, callbacks=[budget], verbose=0)
+
     assert bits_of(qmodel) == [4, 4, 4]
 
 
