@@ -343,7 +343,8 @@ def quantize_model(
     Args:
         model: Built `keras.Model`: sequential, functional, nested or
             subclassed, with `get_config`.
-        config: `CoDeQConfig`, or None for its defaults: 4 bits, int8 codes.
+        config: `CoDeQConfig`, or None for its defaults: int8 codes, and the
+            bits that a budget chooses.
         overrides: Map from a regular expression, searched in the path of a
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
             gets instead, or to None: left in float. The first match wins.

@@ -1,6 +1,7 @@
 """The methods that are compared, each from a float network."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -182,6 +183,18 @@ def optimal_brain(
     return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
 
 
+def post_training(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """Prunes and quantizes after training, in seconds."""
+    start = time.monotonic()
+    model = codeq_keras.compress_post_training(
+        net, calibration(training), relative_bops=budget, verbose=0
+    )
+    settings = {"seconds": round(time.monotonic() - start, 1)}
+    return _outcome(model, settings)
+
+
 def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
     """The published method: its grid and its penalties, learned bits."""
     config = codeq_keras.CoDeQConfig(
@@ -203,13 +216,14 @@ def codeq(
     activation_bit_width: int | None = None,
     level_grid: str = "uniform",
     bit_width: int | str | None = None,
-    min_bit_width: int = 3,
+    starts_fitted: bool = False,
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     The float network may teach. `zeros` is a fraction to reach instead of a
     budget in BOPs; only kernels of the `pattern` are quantized. Without a
-    `bit_width` it is that of `bit_width_for`.
+    `bit_width` it is that of `bit_width_for`. The training may start from
+    what `compress_post_training` makes of the float network.
     """
 
     def compress(
@@ -217,16 +231,23 @@ def codeq(
     ) -> Outcome:
         settings: dict[str, Any] = {
             "bit_width": bit_width or bit_width_for(budget),
-            "min_bit_width": min_bit_width,
             "level_grid": level_grid,
         }
-        model = codeq_keras.quantize_model(
+        goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
+        make: Callable[..., Any] = codeq_keras.quantize_model
+        if starts_fitted:
+            make = partial(
+                codeq_keras.compress_post_training,
+                samples=calibration(training),
+                verbose=0,
+                **goal,
+            )
+        model = make(
             net,
-            codeq_keras.CoDeQConfig(**settings),
+            config=codeq_keras.CoDeQConfig(**settings),
             overrides={f"^(?!.*{pattern})": None} if pattern else {},
             activation_bit_width=activation_bit_width,
         )
-        goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
         callbacks = [codeq_keras.CompressionBudget(**goal)]
         if distill:
             distance = training.workload.goal.distance
@@ -293,16 +314,25 @@ METHODS = {
     "ours_8bit": Method(
         f"{_OURS}, distilled, 8-bit activations", codeq(**_in_8_bits)
     ),
-    # One configuration: the default grid, without a teacher.
+    "post_training": Method(
+        f"{_OURS}, without training", post_training, trains=False
+    ),
+    # The default configuration, without a teacher and with one; and what
+    # other bits or another start would give it.
+    "auto": Method(f"{_OURS}, default", _default_grid(bit_width="auto")),
+    "auto_distilled": Method(
+        f"{_OURS}, default, distilled",
+        _default_grid(bit_width="auto", distill=True),
+    ),
+    "auto_started": Method(
+        f"{_OURS}, default, from the one without training",
+        _default_grid(bit_width="auto", starts_fitted=True),
+    ),
     "fixed4": Method(f"{_OURS}, 4 bit", _default_grid(bit_width=4)),
     "fixed3": Method(f"{_OURS}, 3 bit", _default_grid(bit_width=3)),
     "fixed2": Method(f"{_OURS}, 2 bit", _default_grid(bit_width=2)),
     "learned": Method(
         f"{_OURS}, learned bits", _default_grid(bit_width="learned")
-    ),
-    "learned2": Method(
-        f"{_OURS}, learned bits from 2",
-        _default_grid(bit_width="learned", min_bit_width=2),
     ),
     # For `parity`, `file_size` and `arm_instructions`.
     "ours_dead_zone": Method(
@@ -343,9 +373,13 @@ def _masked_outcome(model: MaskedModel, training: Training) -> Outcome:
 def _codeq_outcome(
     model: Any, training: Training, settings: dict[str, Any]
 ) -> Outcome:
-    activation_bits = model.activation_bit_width
-    if not activation_bits:
+    if not model.activation_bit_width:
         codeq_keras.reestimate_batch_norm(model, calibration(training))
+    return _outcome(model, settings)
+
+
+def _outcome(model: Any, settings: dict[str, Any]) -> Outcome:
+    activation_bits = model.activation_bit_width
     plain = codeq_keras.strip_quantizers(model)
     kernels = find_kernels(plain)
     widths = {
