@@ -13,8 +13,8 @@ from codeq_keras.ops.intervals import Interval, as_python, require_number
 # Beyond it tanh is flat and the gradient too small to lead back.
 MAX_LOGIT = 4.0
 
-# The bits of "auto" that no budget has chosen.
-AUTO_BIT_WIDTH = 4
+# The bits of "auto" that no budget has chosen, and the least of "learned".
+AUTO_BIT_WIDTH, LEAST_BIT_WIDTH = 4, 3
 
 
 @keras.saving.register_keras_serializable(package="codeq_keras")
@@ -27,8 +27,10 @@ class CoDeQConfig:
             4 bits for all kernels when its training begins; until then they
             have 4. Or an integer in 2..8, or `"learned"` for one width per
             kernel that is trained with the weights.
-        min_bit_width: Integer in 2..8, the least that `"learned"` may reach.
-            2 is possible but attracts every layer when the budget is in BOPs.
+        min_bit_width: The least that `"learned"` may reach: `"auto"`
+            (default) is 3, or 2 under a budget that would choose 2 bits for
+            `bit_width="auto"`. Or an integer in 2..8; 2 attracts every layer
+            when the budget is in BOPs.
         max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
         level_grid: `"dead_zone"` (default; int8 codes with few distinct
             values), `"uniform"` (codes of `bit_width` bits, for packed
@@ -63,11 +65,12 @@ class CoDeQConfig:
     Reference:
 
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), section 6.1.
-      Differs from it in: `min_bit_width` is 3, not 2; the default grid.
+      Differs from it in: bits are chosen by a budget, where they are not
+      asked to be learned; `min_bit_width` is not always 2; the default grid.
     """  # noqa: E501
 
     bit_width: int | str = "auto"
-    min_bit_width: int = 3
+    min_bit_width: int | str = "auto"
     max_bit_width: int = 8
     level_grid: str = "dead_zone"
     axis: int | None = None
@@ -86,13 +89,7 @@ class CoDeQConfig:
                 "`bit_width` must be an integer in 2..8, 'auto' or 'learned'. "
                 f"Received: bit_width={self.bit_width!r}."
             )
-        widths = (self.min_bit_width, self.max_bit_width)
-        if not all(map(_is_bit_width, widths)) or widths[0] > widths[1]:
-            raise ValueError(
-                "`min_bit_width` and `max_bit_width` must be integers with "
-                "2 <= min_bit_width <= max_bit_width <= 8. Received: "
-                f"min_bit_width={widths[0]!r}, max_bit_width={widths[1]!r}."
-            )
+        self._require_range()
         if self.level_grid not in LEVEL_GRIDS:
             raise ValueError(
                 f"`level_grid` must be one of {LEVEL_GRIDS}. "
@@ -120,6 +117,37 @@ class CoDeQConfig:
                 getattr(self, name),
                 Interval(0, MAX_LOGIT, has_high=True),
                 "its sign has no meaning and beyond 4 the gradient vanishes",
+            )
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether a budget has a say in the bits."""
+        is_learned = self.bit_width == "learned"
+        return self.bit_width == "auto" or (
+            is_learned and self.min_bit_width == "auto"
+        )
+
+    def without_budget(self) -> "CoDeQConfig":
+        """Returns it with numbers in the place of "auto"."""
+        changes: dict[str, Any] = {}
+        if self.bit_width == "auto":
+            changes["bit_width"] = AUTO_BIT_WIDTH
+        if self.min_bit_width == "auto":
+            changes["min_bit_width"] = min(LEAST_BIT_WIDTH, self.max_bit_width)
+        return dataclasses.replace(self, **changes)
+
+    def _require_range(self) -> None:
+        least: Any = self.min_bit_width
+        most = self.max_bit_width
+        if isinstance(least, str) and least == "auto":
+            least = LEAST_BIT_WIDTH if self.bit_width == "learned" else 2
+        if not (_is_bit_width(least) and _is_bit_width(most) and least <= most):
+            raise ValueError(
+                "`min_bit_width` (or 'auto', which is at most 3) and "
+                "`max_bit_width` must be integers with 2 <= min_bit_width <= "
+                "max_bit_width <= 8. Received: "
+                f"min_bit_width={self.min_bit_width!r}, "
+                f"max_bit_width={most!r}."
             )
 
     def _require_pattern(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.costs import KernelCost
+from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import QuantizedKernel, gates_of
 
 # Training steps that a budget takes.
@@ -50,9 +51,11 @@ def least_costs(
             kept = least[kernel.gate.index]
         inside, bits = cost.density / cost.kept, cost.bit_width
         if is_lowered(kernel):
-            inside, config = density, kernel.quantizer.config
-            if config.bit_width == "learned":
-                bits = config.min_bit_width
+            inside, quantizer = density, kernel.quantizer
+            if isinstance(quantizer, DeadZoneQuantizer):
+                bits = quantizer.least_bit_width
+            elif quantizer.config.bit_width == "learned":
+                bits = quantizer.config.min_bit_width
         cost = dataclasses.replace(
             cost, density=inside * kept, bit_width=bits, kept=kept
         )

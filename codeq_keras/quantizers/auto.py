@@ -11,7 +11,7 @@ from codeq_keras.quantizers.kernels import QuantizedKernel
 
 # Fewer bits, where a budget would leave fewer weights than this at 4 bits: few
 # levels for many weights are nearer to them than many levels for few.
-_LEAST_DENSITIES = {2: 0.2, 3: 0.48}
+_LEAST_DENSITIES = {2: 0.16, 3: 0.48}
 
 # Finds a density to 1e-6.
 _NUM_HALVINGS = 20
@@ -20,15 +20,15 @@ _NUM_HALVINGS = 20
 def choose_bit_width(
     kernels: Sequence[Any], name: str, limit: float, *, at_least: int = 2
 ) -> int | None:
-    """Sets the bits of all kernels with `"auto"`; None if none are set.
+    """Sets the bits of all kernels with `"auto"`, or the least of `"learned"`.
 
-    `limit` is on `costs.MEASURES[name]`. Limits on zeros and channels are no
-    matter of bits.
+    Returns the bits, None if none are set. `limit` is on
+    `costs.MEASURES[name]`; limits on zeros and channels are no matter of bits.
     """
     chosen = [
         isinstance(kernel, QuantizedKernel)
         and isinstance(kernel.quantizer, DeadZoneQuantizer)
-        and kernel.quantizer.config.bit_width == "auto"
+        and kernel.quantizer.config.is_budgeted
         for kernel in kernels
     ]
     if not any(chosen) or name in ("sparsity", "relative_macs"):

@@ -177,8 +177,13 @@ class DeadZoneQuantizer(keras.layers.Layer):
         """The integer of the config; a float scalar if auto or learned."""
         return self._built_state.bit_width(self._index)
 
+    @property
+    def least_bit_width(self) -> int:
+        """The fewest bits that a training under this budget may come to."""
+        return self._built_state.least_bit_width(self._index)
+
     def choose_bit_width(self, bit_width: int) -> None:
-        """Sets the bits of `bit_width="auto"`."""
+        """Sets the bits of `"auto"`, or the least of those that are learned."""
         self._built_state.choose_bit_width(self._index, bit_width)
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.config import AUTO_BIT_WIDTH, CoDeQConfig
+from codeq_keras.config import CoDeQConfig
 from codeq_keras.quantizers.dead_zone import (
     DeadZoneQuantizer,
     QuantizedWeight,
@@ -28,7 +28,7 @@ class KernelQuantizer(Protocol):
     `kind(config, axis=axes_of_the_bound_or_None, name=name)`, and with
     `pattern_axis=` where `config.sparsity_pattern` is to be kept. The result
     is a `keras.layers.Layer`; where `call` takes `training`, Keras tells it of
-    a training step. Its config has 4 bits in the place of `"auto"`. It has
+    a training step. Its config has numbers in the place of `"auto"`. It has
 
     - `build(kernel_shape)`: creates its variables;
     - `call(weights)`: the deployed values, differentiable;
@@ -145,10 +145,9 @@ def with_quantizers(
 
 def _as_made(config: CoDeQConfig, kind: Any) -> CoDeQConfig:
     """The config for a quantizer; other kinds than ours know no budget."""
-    is_ours = isinstance(kind, type) and issubclass(kind, DeadZoneQuantizer)
-    if is_ours or config.bit_width != "auto":
+    if isinstance(kind, type) and issubclass(kind, DeadZoneQuantizer):
         return config
-    return dataclasses.replace(config, bit_width=AUTO_BIT_WIDTH)
+    return config.without_budget()
 
 
 def quantized(kernels: Iterable[Kernel]) -> tuple[QuantizedKernel, ...]:

@@ -11,7 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.config import AUTO_BIT_WIDTH, MAX_LOGIT, CoDeQConfig
+from codeq_keras.config import (
+    AUTO_BIT_WIDTH,
+    LEAST_BIT_WIDTH,
+    MAX_LOGIT,
+    CoDeQConfig,
+)
 from codeq_keras.ops.functions import bit_width_from_logit
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
 from codeq_keras.quantizers.balance import balance
@@ -115,12 +120,15 @@ class QuantizerState(keras.layers.Layer):
             trainable=False,
             name="held_zeros",
         )
-        # A variable: every file of the weights has the bits they are of.
+        # The bits, or the least that are learned, as a budget chose them. A
+        # variable: every file of the weights has the bits they are of.
         self.auto_bit_width = None
-        if config.bit_width == "auto":
+        if config.is_budgeted:
+            is_least = config.bit_width == "learned"
+            bits = LEAST_BIT_WIDTH if is_least else AUTO_BIT_WIDTH
             self.auto_bit_width = self.add_weight(
                 shape=(count,),
-                initializer=keras.initializers.Constant(AUTO_BIT_WIDTH),
+                initializer=keras.initializers.Constant(bits),
                 trainable=False,
                 name="auto_bit_width",
             )
@@ -177,8 +185,18 @@ class QuantizerState(keras.layers.Layer):
         self.hold_bound(index, source.bound(0))
 
     def choose_bit_width(self, index: int, bit_width: Any) -> None:
-        """Sets the bits of `bit_width="auto"` for one kernel."""
+        """Sets the bits, or the least, that a budget chose for one kernel."""
+        if self.bit_width_logit is not None:
+            bit_width = ops.minimum(bit_width, LEAST_BIT_WIDTH)
         _assign_element(self.auto_bit_width, index, bit_width)
+
+    def least_bit_width(self, index: int) -> int:
+        """Returns the fewest bits that a kernel may come to."""
+        if self.auto_bit_width is not None:
+            return int(self.auto_bit_width[index])
+        config = self.config
+        is_learned = self.bit_width_logit is not None
+        return int(config.min_bit_width if is_learned else config.bit_width)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the bounds, also of older files, see `as_vectors`."""
@@ -324,14 +342,14 @@ class QuantizerState(keras.layers.Layer):
         )
 
     def _bit_widths(self, logits: Sequence[Any]) -> Any:
-        config = self.config
+        config, chosen = self.config, None
         if self.auto_bit_width is not None:
-            return ops.convert_to_tensor(self.auto_bit_width)
+            chosen = ops.convert_to_tensor(self.auto_bit_width)
         if self.bit_width_logit is None:
-            return config.bit_width
+            return config.bit_width if chosen is None else chosen
         return bit_width_from_logit(
             logits[1],
-            min_bit_width=config.min_bit_width,
+            min_bit_width=config.min_bit_width if chosen is None else chosen,
             max_bit_width=config.max_bit_width,
         )
 
