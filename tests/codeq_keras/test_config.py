@@ -16,7 +16,7 @@ from codeq_keras import CoDeQConfig
         {"bit_width": 9},
         {"bit_width": 4.0},
         {"bit_width": True},
-        {"bit_width": "auto"},
+        {"bit_width": "four"},
         {"min_bit_width": 6, "max_bit_width": 5},
         {"max_bit_width": 16},
         {"level_grid": "deadzone"},

@@ -191,3 +191,20 @@ def test_compression_without_training_chooses_three_or_four(cnn, data):
 
     assert bits(relative_bops=0.1) == bits() == {4}
     assert bits(relative_bops=0.05) == bits(relative_bops=0.02) == {3}
+
+
+def test_least_of_learned_bits_follows_the_budget(cnn, data):
+    qmodel = codeq_keras.quantize_model(
+        cnn, CoDeQConfig("learned"), overrides={"head": CoDeQConfig(2)}
+    )
+    hidden, _, head = qmodel.quantized_kernels
+    assert hidden.quantizer.least_bit_width == 3
+
+    train(qmodel, data, relative_bops=0.1)
+    assert hidden.quantizer.least_bit_width == 3
+    train(qmodel, data, relative_bops=0.015)
+
+    assert hidden.quantizer.least_bit_width == 2
+    hidden.quantizer.assign_logits(bit_width=0.0)
+    assert hidden.deployed().bit_width == 2
+    assert head.quantizer.least_bit_width == 2
