@@ -50,7 +50,7 @@ class RoundedKernel:
         return np.square(self.rows) * weights / (self.problem.energy * cost)
 
     @functools.cached_property
-    def _choices(self) -> list[Levels]:
+    def _choices(self) -> tuple[Levels, ...]:
         return levels_of(self.kernel.quantizer.config)
 
     @functools.cached_property
