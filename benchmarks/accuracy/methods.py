@@ -1,6 +1,7 @@
 """The methods that are compared, each from a float network."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 from baselines import optimal_brain as brain
 from baselines import pruning
+from baselines import search as bit_search
 from baselines.masked_model import MaskedModel
 from harness.training import Training
 from harness.workload import CLASSIFICATION
@@ -118,10 +120,15 @@ def _prune_and_train(
 ) -> Outcome:
     """Trains at 4 bits: an eighth of the float's bit operations at most."""
     model = MaskedModel(copy(net), bit_width=4)
-    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
-    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
-    training.fit(model, [schedule])
+    training.fit(model, [_schedule(training, densities, pruning.set_masks)])
     return _masked_outcome(model, training)
+
+
+def _schedule(
+    training: Training, densities: Sequence[float], prune: pruning.Prune
+) -> pruning.PruneOnSchedule:
+    end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
+    return pruning.PruneOnSchedule(densities, prune, end_step=end_step)
 
 
 def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
@@ -180,6 +187,30 @@ def optimal_brain(
     codeq_keras.reestimate_batch_norm(model, samples)
     kernels = find_kernels(model)
     return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
+
+
+def searched_bits(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """Searches for bits and densities, then trains with both held."""
+    begin = time.monotonic()
+    tried = bit_search.search(net, training, budget)
+    best = bit_search.best(tried)
+    middle = time.monotonic()
+    densities = [choice.density for choice in best.candidate]
+    model = bit_search.quantized(net, best.candidate)
+    hold = _schedule(training, densities, bit_search.hold_densities)
+    training.fit(model, [hold])
+    settings = {
+        "bit_widths": [choice.bit_width for choice in best.candidate],
+        "densities": densities,
+        "first_loss": tried[0].loss,
+        "best_loss": best.loss,
+        "num_evaluations": len(tried),
+        "search_seconds": round(middle - begin, 1),
+        "training_seconds": round(time.monotonic() - middle, 1),
+    }
+    return _codeq_outcome(model, training, settings)
 
 
 def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
@@ -304,6 +335,7 @@ METHODS = {
         f"{_OURS}, learned bits from 2",
         _default_grid(bit_width="learned", min_bit_width=2),
     ),
+    "search": Method(f"{_OURS}, searched bits", searched_bits),
     # For `parity`, `file_size` and `arm_instructions`.
     "ours_dead_zone": Method(
         f"{_OURS}, distilled, 8-bit activations, dead-zone grid",
