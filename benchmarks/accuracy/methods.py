@@ -120,15 +120,10 @@ def _prune_and_train(
 ) -> Outcome:
     """Trains at 4 bits: an eighth of the float's bit operations at most."""
     model = MaskedModel(copy(net), bit_width=4)
-    training.fit(model, [_schedule(training, densities, pruning.set_masks)])
-    return _masked_outcome(model, training)
-
-
-def _schedule(
-    training: Training, densities: Sequence[float], prune: pruning.Prune
-) -> pruning.PruneOnSchedule:
     end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
-    return pruning.PruneOnSchedule(densities, prune, end_step=end_step)
+    schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
+    training.fit(model, [schedule])
+    return _masked_outcome(model, training)
 
 
 def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
@@ -194,16 +189,15 @@ def searched_bits(
 ) -> Outcome:
     """Searches for bits and densities, then trains with both held."""
     begin = time.monotonic()
-    tried = bit_search.search(net, training, budget)
+    judge = bit_search.Judge(net, training)
+    tried = bit_search.search(judge, budget, seed=training.seed)
     best = bit_search.best(tried)
     middle = time.monotonic()
-    densities = [choice.density for choice in best.candidate]
-    model = bit_search.quantized(net, best.candidate)
-    hold = _schedule(training, densities, bit_search.hold_densities)
-    training.fit(model, [hold])
+    model = judge.quantized(best.candidate)
+    training.fit(model)
     settings = {
         "bit_widths": [choice.bit_width for choice in best.candidate],
-        "densities": densities,
+        "densities": [choice.density for choice in best.candidate],
         "first_loss": tried[0].loss,
         "best_loss": best.loss,
         "num_evaluations": len(tried),

@@ -1,6 +1,6 @@
 """Magnitude pruning on TFMOT's polynomial schedule, for any Keras backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,9 +12,6 @@ from codeq_keras.architecture.kernels import Kernel
 # TFMOT's defaults: the masks change every 100 steps, with exponent 3.
 FREQUENCY = 100
 POWER = 3
-
-# What gives a model's kernels their densities of now.
-Prune = Callable[[Any, Sequence[float]], None]
 
 # A schedule starts from this density where the goal is below it.
 _INITIAL_DENSITY = 0.6
@@ -73,18 +70,11 @@ def polynomial_decay(progress: float, start: float, end: float) -> float:
 
 
 class PruneOnSchedule(keras.callbacks.Callback):
-    """Prunes gradually, by a function, to the densities at the end step."""
+    """Prunes a `MaskedModel` gradually, to the densities at the end step."""
 
-    def __init__(
-        self,
-        densities: Sequence[float],
-        prune: Prune = set_masks,
-        *,
-        end_step: int,
-    ) -> None:
+    def __init__(self, densities: Sequence[float], *, end_step: int) -> None:
         super().__init__()
-        self.densities, self.prune = densities, prune
-        self.end_step, self.step = end_step, 0
+        self.densities, self.end_step, self.step = densities, end_step, 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Sets the first masks."""
@@ -106,4 +96,4 @@ class PruneOnSchedule(keras.callbacks.Callback):
         progress, first = self.step / self.end_step, _INITIAL_DENSITY
         ends = self.densities
         now = [polynomial_decay(progress, max(end, first), end) for end in ends]
-        self.prune(self.model, now)
+        set_masks(self.model, now)

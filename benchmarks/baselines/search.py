@@ -19,6 +19,7 @@ References:
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -149,22 +150,6 @@ class Space:
                 yield (*candidate[:index], moved, *candidate[index + 1 :])
 
 
-def search(
-    net: keras.Model, training: Training, relative_bops: float
-) -> list[Trial]:
-    """Returns what `evolve` tries for a network, judged on training data."""
-    x, y = training.split.train
-    judge = Judge(
-        net,
-        x[:_NUM_SAMPLES],
-        (x[-_NUM_EXAMPLES:], y[-_NUM_EXAMPLES:]),
-        training.workload.goal.loss,
-    )
-    macs = [kernel.num_macs or 0 for kernel in judge.kernels]
-    rng = np.random.default_rng(training.seed)
-    return evolve(Space(macs, relative_bops, rng), judge, NUM_EVALUATIONS)
-
-
 def evolve(space: Space, loss: Loss, num_evaluations: int) -> list[Trial]:
     """Returns all candidates with their losses, in the order of the search.
 
@@ -190,24 +175,30 @@ def best(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: trial.loss)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rounded:
+    """What a rounding gives a kernel, and its bias if that changes."""
+
+    value: np.ndarray
+    latent: np.ndarray
+    bias: np.ndarray | None
+
+
 class Judge:
     """Tells the losses of candidates, each kernel rounded, nothing trained.
 
+    Reads the training split alone.
+
     Args:
         net: The float network. Not changed.
-        samples: Inputs that the kernels and the BatchNorms are fitted to.
-        examples: Inputs and targets that the loss is computed on.
-        loss: The loss of the task.
+        training: Its data, and the loss of the task.
     """
 
-    def __init__(
-        self,
-        net: keras.Model,
-        samples: np.ndarray,
-        examples: tuple[np.ndarray, np.ndarray],
-        loss: keras.losses.Loss,
-    ) -> None:
-        self.examples, self.loss = examples, loss
+    def __init__(self, net: keras.Model, training: Training) -> None:
+        x, y = training.split.train
+        samples = x[:_NUM_SAMPLES]
+        self.examples = x[-_NUM_EXAMPLES:], y[-_NUM_EXAMPLES:]
+        self.loss = training.workload.goal.loss
         self.samples = [
             samples[start : start + _BATCH_SIZE]
             for start in range(0, len(samples), _BATCH_SIZE)
@@ -215,35 +206,70 @@ class Judge:
         self.net = copy_model(net)
         self.kernels = find_kernels(self.net)
         self.roundings = _roundings(net, samples)
-        self._found: dict[tuple[int, Choice], list[np.ndarray]] = {}
+        self._found: dict[tuple[int, Choice], _Rounded] = {}
 
     def __call__(self, candidate: Candidate) -> float:
-        """Returns the loss of a candidate."""
-        for index, choice in enumerate(candidate):
-            if (index, choice) not in self._found:
-                self._found[index, choice] = self._rounded(index, choice)
-            layer = self.kernels[index].layer
-            value, *bias = self._found[index, choice]
-            self.kernels[index].variable.assign(value)
-            if bias:
-                layer.bias.assign(bias[0])
+        """Returns the loss of a candidate, whose values `net` has then."""
+        for kernel, rounded in zip(
+            self.kernels, self._rounded(candidate), strict=True
+        ):
+            kernel.variable.assign(rounded.value)
+            if rounded.bias is not None:
+                kernel.layer.bias.assign(rounded.bias)
         codeq_keras.reestimate_batch_norm(self.net, self.samples)
         x, y = self.examples
         outputs = self.net.predict(x, batch_size=_BATCH_SIZE, verbose=0)
         return float(self.loss(y, outputs))
 
-    def _rounded(self, index: int, choice: Choice) -> list[np.ndarray]:
-        """The values of a kernel, and of its bias if that changes."""
-        rounding = self.roundings[choice.bit_width][index]
-        scores = np.sort(rounding.scores, axis=None)
-        num_kept = max(1, round(choice.density * scores.size))
-        is_dense = num_kept == scores.size
-        rounding.round(-1.0 if is_dense else scores[-num_kept - 1])
-        changed = [rounding.kernel.values()]
-        if rounding.bias is not None:
-            changed.append(rounding.bias)
-        # A copy: the next rounding assigns to the same variables.
-        return [np.array(keras.ops.convert_to_numpy(v)) for v in changed]
+    def quantized(self, candidate: Candidate) -> keras.Model:
+        """Returns a quantized model that holds bits and zeros in a `fit`.
+
+        It starts where the candidate was judged.
+        """
+        self(candidate)
+        paths = [f"^{re.escape(kernel.path)}$" for kernel in self.kernels]
+        configs = [codeq_keras.CoDeQConfig(c.bit_width) for c in candidate]
+        qmodel = codeq_keras.quantize_model(
+            self.net, overrides=dict(zip(paths, configs, strict=True))
+        )
+        zeros = {}
+        for kernel, choice, rounded in zip(
+            qmodel.quantized_kernels,
+            candidate,
+            self._rounded(candidate),
+            strict=True,
+        ):
+            kernel.variable.assign(rounded.latent)
+            zeros[id(kernel)] = 1.0 - choice.density
+        for state in states_of(qmodel.kernels):
+            group = kernels_of(state, qmodel.kernels)
+            state.hold_zeros([zeros[id(kernel)] for kernel in group])
+        return qmodel
+
+    def _rounded(self, candidate: Candidate) -> list[_Rounded]:
+        for key in set(enumerate(candidate)) - self._found.keys():
+            index, choice = key
+            rounding = self.roundings[choice.bit_width][index]
+            self._found[key] = _round(rounding, choice.density)
+        return [self._found[key] for key in enumerate(candidate)]
+
+
+def _round(rounding: RoundedKernel, density: float) -> _Rounded:
+    scores = np.sort(rounding.scores, axis=None)
+    num_kept = max(1, round(density * scores.size))
+    # A weight stays if its score is above the threshold.
+    rounding.round(np.append(-1.0, scores)[-num_kept - 1])
+    kernel, bias = rounding.kernel, rounding.bias
+    return _Rounded(
+        _copied(kernel.values()),
+        _copied(kernel.variable),
+        None if bias is None else _copied(bias),
+    )
+
+
+def _copied(value: Any) -> np.ndarray:
+    """A copy: the next rounding assigns to the same variable."""
+    return np.array(keras.ops.convert_to_numpy(value))
 
 
 def _roundings(
@@ -269,24 +295,8 @@ def _roundings(
     }
 
 
-def quantized(net: keras.Model, candidate: Candidate) -> keras.Model:
-    """Returns a quantized model with the bits of a candidate."""
-    return codeq_keras.quantize_model(
-        net,
-        overrides={
-            f"^{re.escape(kernel.path)}$": codeq_keras.CoDeQConfig(
-                choice.bit_width
-            )
-            for kernel, choice in zip(find_kernels(net), candidate, strict=True)
-        },
-    )
-
-
-def hold_densities(qmodel: keras.Model, densities: Sequence[float]) -> None:
-    """Holds a fraction of weights for each kernel in the training."""
-    by_kernel = dict(
-        zip(map(id, qmodel.quantized_kernels), densities, strict=True)
-    )
-    for state in states_of(qmodel.kernels):
-        group = kernels_of(state, qmodel.kernels)
-        state.hold_zeros([1.0 - by_kernel[id(kernel)] for kernel in group])
+def search(judge: Judge, relative_bops: float, *, seed: int) -> list[Trial]:
+    """Returns what is tried under a limit, in the order of the search."""
+    macs = [kernel.num_macs or 0 for kernel in judge.kernels]
+    space = Space(macs, relative_bops, np.random.default_rng(seed))
+    return evolve(space, judge, NUM_EVALUATIONS)
