@@ -31,7 +31,7 @@ from codeq_keras.post_training.compression import Compression
 from codeq_keras.post_training.rounded import RoundedKernel
 from codeq_keras.quantizers.kernels import kernels_of, states_of
 
-BIT_WIDTHS = range(2, 9)
+MAX_BIT_WIDTH = 8
 NUM_EVALUATIONS = 200
 _POPULATION, _TOURNAMENT, _MAX_MUTATIONS = 20, 5, 3
 
@@ -88,11 +88,13 @@ class Space:
 
     Attributes:
         macs: Multiply-accumulates of each kernel.
+        bit_widths: The choices of bits.
         relative_bops: The limit, with 32-bit activations.
         rng: Where all chance comes from.
     """
 
     macs: Sequence[int]
+    bit_widths: Sequence[int]
     relative_bops: float
     rng: np.random.Generator
 
@@ -103,7 +105,7 @@ class Space:
 
     def uniform(self) -> Iterator[Candidate]:
         """Yields a candidate of each bit width that treats kernels alike."""
-        for bit_width in BIT_WIDTHS:
+        for bit_width in self.bit_widths:
             step = _STEPS_PER_HALVING * np.log2(
                 bit_width / (_FLOAT_BITS * self.relative_bops)
             )
@@ -116,7 +118,7 @@ class Space:
         for _ in range(self.rng.integers(1, _MAX_MUTATIONS + 1)):
             index = self.rng.integers(len(found))
             if self.rng.random() < 0.5:
-                bits = int(self.rng.choice(BIT_WIDTHS))
+                bits = int(self.rng.choice(self.bit_widths))
                 found[index] = found[index].with_bits(bits)
             else:
                 steps = self.rng.integers(1, 2 * _STEPS_PER_HALVING)
@@ -192,9 +194,12 @@ class Judge:
     Args:
         net: The float network. Not changed.
         training: Its data, and the loss of the task.
+        min_bit_width: The least bits that a candidate may have.
     """
 
-    def __init__(self, net: keras.Model, training: Training) -> None:
+    def __init__(
+        self, net: keras.Model, training: Training, *, min_bit_width: int = 2
+    ) -> None:
         x, y = training.split.train
         samples = x[:_NUM_SAMPLES]
         self.examples = x[-_NUM_EXAMPLES:], y[-_NUM_EXAMPLES:]
@@ -205,7 +210,8 @@ class Judge:
         ]
         self.net = copy_model(net)
         self.kernels = find_kernels(self.net)
-        self.roundings = _roundings(net, samples)
+        self.bit_widths = range(min_bit_width, MAX_BIT_WIDTH + 1)
+        self.roundings = _roundings(net, samples, self.bit_widths)
         self._found: dict[tuple[int, Choice], _Rounded] = {}
 
     def __call__(self, candidate: Candidate) -> float:
@@ -273,14 +279,14 @@ def _copied(value: Any) -> np.ndarray:
 
 
 def _roundings(
-    net: keras.Model, samples: np.ndarray
+    net: keras.Model, samples: np.ndarray, bit_widths: Sequence[int]
 ) -> dict[int, list[RoundedKernel]]:
     """The kernels for each bit width; their problems are made once."""
     qmodels = [
         codeq_keras.quantize_model(
             net, codeq_keras.CoDeQConfig(bit_width, range_quantile=1.0)
         )
-        for bit_width in BIT_WIDTHS
+        for bit_width in bit_widths
     ]
     made = Compression(qmodels[0], samples, macs_matter=False).kernels
     return {
@@ -291,12 +297,13 @@ def _roundings(
             )
             for one, kernel in zip(made, qmodel.quantized_kernels, strict=True)
         ]
-        for bit_width, qmodel in zip(BIT_WIDTHS, qmodels, strict=True)
+        for bit_width, qmodel in zip(bit_widths, qmodels, strict=True)
     }
 
 
 def search(judge: Judge, relative_bops: float, *, seed: int) -> list[Trial]:
     """Returns what is tried under a limit, in the order of the search."""
     macs = [kernel.num_macs or 0 for kernel in judge.kernels]
-    space = Space(macs, relative_bops, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    space = Space(macs, judge.bit_widths, relative_bops, rng)
     return evolve(space, judge, NUM_EVALUATIONS)

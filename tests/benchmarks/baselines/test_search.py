@@ -37,6 +37,7 @@ def space(**settings) -> search.Space:
     return search.Space(
         **{
             "macs": [1000, 4000, 500],
+            "bit_widths": range(2, 9),
             "relative_bops": BUDGET,
             "rng": np.random.default_rng(0),
         }
