@@ -10,17 +10,25 @@ import keras
 import numpy as np
 from baselines import optimal_brain as brain
 from baselines import pruning
+from baselines import search as bit_search
 from baselines.masked_model import MaskedModel
 from harness.training import Training
 from harness.workload import CLASSIFICATION
 
 import codeq_keras
-from codeq_keras.architecture.kernels import Kernel, find_kernels
+from accuracy.outcome import (
+    FLOAT_BITS,
+    Outcome,
+    calibration,
+    copy,
+    masked_outcome,
+    outcome_of,
+    trained_outcome,
+    values_of,
+)
+from codeq_keras.architecture.kernels import find_kernels
 
-_FLOAT_BITS = 32
 _ACTIVATION_BITS = 8
-# Of the training data, for BatchNorm re-estimation and calibration.
-_CALIBRATION_BATCHES, _CALIBRATION_BATCH_SIZE = 16, 250
 # The masks are final after this fraction of the training.
 _PRUNING_FRACTION = 0.5
 # Exponents that layer-wise pruning chooses from, each after a training of that
@@ -30,53 +38,13 @@ _EXPONENTS, _TRIAL_EPOCHS = (0.0, 0.25, 0.5, 1.0), 2
 _PAPER_PENALTY = 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A compressed network.
-
-    `model` computes what is deployed, and `deployed` has the values of its
-    kernels. `settings` are what the method chose by itself; `own_costs` replace
-    entries of `costs` where a kernel has several bit widths. `trained` is the
-    quantized model that can be exported, if there is one.
-    """
-
-    model: keras.Model
-    kernels: Sequence[Kernel]
-    deployed: Sequence[np.ndarray]
-    bit_widths: Sequence[int]
-    activation_bit_width: int = _FLOAT_BITS
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    own_costs: dict[str, Any] = dataclasses.field(default_factory=dict)
-    trained: keras.Model | None = None
-
-    def costs(self) -> dict[str, Any]:
-        """Returns sparsity, relative BOPs and bytes.
-
-        The bytes are those of the kernels: dense codes of the bit width, or a
-        bitmap and the codes that are not zero, whichever is less per kernel.
-        """
-        sizes = np.array([value.size for value in self.deployed])
-        kept = np.array([np.count_nonzero(value) for value in self.deployed])
-        bits = np.array(self.bit_widths)
-        macs = np.array([kernel.num_macs or 0 for kernel in self.kernels])
-        stored = np.ceil(np.minimum(sizes * bits, sizes + kept * bits) / 8)
-        bops = (macs * kept / sizes * bits).sum() * self.activation_bit_width
-        return {
-            "sparsity": float(1 - kept.sum() / sizes.sum()),
-            "mean_bit_width": float((sizes * bits).sum() / sizes.sum()),
-            "relative_bops": float(bops / (macs.sum() * _FLOAT_BITS**2)),
-            "kernel_bytes": int(stored.sum()),
-            **self.own_costs,
-        }
-
-
 def min_max_qat(bit_width: int | None) -> Callable[..., Outcome]:
     """Training with min-max quantization, or in float, without pruning."""
 
     def compress(net: keras.Model, training: Training, budget: None) -> Outcome:
         model = MaskedModel(copy(net), bit_width=bit_width)
         training.fit(model)
-        return _masked_outcome(model, training)
+        return masked_outcome(model, training)
 
     return compress
 
@@ -122,7 +90,7 @@ def _prune_and_train(
     end_step = max(1, round(_PRUNING_FRACTION * training.num_steps))
     schedule = pruning.PruneOnSchedule(densities, end_step=end_step)
     training.fit(model, [schedule])
-    return _masked_outcome(model, training)
+    return masked_outcome(model, training)
 
 
 def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
@@ -137,7 +105,7 @@ def tfmot_pqat(net: keras.Model, training: Training, budget: float) -> Outcome:
     model, deployed = pqat.train(
         net,
         training.batches,
-        density=budget * _FLOAT_BITS / pqat.BIT_WIDTH,
+        density=budget * FLOAT_BITS / pqat.BIT_WIDTH,
         epochs=training.epochs,
         learning_rate=training.workload.learning_rate,
     )
@@ -157,7 +125,7 @@ def hgq2(net: keras.Model, training: Training, budget: float) -> Outcome:
     model, deployed, bits = hgq2.train(
         net,
         training,
-        relative_bops=budget * _ACTIVATION_BITS / _FLOAT_BITS,
+        relative_bops=budget * _ACTIVATION_BITS / FLOAT_BITS,
         samples=calibration(training),
     )
     per_weight = np.concatenate([b.ravel() for b in bits])
@@ -180,7 +148,7 @@ def optimal_brain(
     )
     codeq_keras.reestimate_batch_norm(model, samples)
     kernels = find_kernels(model)
-    return Outcome(model, kernels, _values(kernels), [4] * len(kernels))
+    return Outcome(model, kernels, values_of(kernels), [4] * len(kernels))
 
 
 def post_training(
@@ -192,7 +160,30 @@ def post_training(
         net, calibration(training), relative_bops=budget, verbose=0
     )
     settings = {"seconds": round(time.monotonic() - start, 1)}
-    return _outcome(model, settings)
+    return outcome_of(model, settings)
+
+
+def searched_bits(
+    net: keras.Model, training: Training, budget: float
+) -> Outcome:
+    """Searches for bits and densities, then trains with both held."""
+    begin = time.monotonic()
+    judge = bit_search.Judge(net, training)
+    tried = bit_search.search(judge, budget, seed=training.seed)
+    best = bit_search.best(tried)
+    middle = time.monotonic()
+    model = judge.quantized(best.candidate)
+    training.fit(model)
+    settings = {
+        "bit_widths": [choice.bit_width for choice in best.candidate],
+        "densities": [choice.density for choice in best.candidate],
+        "first_loss": tried[0].loss,
+        "best_loss": best.loss,
+        "num_evaluations": len(tried),
+        "search_seconds": round(middle - begin, 1),
+        "training_seconds": round(time.monotonic() - middle, 1),
+    }
+    return trained_outcome(model, training, settings)
 
 
 def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
@@ -205,7 +196,7 @@ def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
     )
     model = codeq_keras.quantize_model(net, config, regularizer=regularizer)
     training.fit(model)
-    return _codeq_outcome(model, training, {"penalty": _PAPER_PENALTY})
+    return trained_outcome(model, training, {"penalty": _PAPER_PENALTY})
 
 
 def codeq(
@@ -256,13 +247,13 @@ def codeq(
         # Accuracies are those of the integers.
         weights = codeq_keras.quantized_weights(model)
         for kernel in find_kernels(codeq_keras.strip_quantizers(model)):
-            [values] = _values([kernel])
+            [values] = values_of([kernel])
             np.testing.assert_array_equal(
                 weights[kernel.path].dequantize(), values
             )
         if activation_bit_width is not None:
             settings["activation_bit_width"] = activation_bit_width
-        return _codeq_outcome(model, training, settings)
+        return trained_outcome(model, training, settings)
 
     return compress
 
@@ -334,6 +325,7 @@ METHODS = {
     "learned": Method(
         f"{_OURS}, learned bits", _default_grid(bit_width="learned")
     ),
+    "search": Method(f"{_OURS}, searched bits", searched_bits),
     # For `parity`, `file_size` and `arm_instructions`.
     "ours_dead_zone": Method(
         f"{_OURS}, distilled, 8-bit activations, dead-zone grid",
@@ -344,59 +336,3 @@ METHODS = {
         f"{_OURS}, 90 % zeros in 1x1s", codeq(zeros=0.9, pattern="point"), False
     ),
 }
-
-
-def calibration(training: Training) -> list[np.ndarray]:
-    """Returns batches of training inputs."""
-    size = _CALIBRATION_BATCH_SIZE
-    x = training.split.train[0][: _CALIBRATION_BATCHES * size]
-    return [x[start : start + size] for start in range(0, len(x), size)]
-
-
-def copy(model: keras.Model) -> keras.Model:
-    """Returns a copy of a functional model with its weights."""
-    copied = keras.models.clone_model(model)
-    copied.set_weights(model.get_weights())
-    return copied
-
-
-def _masked_outcome(model: MaskedModel, training: Training) -> Outcome:
-    """The network with the deployed kernels and statistics of these."""
-    plain, deployed = copy(model.latent_model), model.deployed()
-    for kernel, value in zip(find_kernels(plain), deployed, strict=True):
-        kernel.variable.assign(value)
-    codeq_keras.reestimate_batch_norm(plain, calibration(training))
-    bits = [model.bit_width or _FLOAT_BITS] * len(deployed)
-    return Outcome(plain, model.kernels, deployed, bits)
-
-
-def _codeq_outcome(
-    model: Any, training: Training, settings: dict[str, Any]
-) -> Outcome:
-    if not model.activation_bit_width:
-        codeq_keras.reestimate_batch_norm(model, calibration(training))
-    return _outcome(model, settings)
-
-
-def _outcome(model: Any, settings: dict[str, Any]) -> Outcome:
-    activation_bits = model.activation_bit_width
-    plain = codeq_keras.strip_quantizers(model)
-    kernels = find_kernels(plain)
-    widths = {
-        kernel.path: int(kernel.quantizer.bit_width)
-        for kernel in model.quantized_kernels
-    }
-    bits = [widths.get(kernel.path, _FLOAT_BITS) for kernel in kernels]
-    return Outcome(
-        model if activation_bits else plain,  # Only `model` has its ranges.
-        kernels,
-        _values(kernels),
-        bits,
-        activation_bits or _FLOAT_BITS,
-        settings,
-        trained=model,
-    )
-
-
-def _values(kernels: Sequence[Kernel]) -> list[np.ndarray]:
-    return [keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels]

@@ -39,7 +39,7 @@ SMOKE_EXAMPLES = 640
 ON_REQUEST = (
     *("tfmot_pqat", "hgq2", "ours_zeros", "ours_1x1", "ours_dead_zone"),
     *("qat2", "post_training", "auto", "auto_distilled", "auto_started"),
-    *("fixed4", "fixed3", "fixed2", "learned"),
+    *("fixed4", "fixed3", "fixed2", "learned", "search"),
 )
 
 

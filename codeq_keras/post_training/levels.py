@@ -1,14 +1,15 @@
 """Levels of a grid for rows, and the search of the bounds they scale with."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
 from codeq_keras.config import MAX_LOGIT, CoDeQConfig
 from codeq_keras.ops.grids import make_grid
-from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 
 # Of the largest weight of a scale: what a bound may be.
 _FACTORS = np.linspace(1.0, 0.2, 33)
@@ -38,17 +39,15 @@ class Levels:
         return (np.sign(weights) * found * bounds).astype("float32")
 
 
-def levels_of(quantizer: DeadZoneQuantizer) -> list[Levels]:
-    """Returns the choices of levels that a kernel has."""
-    config = dataclasses.replace(
-        quantizer.config, bit_width=int(quantizer.bit_width)
-    )
+@functools.cache
+def levels_of(config: CoDeQConfig) -> tuple[Levels, ...]:
+    """Returns the choices of levels that a kernel of a config has."""
     if config.level_grid == "uniform":
         # Half a step: where rounding prunes by itself.
         ratios = [0.5 / _largest_index(config)]
     else:
         ratios = list(_RATIOS)
-    return [_levels(config, ratio) for ratio in ratios]
+    return tuple(_levels(config, ratio) for ratio in ratios)
 
 
 def _levels(config: CoDeQConfig, ratio: float) -> Levels:
@@ -73,7 +72,7 @@ def search_bounds(
     rows: np.ndarray,
     owners: np.ndarray,
     weights: np.ndarray,
-    choices: list[Levels],
+    choices: Sequence[Levels],
 ) -> tuple[Levels, np.ndarray]:
     """Returns the levels and the bound of each scale with the least error.
 

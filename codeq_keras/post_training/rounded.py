@@ -1,5 +1,6 @@
 """RoundedKernel: prunes and rounds one kernel, again for each budget."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -50,8 +51,10 @@ class RoundedKernel:
         return np.square(self.rows) * weights / (self.problem.energy * cost)
 
     @functools.cached_property
-    def _choices(self) -> list[Levels]:
-        return levels_of(self.kernel.quantizer)
+    def _choices(self) -> tuple[Levels, ...]:
+        quantizer = self.kernel.quantizer
+        bits = int(quantizer.bit_width)
+        return levels_of(dataclasses.replace(quantizer.config, bit_width=bits))
 
     @functools.cached_property
     def _factor(self) -> tuple[np.ndarray, np.ndarray] | None:
