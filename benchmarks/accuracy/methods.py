@@ -186,6 +186,24 @@ def searched_bits(
     return trained_outcome(model, training, settings)
 
 
+def fitted_first(bit_width: int | str = "auto") -> Callable[..., Outcome]:
+    """Trains on from what is had without training, whose zeros are held."""
+
+    def compress(
+        net: keras.Model, training: Training, budget: float
+    ) -> Outcome:
+        config = codeq_keras.CoDeQConfig(
+            bit_width, level_grid="uniform", axis=-1
+        )
+        model = codeq_keras.compress_post_training(
+            net, calibration(training), config, relative_bops=budget, verbose=0
+        )
+        training.fit(model)
+        return trained_outcome(model, training, {})
+
+    return compress
+
+
 def codeq_paper(net: keras.Model, training: Training, budget: None) -> Outcome:
     """The published method: its grid and its penalties, learned bits."""
     config = codeq_keras.CoDeQConfig(
@@ -207,14 +225,12 @@ def codeq(
     activation_bit_width: int | None = None,
     level_grid: str = "uniform",
     bit_width: int | str | None = None,
-    starts_fitted: bool = False,
 ) -> Callable[..., Outcome]:
     """Returns this package's method with one number, the budget.
 
     The float network may teach. `zeros` is a fraction to reach instead of a
     budget in BOPs; only kernels of the `pattern` are quantized. Without a
-    `bit_width` it is that of `bit_width_for`. The training may start from
-    what `compress_post_training` makes of the float network.
+    `bit_width` it is that of `bit_width_for`.
     """
 
     def compress(
@@ -225,17 +241,9 @@ def codeq(
             "level_grid": level_grid,
         }
         goal = {"sparsity": zeros} if zeros else {"relative_bops": budget}
-        make: Callable[..., Any] = codeq_keras.quantize_model
-        if starts_fitted:
-            make = partial(
-                codeq_keras.compress_post_training,
-                samples=calibration(training),
-                verbose=0,
-                **goal,
-            )
-        model = make(
+        model = codeq_keras.quantize_model(
             net,
-            config=codeq_keras.CoDeQConfig(**settings),
+            codeq_keras.CoDeQConfig(**settings),
             overrides={f"^(?!.*{pattern})": None} if pattern else {},
             activation_bit_width=activation_bit_width,
         )
@@ -315,9 +323,12 @@ METHODS = {
         f"{_OURS}, default, distilled",
         _default_grid(bit_width="auto", distill=True),
     ),
-    "auto_started": Method(
-        f"{_OURS}, default, from the one without training",
-        _default_grid(bit_width="auto", starts_fitted=True),
+    "fitted_first": Method(
+        f"{_OURS}, without training first, its zeros held", fitted_first()
+    ),
+    "fitted_first2": Method(
+        f"{_OURS}, without training first, its zeros held, 2 bit",
+        fitted_first(bit_width=2),
     ),
     "fixed4": Method(f"{_OURS}, 4 bit", _default_grid(bit_width=4)),
     "fixed3": Method(f"{_OURS}, 3 bit", _default_grid(bit_width=3)),
