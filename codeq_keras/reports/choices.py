@@ -25,6 +25,11 @@ class Choice:
         sparsity: Fraction of zeros, in [0, 1].
         snr_db: `10 log10(sum(w ** 2) / sum((w - q) ** 2))`, in decibels: the
             more, the nearer the levels `q` are to the latent weights `w`.
+
+    Example:
+
+    >>> print(Choice(bit_width=3, sparsity=0.43, snr_db=10.1))
+    3 bits with 43% zeros (10.1 dB)
     """
 
     bit_width: int
@@ -32,9 +37,9 @@ class Choice:
     snr_db: float
 
     def __str__(self) -> str:
-        """Returns a text such as "4 bits with 60 % zeros (8.9 dB)"."""
+        """Returns a text such as "4 bits with 60% zeros (8.9 dB)"."""
         return (
-            f"{self.bit_width} bits with {100 * self.sparsity:.0f} % zeros "
+            f"{self.bit_width} bits with {self.sparsity:.0%} zeros "
             f"({self.snr_db:.1f} dB)"
         )
 

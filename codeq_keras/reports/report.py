@@ -165,13 +165,7 @@ class CompressionReport:
             )
         if self.activations is not None:
             lines.append(str(self.activations))
-        lines += [
-            f"advice         {text}" for text in self.advice[:_MAX_ADVICE]
-        ]
-        if len(self.advice) > _MAX_ADVICE:
-            rest = len(self.advice) - _MAX_ADVICE
-            lines.append(f"advice         {rest} more in `report.advice`")
-        return "\n".join(lines)
+        return "\n".join([*lines, *_wrapped(self.advice)])
 
 
 def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
@@ -182,7 +176,7 @@ def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
         samples: Inputs, of the forms that `calibrate_activations` takes, to
             tell what each kernel does to the outputs; the first 256 are used.
             It takes two predictions of them for each kernel. Best asked before
-            a training, see `docs/advice.md`. None for all but that.
+            a training, see `docs/quickstart.md`. None for all but that.
 
     Returns:
         `CompressionReport`. Print it, plot it, or call `to_dict()`.
@@ -198,6 +192,8 @@ def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
     >>> result = codeq_keras.report(codeq_keras.quantize_model(model))
     >>> result.layers[0].num_macs == 4 * 3
     True
+    >>> result.advice  # Nothing: it has no zeros.
+    ()
 
     Reference:
 
