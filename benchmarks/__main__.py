@@ -20,6 +20,7 @@ MODULES = {
     "file_size": "file_size",
     "arm_instructions": "arm_instructions",
     "post_training": "post_training",
+    "advice": "advice",
     "structured_sparsity": "structured_sparsity",
     "parity": "parity",
 }

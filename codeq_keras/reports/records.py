@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from codeq_keras.reports.choices import Choice
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelReport:
@@ -28,6 +30,13 @@ class KernelReport:
         histogram: Tuple `(counts, edges)` of the latent weights.
         sparsity_pattern: The pattern of its zeros, `"2:4"` or None.
         pattern_obstacle: Why it has none though its config asks for one.
+        snr_db: How near its levels are to its latent weights, those of removed
+            channels left out: `10 log10(sum(w ** 2) / sum((w - q) ** 2))`, in
+            decibels. 6 dB are a bit. None in float, and where nothing differs.
+        output_snr_db: The same ratio for the outputs of the model, with this
+            kernel alone quantized, on the `samples` of `report`; None without.
+        better: `Choice` of fewer bits, with the zeros and the SNR that they
+            have at no more bytes, where that is 1 dB more; None if none are.
     """
 
     path: str
@@ -44,6 +53,9 @@ class KernelReport:
     is_frozen: bool = False
     sparsity_pattern: str | None = None
     pattern_obstacle: str | None = None
+    snr_db: float | None = None
+    output_snr_db: float | None = None
+    better: Choice | None = None
 
 
 @dataclasses.dataclass(frozen=True)

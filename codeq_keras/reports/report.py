@@ -2,19 +2,22 @@
 
 import dataclasses
 import os
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
-import keras
-import numpy as np
-
 from codeq_keras import costs
-from codeq_keras.architecture.kernels import FloatWeight, Kernel
-from codeq_keras.architecture.narrowing import narrowed
-from codeq_keras.costs import FLOAT_BITS, entropy_bits
+from codeq_keras.costs import FLOAT_BITS
 from codeq_keras.deployment import activation_ranges
-from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import QuantizedKernel, held_sparsity
+from codeq_keras.reports.advice import sentences
+from codeq_keras.reports.kernel_reports import (
+    FLOAT_BYTES,
+    float_report,
+    quantized_report,
+)
+from codeq_keras.reports.outputs import output_snrs
 from codeq_keras.reports.plot import plot_kernels
 from codeq_keras.reports.records import (
     ActivationReport,
@@ -23,8 +26,8 @@ from codeq_keras.reports.records import (
 )
 from codeq_keras.training.quantized import HasQuantizers, require_quantized
 
-_FLOAT_BYTES = 4
-_HISTOGRAM_BINS = 101
+_MAX_ADVICE = 4  # The rest is of smaller kernels.
+_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +80,20 @@ class CompressionReport:
     relative_macs: float | None = None
     channels: tuple[ChannelReport, ...] = ()
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What would keep more, in sentences; empty where nothing would.
+
+        First, if most weights agree, the bit width that suits the budget
+        better; then, with `samples`, the kernel where more bytes pay most; then
+        each kernel with a `better` choice, the largest first.
+        """
+        return sentences(self.layers)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain Python types, ready for JSON."""
         result = dataclasses.asdict(self)
+        result["advice"] = list(self.advice)
         for kernel in result["layers"]:
             del kernel["histogram"]
             kernel["levels"] = [float(level) for level in kernel["levels"]]
@@ -108,7 +122,7 @@ class CompressionReport:
         width = max(6, *(len(kernel.path) for kernel in self.layers))
         lines = [
             f"{'kernel':<{width}}  {'weights':>9}  {'MACs':>11}  {'zeros':>6}"
-            f"  {'bits':>4}  {'entropy':>7}  {'bytes':>9}"
+            f"  {'bits':>4}  {'entropy':>7}  {'bytes':>9}  {'dB':>4}"
         ]
         for kernel in self.layers:
             macs = "?" if kernel.num_macs is None else f"{kernel.num_macs:,}"
@@ -116,6 +130,7 @@ class CompressionReport:
                 f"{kernel.path:<{width}}  {kernel.num_weights:>9,}  {macs:>11}"
                 f"  {kernel.sparsity:>6.1%}  {kernel.bit_width:>4}"
                 f"  {kernel.entropy_bits:>7.2f}  {kernel.size_bytes:>9,}"
+                f"  {_decibels(kernel):>4}"
                 + _in_float(kernel)
                 + ("  frozen" if kernel.is_frozen else "")
                 + _pattern(kernel)
@@ -150,20 +165,25 @@ class CompressionReport:
             )
         if self.activations is not None:
             lines.append(str(self.activations))
-        return "\n".join(lines)
+        return "\n".join([*lines, *_wrapped(self.advice)])
 
 
-def report(qmodel: HasQuantizers) -> CompressionReport:
-    """Returns sparsity, bits, BOPs, entropy and bytes per kernel.
+def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
+    """Returns sparsity, bits, BOPs, entropy, bytes and SNR per kernel.
 
     Args:
         qmodel: Model from `quantize_model`, trained or not.
+        samples: Inputs, of the forms that `calibrate_activations` takes, to
+            tell what each kernel does to the outputs; the first 256 are used.
+            It takes two predictions of them for each kernel. Best asked before
+            a training, see `docs/quickstart.md`. None for all but that.
 
     Returns:
         `CompressionReport`. Print it, plot it, or call `to_dict()`.
 
     Raises:
-        ValueError: If `qmodel` is not a quantized model.
+        ValueError: If `qmodel` is not a quantized model, or `samples` do not
+            fit it.
 
     Example:
 
@@ -172,6 +192,8 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
     >>> result = codeq_keras.report(codeq_keras.quantize_model(model))
     >>> result.layers[0].num_macs == 4 * 3
     True
+    >>> result.advice  # Nothing: it has no zeros.
+    ()
 
     Reference:
 
@@ -180,10 +202,11 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
     """
     require_quantized(qmodel)
     gates = qmodel.channel_gates
+    at_outputs = {} if samples is None else output_snrs(qmodel, samples)
     kernels = tuple(
-        _quantized_report(kernel, gates)
+        quantized_report(kernel, gates, at_outputs.get(kernel.path))
         if isinstance(kernel, QuantizedKernel)
-        else _float_report(kernel)
+        else float_report(kernel)
         for kernel in qmodel.kernels
     )
     summary = summarize(qmodel)
@@ -193,7 +216,7 @@ def report(qmodel: HasQuantizers) -> CompressionReport:
         bits_per_weight=summary["bits_per_weight"],
         relative_bops=summary.get("relative_bops"),
         size_bytes=round(summary["size_bytes"]),
-        float_size_bytes=sum(_FLOAT_BYTES * k.num_weights for k in kernels),
+        float_size_bytes=sum(FLOAT_BYTES * k.num_weights for k in kernels),
         entropy_size_bytes=round(
             sum(k.entropy_bits * k.num_weights for k in kernels) / 8
         ),
@@ -280,59 +303,22 @@ def _activation_report(qmodel: HasQuantizers) -> ActivationReport | None:
     )
 
 
-def _float_report(kernel: Kernel) -> KernelReport:
-    latent = values = _array(kernel.variable)
-    kept = 1.0
-    if kernel.gate is not None:
-        values = _array(kernel.gate.masked(kernel.variable))
-        kept = float(kernel.gate.kept())
-    return KernelReport(
-        path=kernel.path,
-        is_quantized=False,
-        float_reason=(
-            kernel.reason if isinstance(kernel, FloatWeight) else "by choice"
-        ),
-        num_weights=latent.size,
-        num_macs=kernel.num_macs,
-        sparsity=float(np.mean(values == 0)),
-        bit_width=FLOAT_BITS,
-        entropy_bits=FLOAT_BITS * kept,
-        size_bytes=round(_FLOAT_BYTES * latent.size * kept),
-        levels=np.zeros(0, "float32"),
-        histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
-        is_frozen=not kernel.variable.trainable,
-    )
-
-
-def _quantized_report(
-    kernel: QuantizedKernel, gates: ChannelGates | None
-) -> KernelReport:
-    latent, values = _array(kernel.variable), _array(kernel.values())
-    [cost] = costs.deployed_costs([kernel])
-    # Codes where there are any: per-channel scales make values incomparable.
-    has_codes = GRIDS[kernel.quantizer.config.level_grid].has_codes
-    symbols = kernel.deployed().codes if has_codes else values
-    if gates is not None:
-        # Removed channels are in no file.
-        symbols = narrowed(
-            gates.channels, symbols, kernel.variable, gates.kept_channels()
+def _wrapped(advice: Sequence[str]) -> list[str]:
+    """The lines of the first sentences, and how many more there are."""
+    shown = list(advice[:_MAX_ADVICE])
+    if len(advice) > _MAX_ADVICE:
+        shown.append(f"{len(advice) - _MAX_ADVICE} more in `report.advice`")
+    return [
+        line
+        for text in shown
+        for line in textwrap.wrap(
+            f"advice         {text}", _WIDTH, subsequent_indent=" " * 15
         )
-    return KernelReport(
-        path=kernel.path,
-        is_quantized=True,
-        float_reason=None,
-        num_weights=latent.size,
-        num_macs=kernel.num_macs,
-        sparsity=float(np.mean(values == 0)),
-        bit_width=cost.bit_width,
-        entropy_bits=entropy_bits(symbols) * symbols.size / latent.size,
-        size_bytes=round(float(costs.size_bytes([cost]))),
-        levels=_levels(kernel, values),
-        histogram=np.histogram(latent, bins=_HISTOGRAM_BINS),
-        is_frozen=not kernel.variable.trainable,
-        sparsity_pattern=kernel.quantizer.config.sparsity_pattern,
-        pattern_obstacle=kernel.pattern_obstacle,
-    )
+    ]
+
+
+def _decibels(kernel: KernelReport) -> str:
+    return "" if kernel.snr_db is None else f"{kernel.snr_db:.1f}"
 
 
 def _in_float(kernel: KernelReport) -> str:
@@ -348,16 +334,3 @@ def _pattern(kernel: KernelReport) -> str:
         return f"  no 2:4: {kernel.pattern_obstacle}"
     pattern = kernel.sparsity_pattern
     return "" if pattern is None else f"  {pattern}"
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(tensor).astype("float32")
-
-
-def _levels(kernel: QuantizedKernel, values: np.ndarray) -> np.ndarray:
-    """The distinct values, of the first channel where each has its own."""
-    if kernel.quantizer.config.axis is None:
-        return np.unique(values)
-    axes = {axis % values.ndim for axis in kernel.output_axes}
-    first = tuple(0 if i in axes else slice(None) for i in range(values.ndim))
-    return np.unique(values[first])

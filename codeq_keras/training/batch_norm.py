@@ -61,13 +61,16 @@ def trainable_batch_norms(model: keras.Model) -> list[Any]:
     return list(unique.values())
 
 
-def _reestimate(
+def statistics_of(
     model: keras.Model,
     run: Callable[..., Any],
     values: list[tuple[keras.Variable, Any]],
     batches: Iterable[Any],
-) -> None:
-    """Averages the statistics of each batch, weighted by its samples."""
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Averages the statistics of each batch, weighted by its samples.
+
+    Returns pairs of a variable and its new value. Changes no variable.
+    """
     layers = trainable_batch_norms(model)
     held = [v for layer in layers for v in _statistics(layer)]
     # In float64, where the average of equal float32 numbers is that number: a
@@ -96,8 +99,16 @@ def _reestimate(
         raise ValueError(
             "`dataset` must yield at least one batch. Received: an empty one."
         )
-    for variable, total in zip(held, sums, strict=True):
-        variable.assign((total / count).astype("float32"))
+    return [
+        (variable, (total / count).astype("float32"))
+        for variable, total in zip(held, sums, strict=True)
+    ]
+
+
+def _reestimate(*args: Any) -> None:
+    """Replaces the statistics, see `statistics_of`."""
+    for variable, value in statistics_of(*args):
+        variable.assign(value)
 
 
 @contextlib.contextmanager
