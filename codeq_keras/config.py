@@ -23,15 +23,16 @@ class CoDeQConfig:
     """How the kernels of a model are pruned and quantized.
 
     Args:
-        bit_width: `"auto"` (default): a `CompressionBudget` chooses 2, 3 or
-            4 bits for all kernels when its training begins; until then they
-            have 4. Or an integer in 2..8, or `"learned"` for one width per
-            kernel that is trained with the weights.
+        bit_width: `"auto"` (default): a `CompressionBudget` chooses 4 or 3
+            bits for all kernels when its training begins, or that the bits
+            are learned, from 2; until then they have 4. Or an integer in
+            2..8, or `"learned"` for one width per kernel that is trained with
+            the weights.
         min_bit_width: The least that `"learned"` may reach: `"auto"`
-            (default) is 3, or 2 under a budget that would choose 2 bits for
-            `bit_width="auto"`. Or an integer in 2..8; 2 attracts every layer
-            when the budget is in BOPs.
-        max_bit_width: Integer in 2..8, the most that `"learned"` may reach.
+            (default) is 3, or 2 under a budget that would have
+            `bit_width="auto"` learned. Or an integer in 2..8; 2 attracts
+            every layer when the budget is in BOPs.
+        max_bit_width: Integer in 2..8, the most that learned bits may reach.
         level_grid: `"dead_zone"` (default; int8 codes with few distinct
             values), `"uniform"` (codes of `bit_width` bits, for packed
             files) or `"paper"` (as published, the motion of the logits
@@ -48,7 +49,7 @@ class CoDeQConfig:
         initial_dead_zone_logit: Float in (0, 4]. 3 starts with almost no
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
-            `max_bit_width`. Used by `"learned"` only.
+            `max_bit_width`. Used where bits are learned only.
 
     Raises:
         ValueError: If an argument is out of range.

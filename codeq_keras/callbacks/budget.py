@@ -70,8 +70,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
     is met: use `ParetoCheckpoint` in the place of
     `ModelCheckpoint(save_best_only=True)`.
 
-    When the training begins, it chooses 2, 3 or 4 bits for the kernels whose
-    `bit_width` is `"auto"`, and says so: few bits where few would be left.
+    When the training begins, it chooses 4 or 3 bits for the kernels whose
+    `bit_width` is `"auto"`, or learns their bits from 2 up, and says so: few
+    bits where few weights would be left.
     Budgets of `sparsity` and `relative_macs` leave the bits as they are.
 
     Args:

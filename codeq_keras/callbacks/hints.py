@@ -21,7 +21,8 @@ def say_start(
         return
     lines = []
     if bits is not None:
-        lines.append(f"{budget} chose {bits} bits for bit_width='auto'.")
+        choice = f"{bits} bits" if bits > 2 else "to learn the bits, from 2,"
+        lines.append(f"{budget} chose {choice} for bit_width='auto'.")
     if isinstance(model, QuantizedModel) and _has_constant_rate(model):
         lines.append(
             "The learning rate is constant: weights settle better on one that "

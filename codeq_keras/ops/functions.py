@@ -80,7 +80,7 @@ def abs_bound(
 
 
 def bit_width_from_logit(
-    logit: Any, *, min_bit_width: Any, max_bit_width: int
+    logit: Any, *, min_bit_width: Any, max_bit_width: Any
 ) -> Any:
     """Maps an unconstrained logit to a whole number of bits.
 
@@ -93,7 +93,8 @@ def bit_width_from_logit(
             magnitude means few bits.
         min_bit_width: Integer, bits at `logit == 0`; or a float tensor of
             them, which broadcasts.
-        max_bit_width: Integer >= `min_bit_width`, bits at a large `|logit|`.
+        max_bit_width: Integer >= `min_bit_width`, bits at a large `|logit|`;
+            or a tensor of them.
 
     Returns:
         Float tensor of whole numbers in `[min_bit_width, max_bit_width]`.
@@ -114,11 +115,14 @@ def bit_width_from_logit(
     - [CoDeQ, 2025](https://arxiv.org/abs/2512.12981), Eq. (18).
       Differs from it in: nothing.
     """
-    is_tensor = ops.is_tensor(min_bit_width)
-    if not is_tensor:
+    if not ops.is_tensor(min_bit_width):
         require_number("min_bit_width", min_bit_width, Interval(0))
-    require_number("max_bit_width", max_bit_width, Interval(0))
-    if not is_tensor and max_bit_width < min_bit_width:
+    if not ops.is_tensor(max_bit_width):
+        require_number("max_bit_width", max_bit_width, Interval(0))
+    is_known = not (
+        ops.is_tensor(min_bit_width) or ops.is_tensor(max_bit_width)
+    )
+    if is_known and max_bit_width < min_bit_width:
         raise ValueError(
             "`max_bit_width` must be >= `min_bit_width`. Received: "
             f"min_bit_width={min_bit_width}, max_bit_width={max_bit_width}."

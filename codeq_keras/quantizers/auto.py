@@ -47,7 +47,7 @@ def budgeted_bit_width(
     costs: Sequence[KernelCost],
     chosen: Sequence[bool],
 ) -> int:
-    """Returns the bits for a budget: 2, 3, or the 4 of no budget.
+    """Returns the bits for a budget: 3, the 4 of no budget, or 2 as the least.
 
     All quantized kernels are thought of with one density, those that are
     `chosen` with 4 bits.

@@ -68,7 +68,7 @@ class QuantizerState(keras.layers.Layer):
 
     >>> state = QuantizerState(CoDeQConfig(), [(), (), (1, 3)])
     >>> [tuple(variable.shape) for variable in state.trainable_variables]
-    [(3,)]
+    [(3,), (3,)]
     >>> tuple(state.bounds.shape)
     (5,)
     >>> tuple(state.grid(2).spacing.shape)
@@ -102,7 +102,7 @@ class QuantizerState(keras.layers.Layer):
             config.initial_dead_zone_logit, count, name="dead_zone_logit"
         )
         self.bit_width_logit = None
-        if config.bit_width == "learned":
+        if not self._is_fixed:
             self.bit_width_logit = kind(
                 config.initial_bit_width_logit, count, name="bit_width_logit"
             )
@@ -120,8 +120,8 @@ class QuantizerState(keras.layers.Layer):
             trainable=False,
             name="held_zeros",
         )
-        # The bits, or the least that are learned, as a budget chose them. A
-        # variable: every file of the weights has the bits they are of.
+        # The least bits that are learned, as a budget chose them. A variable:
+        # every file of the weights has the bits they are of.
         self.auto_bit_width = None
         if config.is_budgeted:
             is_least = config.bit_width == "learned"
@@ -186,7 +186,7 @@ class QuantizerState(keras.layers.Layer):
 
     def choose_bit_width(self, index: int, bit_width: Any) -> None:
         """Sets the bits, or the least, that a budget chose for one kernel."""
-        if self.bit_width_logit is not None:
+        if self.config.bit_width == "learned":
             bit_width = ops.minimum(bit_width, LEAST_BIT_WIDTH)
         _assign_element(self.auto_bit_width, index, bit_width)
 
@@ -342,15 +342,19 @@ class QuantizerState(keras.layers.Layer):
         )
 
     def _bit_widths(self, logits: Sequence[Any]) -> Any:
-        config, chosen = self.config, None
+        config = self.config
+        if self._is_fixed:
+            return config.bit_width
+        least: Any = config.min_bit_width
+        most: Any = config.max_bit_width
         if self.auto_bit_width is not None:
-            chosen = ops.convert_to_tensor(self.auto_bit_width)
-        if self.bit_width_logit is None:
-            return config.bit_width if chosen is None else chosen
+            least = ops.convert_to_tensor(self.auto_bit_width)
+        if config.bit_width == "auto":
+            # 2 bits are come to from above: to start there is to start with
+            # weights of two values, and cost 2 points of accuracy.
+            most = ops.where(least < LEAST_BIT_WIDTH, float(most), least)
         return bit_width_from_logit(
-            logits[1],
-            min_bit_width=config.min_bit_width if chosen is None else chosen,
-            max_bit_width=config.max_bit_width,
+            logits[1], min_bit_width=least, max_bit_width=most
         )
 
     def _vector_grid(self, task: Sequence[Any], budget: Sequence[Any]) -> Grid:

@@ -97,10 +97,10 @@ def test_constant_learning_rate_is_advised_against(
 def test_each_budget_chooses_anew(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
 
-    train(qmodel, data, relative_bops=0.015)
-    assert bits_of(qmodel) == [2, 2, 2]
+    train(qmodel, data, relative_bops=0.05)
+    assert bits_of(qmodel) == [3, 3, 3]
     train(qmodel, data)  # Without a budget they stay.
-    assert bits_of(qmodel) == [2, 2, 2]
+    assert bits_of(qmodel) == [3, 3, 3]
     train(qmodel, data, relative_bops=0.1)
     assert bits_of(qmodel) == [4, 4, 4]
 
@@ -108,10 +108,10 @@ def test_each_budget_chooses_anew(cnn, data):
 def test_budget_of_zeros_leaves_the_bits(cnn, data):
     qmodel = codeq_keras.quantize_model(cnn)
 
-    train(qmodel, data, relative_bops=0.015)
+    train(qmodel, data, relative_bops=0.05)
     train(qmodel, data, sparsity=0.9)
 
-    assert bits_of(qmodel) == [2, 2, 2]
+    assert bits_of(qmodel) == [3, 3, 3]
 
 
 def test_refused_budget_chooses_nothing(cnn, data):
@@ -191,6 +191,20 @@ def test_compression_without_training_chooses_three_or_four(cnn, data):
 
     assert bits(relative_bops=0.1) == bits() == {4}
     assert bits(relative_bops=0.05) == bits(relative_bops=0.02) == {3}
+
+
+def test_small_budget_learns_the_bits_from_two(cnn, data, capsys):
+    qmodel = codeq_keras.quantize_model(cnn)
+    train(qmodel, data, verbose=2, relative_bops=0.015)
+    assert "chose to learn the bits, from 2" in capsys.readouterr().out
+
+    for kernel in qmodel.quantized_kernels:
+        assert kernel.quantizer.least_bit_width == 2
+        # Both ends of what a training may come to.
+        kernel.quantizer.assign_logits(bit_width=4.0)
+        assert kernel.deployed().bit_width == 8
+        kernel.quantizer.assign_logits(bit_width=0.0)
+        assert kernel.deployed().bit_width == 2
 
 
 def test_least_of_learned_bits_follows_the_budget(cnn, data):

@@ -11,12 +11,15 @@ from codeq_keras.quantizers.state import QuantizerState, taken_apart
 LEARNED = CoDeQConfig(bit_width="learned", axis=-1)
 
 
-def test_logits_of_all_kernels_are_one_variable_to_the_optimizer(cnn):
-    qmodel = codeq_keras.quantize_model(cnn)
+@pytest.mark.parametrize(("bit_width", "kinds"), [(4, 1), ("learned", 2)])
+def test_logits_of_a_kind_are_one_variable_to_the_optimizer(
+    cnn, bit_width, kinds
+):
+    qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig(bit_width))
 
     added = len(qmodel.trainable_variables) - len(cnn.trainable_variables)
 
-    assert added == 1
+    assert added == kinds
 
 
 def test_logits_of_a_config_of_its_own_are_apart(cnn):
