@@ -187,7 +187,7 @@ def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
 
     Example:
 
-    >>> import codeq_keras
+    >>> import codeq_keras, keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> result = codeq_keras.report(codeq_keras.quantize_model(model))
     >>> result.layers[0].num_macs == 4 * 3
@@ -237,7 +237,7 @@ def summarize(qmodel: HasQuantizers) -> dict[str, float]:
 
     Example:
 
-    >>> import codeq_keras
+    >>> import codeq_keras, keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> summarize(codeq_keras.quantize_model(model))["mean_bit_width"]
     4.0
