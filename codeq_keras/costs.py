@@ -12,12 +12,12 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import FloatWeight, Kernel
+from codeq_keras.quantizers.apart import taken_apart
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
     gates_of,
     states_of,
 )
-from codeq_keras.quantizers.state import taken_apart
 
 # Bits of a float32 weight and, as in the paper, of every activation.
 FLOAT_BITS = 32

@@ -28,6 +28,7 @@ from codeq_keras.config import (
     require_overrides,
     require_patterns,
 )
+from codeq_keras.quantizers.apart import taken_apart
 from codeq_keras.quantizers.channels import make_gates, require_multiple
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.deployed import deployed_values
@@ -46,7 +47,6 @@ from codeq_keras.quantizers.older_files import (
     load_lone_logits,
 )
 from codeq_keras.quantizers.pattern import warn_of_obstacles
-from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.fitting import (
     begin_fit,
     begin_step,
@@ -343,8 +343,7 @@ def quantize_model(
     Args:
         model: Built `keras.Model`: sequential, functional, nested or
             subclassed, with `get_config`.
-        config: `CoDeQConfig`, or None for its defaults: int8 codes, and the
-            bits that a budget chooses.
+        config: `CoDeQConfig`, or None for its defaults.
         overrides: Map from a regular expression, searched in the path of a
             kernel such as `"block1/conv/kernel"`, to the `CoDeQConfig` it
             gets instead, or to None: left in float. The first match wins.

@@ -22,8 +22,8 @@ from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
-from codeq_keras.quantizers.auto import choose_bit_width
 from codeq_keras.quantizers.kernels import release_zeros, save_zeros
+from codeq_keras.training.auto import choose_bit_width
 from codeq_keras.training.fitting import end_training
 
 _RANGES = {

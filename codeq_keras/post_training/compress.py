@@ -14,7 +14,7 @@ from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.post_training.compression import Compression
 from codeq_keras.post_training.problems import MAX_COLUMNS
 from codeq_keras.post_training.search import search
-from codeq_keras.quantizers.auto import choose_bit_width
+from codeq_keras.training.auto import choose_bit_width
 
 _RANGES = {
     "relative_bops": Interval(0, 1, has_high=True),

@@ -1,11 +1,10 @@
 """QuantizerState: logits and bounds of many quantizers, as vectors."""
 
-import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +18,6 @@ from codeq_keras.config import (
 )
 from codeq_keras.ops.functions import bit_width_from_logit
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
-from codeq_keras.quantizers.balance import balance
 from codeq_keras.quantizers.logits import Logit, PlainLogit, as_vectors
 
 Shape = tuple[int, ...]
@@ -40,16 +38,6 @@ class _Parts:
 
     grids: list[Grid]
     bit_widths: list[Any]
-
-
-class HasParts(Protocol):
-    """Vectors that are taken apart once a step: of logits, or of gates."""
-
-    _parts: Any
-
-    def tensors(self) -> list[Any]: ...  # noqa: D102
-
-    def _apart(self, task: Any = None, budget: Any = None) -> Any: ...
 
 
 class QuantizerState(keras.layers.Layer):
@@ -385,32 +373,6 @@ class QuantizerState(keras.layers.Layer):
             ops.reshape(part, shape)
             for part, shape in zip(parts, self.bound_shapes, strict=True)
         ]
-
-
-@contextlib.contextmanager
-def taken_apart(
-    states: Sequence[HasParts], *, for_budget: bool = False
-) -> Iterator[Any]:
-    """Takes the vectors of states apart once for all that is asked within.
-
-    For a budget, the costs are of other copies of the logits than the values,
-    and the unit that is yielded belongs into its penalty, see `balance`.
-    """
-    tensors = [state.tensors() for state in states]
-    task, budget, unit = tensors, tensors, 0.0
-    if for_budget and states:
-        flat = [tensor for vectors in tensors for tensor in vectors]
-        *copies, unit = balance(flat)
-        task, budget = (
-            keras.tree.pack_sequence_as(tensors, copy) for copy in copies
-        )
-    for state, *vectors in zip(states, task, budget, strict=True):
-        state._parts = state._apart(*vectors)
-    try:
-        yield unit
-    finally:
-        for state in states:
-            state._parts = None
 
 
 def _assign_element(variable: keras.Variable, index: int, value: Any) -> None:

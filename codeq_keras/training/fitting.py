@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.apart import taken_apart
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.dead_zone import begin_training_step
 from codeq_keras.quantizers.kernels import (
@@ -15,7 +16,6 @@ from codeq_keras.quantizers.kernels import (
     pairs_of,
     states_of,
 )
-from codeq_keras.quantizers.state import taken_apart
 from codeq_keras.training.batch_norm import Deployable, with_reestimation
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule

@@ -49,7 +49,7 @@ def from_tf_keras(
     >>> qat_model = quantize_apply(annotated, scheme=CoDeQScheme())
     >>> qmodel = from_tf_keras(qat_model, model)
     >>> qmodel.kernels[0].quantizer.config.bit_width
-    4
+    'auto'
     """
     view = QuantizedView(qat_model)
     quantizers = {k.layer.name: k.quantizer for k in view.quantized_kernels}

@@ -86,8 +86,8 @@ def test_budget_is_met_and_used(net, samples, config, name):
         ({"relative_bops": 0.05}, 3),
         ({"sparsity": 0.8}, 4),
         ({"bits_per_weight": 1.5}, 3),
-        ({"size_bytes": 450}, 4),
-        ({"size_bytes": 400}, 3),
+        ({"size_bytes": 690}, 4),
+        ({"size_bytes": 600}, 3),
     ],
 )
 def test_bits_follow_from_the_budget(net, samples, budget, bits):

@@ -6,7 +6,8 @@ from keras import ops
 
 import codeq_keras
 from codeq_keras import CoDeQConfig, DeadZoneQuantizer
-from codeq_keras.quantizers.state import QuantizerState, taken_apart
+from codeq_keras.quantizers.apart import taken_apart
+from codeq_keras.quantizers.state import QuantizerState
 
 LEARNED = CoDeQConfig(bit_width="learned", axis=-1)
 

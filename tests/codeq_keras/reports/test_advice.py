@@ -236,7 +236,7 @@ def gated(rng):
 
 def test_removed_channels_do_not_count(gated):
     for kernel in gated.quantized_kernels:
-        kernel.quantizer.assign_logits(dead_zone=0.45)
+        kernel.quantizer.assign_logits(dead_zone=0.8)
     gated.channel_gates.held_counts.assign([32])
 
     before = codeq_keras.report(gated)

@@ -9,7 +9,7 @@ import pytest
 import codeq_keras
 from codeq_keras import CoDeQConfig
 from codeq_keras.costs import KernelCost
-from codeq_keras.quantizers.auto import budgeted_bit_width
+from codeq_keras.training.auto import budgeted_bit_width
 
 DENSE = [KernelCost(100, 1000, 1.0, 4), KernelCost(300, 3000, 1.0, 4)]
 
