@@ -22,7 +22,7 @@ def choose_bit_width(
 ) -> int | None:
     """Sets the bits of all kernels with `"auto"`, or the least of `"learned"`.
 
-    Returns the bits, None if none are set. `limit` is on
+    Returns the bits of `"auto"`, None if no kernel has it. `limit` is on
     `costs.MEASURES[name]`; limits on zeros and channels are no matter of bits.
     """
     chosen = [
@@ -35,10 +35,15 @@ def choose_bit_width(
         return None
     bits = budgeted_bit_width(name, limit, deployed_costs(kernels), chosen)
     bits = max(bits, at_least)
-    for kernel, is_chosen in zip(kernels, chosen, strict=True):
-        if is_chosen:
-            kernel.quantizer.choose_bit_width(bits)
-    return bits
+    quantizers = [
+        kernel.quantizer
+        for kernel, is_chosen in zip(kernels, chosen, strict=True)
+        if is_chosen
+    ]
+    for quantizer in quantizers:
+        quantizer.choose_bit_width(bits)
+    is_auto = any(q.config.bit_width == "auto" for q in quantizers)
+    return bits if is_auto else None
 
 
 def budgeted_bit_width(
