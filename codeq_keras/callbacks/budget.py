@@ -183,10 +183,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
         if self.name in ("relative_bops", "relative_macs"):
             costs.require_macs(self.name, kernels)
         min_densities = self._min_densities()
-        start = self._measure(deployed_costs(kernels))
+        found = deployed_costs(kernels)
         is_of_macs = self.name == "relative_macs"
         lowered = any(map(is_lowered, kernels)) or is_of_macs
-        if start == 0 or not lowered:
+        if self._measure(found) == 0 or not lowered:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
                 "lower. Received: a model without. Check `overrides`, and "
@@ -199,7 +199,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             )
         if (words := costs.not_covered(kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
-        bits = choose_bit_width(kernels, self.name, self._limit())
+        bits = choose_bit_width(kernels, found, self.name, self._limit())
         budget = f"CompressionBudget({self.name}={self.target:g})"
         say_start(self.model, budget, bits, self.params.get("verbose"))
         now = deployed_costs(kernels)

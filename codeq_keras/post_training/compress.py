@@ -131,7 +131,13 @@ def compress_post_training(
         costs.require_macs("relative_bops", qmodel.kernels)
     limits = {k: 1 - v if k == "sparsity" else v for k, v in budget.items()}
     for name, limit in limits.items():
-        choose_bit_width(qmodel.kernels, name, limit, at_least=_LEAST_BIT_WIDTH)
+        choose_bit_width(
+            qmodel.kernels,
+            costs.deployed_costs(qmodel.kernels),
+            name,
+            limit,
+            at_least=_LEAST_BIT_WIDTH,
+        )
     compression = Compression(
         qmodel,
         samples,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codeq_keras.config import AUTO_BIT_WIDTH
-from codeq_keras.costs import MEASURES, KernelCost, deployed_costs
+from codeq_keras.costs import MEASURES, KernelCost
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import QuantizedKernel
 
@@ -18,12 +18,18 @@ _NUM_HALVINGS = 20
 
 
 def choose_bit_width(
-    kernels: Sequence[Any], name: str, limit: float, *, at_least: int = 2
+    kernels: Sequence[Any],
+    found: Sequence[KernelCost],
+    name: str,
+    limit: float,
+    *,
+    at_least: int = 2,
 ) -> int | None:
     """Sets the bits of all kernels with `"auto"`, or the least of `"learned"`.
 
-    Returns the bits of `"auto"`, None if no kernel has it. `limit` is on
-    `costs.MEASURES[name]`; limits on zeros and channels are no matter of bits.
+    Returns the bits of `"auto"`, None if no kernel has it. `found` are the
+    costs of the kernels now, and `limit` is on `costs.MEASURES[name]`; limits
+    on zeros and channels are no matter of bits.
     """
     chosen = [
         isinstance(kernel, QuantizedKernel)
@@ -33,8 +39,7 @@ def choose_bit_width(
     ]
     if not any(chosen) or name in ("sparsity", "relative_macs"):
         return None
-    bits = budgeted_bit_width(name, limit, deployed_costs(kernels), chosen)
-    bits = max(bits, at_least)
+    bits = max(budgeted_bit_width(name, limit, found, chosen), at_least)
     quantizers = [
         kernel.quantizer
         for kernel, is_chosen in zip(kernels, chosen, strict=True)
