@@ -130,14 +130,7 @@ def compress_post_training(
     if "relative_bops" in budget:
         costs.require_macs("relative_bops", qmodel.kernels)
     limits = {k: 1 - v if k == "sparsity" else v for k, v in budget.items()}
-    for name, limit in limits.items():
-        choose_bit_width(
-            qmodel.kernels,
-            costs.deployed_costs(qmodel.kernels),
-            name,
-            limit,
-            at_least=_LEAST_BIT_WIDTH,
-        )
+    _choose_bit_width(qmodel, limits)
     compression = Compression(
         qmodel,
         samples,
@@ -152,6 +145,14 @@ def compress_post_training(
     else:
         compression.round(0.0)
     return qmodel
+
+
+def _choose_bit_width(qmodel: QuantizedModel, limits: dict[str, float]) -> None:
+    found = costs.deployed_costs(qmodel.kernels)
+    for name, limit in limits.items():
+        choose_bit_width(
+            qmodel.kernels, found, name, limit, at_least=_LEAST_BIT_WIDTH
+        )
 
 
 def _require_budget(**budgets: float | None) -> dict[str, float]:
