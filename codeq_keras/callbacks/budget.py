@@ -22,7 +22,11 @@ from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
-from codeq_keras.quantizers.kernels import release_zeros, save_zeros
+from codeq_keras.quantizers.kernels import (
+    move_zeros,
+    release_zeros,
+    save_zeros,
+)
 from codeq_keras.training.auto import choose_bit_width
 from codeq_keras.training.fitting import end_training
 
@@ -226,7 +230,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             self._release()
 
     def _release(self) -> None:
-        release_zeros(self.model.kernels)
+        is_of_macs = self.name == "relative_macs"
+        (release_zeros if is_of_macs else move_zeros)(self.model.kernels)
         if self.model.channel_gates is not None:
             self.model.channel_gates.release()
 

@@ -132,6 +132,17 @@ def bit_width_from_logit(
     return round_ste(min_bit_width + span * ops.abs(ops.tanh(logit)))
 
 
+def logit_from_bit_width(
+    bit_width: int, *, min_bit_width: int, max_bit_width: int
+) -> float:
+    """A logit of these bits, see `bit_width_from_logit`, that can move."""
+    if max_bit_width == min_bit_width:
+        return 3.0
+    # At the logit 0 there is no gradient, and none at infinity.
+    part = (bit_width + 0.4 - min_bit_width) / (max_bit_width - min_bit_width)
+    return math.atanh(min(part, 0.99))
+
+
 def dead_zone_width(dead_zone_logit: Any, *, abs_bound: Any) -> Any:
     """Returns the full width `d` of the interval of weights mapped to zero.
 

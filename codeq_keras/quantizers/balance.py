@@ -19,7 +19,7 @@ def balance(logits: Sequence[Any]) -> tuple[list[Any], list[Any], Any]:
     """Returns logits for the task, the same for a budget, and a unit of 0.
 
     Both copies have the values of `logits`, and their gradients go back to it:
-    that of the task shortened to a fixed length, that of the budget as it is.
+    that of the task shortened to a fixed length, that of the budget evened out.
     So the two are in proportion whatever the size of the loss is. The unit
     must be added to the loss: its gradient is the factor by which an optimizer
     or a distribution scales the loss, and with it the gradient of the budget.
@@ -54,7 +54,17 @@ def _balanced(logits: Any) -> tuple[Any, Callable[..., Any]]:
         task, budget, unit = ops.split(upstream, [count, 2 * count])
         length = ops.sqrt(ops.sum(ops.divide_no_nan(task, unit) ** 2))
         task = ops.divide_no_nan(task, length)
-        return _LENGTH * (task + _PULL * budget)
+        return _LENGTH * (task + _PULL * _evened(budget))
 
     zero = ops.zeros((1,), dtype=logits.dtype)
     return ops.concatenate([logits, logits, zero]), gradient
+
+
+def _evened(gradient: Any) -> Any:
+    """The square roots of a gradient, about as long as it is.
+
+    The pull on a kernel grows with its part of the costs. As it is, the
+    largest kernels give nearly all; the same pull on all empties the smallest.
+    """
+    size = ops.sqrt(ops.mean(gradient**2))
+    return ops.sign(gradient) * ops.sqrt(ops.abs(gradient) * size)

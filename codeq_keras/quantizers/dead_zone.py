@@ -229,7 +229,7 @@ class DeadZoneQuantizer(keras.layers.Layer):
 
         Those of all quantizers that share a state.
         """
-        self._built_state.advance(rate=rate, step=step)
+        self._built_state.advance(rate=rate, bits_rate=rate, step=step)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
@@ -318,17 +318,18 @@ def begin_training_step(
     pairs: Sequence[tuple[DeadZoneQuantizer, Any]],
     *,
     rate: Any,
+    bits_rate: Any,
     step: Any,
     is_due: Any,
 ) -> None:
     """Moves the logits of a state; refreshes its bounds where that is due.
 
     `pairs` are all quantizers of the state, each with its kernel's variable;
-    `rate` and `step` are those of `Logit`.
+    the rates and `step` are those of `QuantizerState.advance`.
     """
     state = pairs[0][0]._built_state
     state.trained = np.array([v.trainable for _, v in pairs], "float32")
-    state.advance(rate=rate, step=step)
+    state.advance(rate=rate, bits_rate=bits_rate, step=step)
     state.refresh_bounds(
         lambda: [q.compute_abs_bound(v) for q, v in pairs], when=is_due
     )

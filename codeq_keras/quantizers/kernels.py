@@ -217,19 +217,40 @@ def follow_held_zeros(kernels: Sequence[Kernel]) -> None:
 def _counter(
     state: QuantizerState, kernels: Iterable[Kernel]
 ) -> Callable[[], list[Any]]:
-    """Counts the zeros of the kernels whose quantizers share a state."""
-    return zero_counter(
-        [(k.quantizer, k.weights()) for k in kernels_of(state, kernels)]
-    )
+    """Counts the zeros of the kernels whose quantizers share a state.
+
+    While a budget moves them, of what removed channels leave: those come and
+    go, and the others must not come back for them.
+    """
+    group = kernels_of(state, kernels)
+    count = zero_counter([(k.quantizer, k.weights()) for k in group])
+    if not state.moves_zeros:
+        return count
+    kept = [1.0 if k.gate is None else k.gate.kept() for k in group]
+    return lambda: [
+        1.0 - (1.0 - zeros) / part
+        for zeros, part in zip(count(), kept, strict=True)
+    ]
+
+
+def move_zeros(kernels: Sequence[Kernel]) -> None:
+    """Lets a budget move the zeros of the kernels, from those they have."""
+    for state in states_of(kernels):
+        state.moves_zeros = True
+        _hold_counted(state, kernels)
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:
     """Holds the zeros that the kernels have now in later trainings."""
     follow_held_zeros(kernels)
     for state in states_of(kernels):
-        state.zeros_in_files = None
-        zeros = _counter(state, kernels)()
-        state.hold_zeros([float(fraction) for fraction in zeros])
+        state.zeros_in_files, state.moves_zeros = None, False
+        _hold_counted(state, kernels)
+
+
+def _hold_counted(state: QuantizerState, kernels: Sequence[Kernel]) -> None:
+    zeros = _counter(state, kernels)()
+    state.hold_zeros([float(fraction) for fraction in zeros])
 
 
 def hold_zeros_where(

@@ -133,6 +133,14 @@ class Logit(PlainLogit):
         from the beginning of the training; `moves` is 1 for each logit that
         moves, and 0 for the others.
         """
+        value = self.value + moves * self.take_move(rate=rate, step=step)
+        self.value.assign(ops.clip(value, -MAX_LOGIT, MAX_LOGIT))
+
+    def take_move(self, *, rate: Any, step: Any) -> Any:
+        """Returns the optimizer's last move of the probe, in units of `rate`.
+
+        Once: the next call returns the move of the next step.
+        """
         # A copy: JAX donates every variable's buffer to the step, and may be
         # given each only once.
         probe = ops.copy(ops.stop_gradient(self.probe))
@@ -140,13 +148,10 @@ class Logit(PlainLogit):
         mean_square = _DECAY * self.mean_square + (1 - _DECAY) * move * move
         count = ops.maximum(ops.cast(step, "float32"), 1.0)
         unbiased = mean_square / (1 - ops.power(_DECAY, count))
-        # 1e-30 only avoids 0 / 0 before the first move.
-        step_size = moves * rate * move / ops.sqrt(unbiased + 1e-30)
-        self.value.assign(
-            ops.clip(self.value + step_size, -MAX_LOGIT, MAX_LOGIT)
-        )
         self.seen.assign(probe)
         self.mean_square.assign(mean_square)
+        # 1e-30 only avoids 0 / 0 before the first move.
+        return rate * move / ops.sqrt(unbiased + 1e-30)
 
     def restart(self) -> None:
         """Forgets the size of earlier moves: a new training, a new rate."""

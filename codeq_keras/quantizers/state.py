@@ -13,20 +13,20 @@ from keras import ops
 from codeq_keras.config import (
     AUTO_BIT_WIDTH,
     LEAST_BIT_WIDTH,
-    MAX_LOGIT,
     CoDeQConfig,
 )
-from codeq_keras.ops.functions import bit_width_from_logit
+from codeq_keras.ops.functions import (
+    bit_width_from_logit,
+    logit_from_bit_width,
+)
 from codeq_keras.ops.grids import GRIDS, Grid, make_grid, ratio_from_logit
 from codeq_keras.quantizers.logits import Logit, PlainLogit, as_vectors
+from codeq_keras.quantizers.zeros import largest_magnitude, moved
 
 Shape = tuple[int, ...]
 
 # Stands for a kernel that no budget holds.
 _FREE = -1.0
-
-# Finds a logit to 6e-5, which changes the zeros by less than that.
-_NUM_HALVINGS = 16
 
 # The rounding of a fraction of zeros.
 _COUNT_ERROR = 1e-6
@@ -76,6 +76,8 @@ class QuantizerState(keras.layers.Layer):
         self._owners: np.ndarray = np.repeat(np.arange(len(sizes)), sizes)
         # Which kernels the running training changes, set by its steps.
         self.trained: np.ndarray = np.ones(len(sizes), "float32")
+        # Whether a budget moves the fractions that are held.
+        self.moves_zeros = False
         # What a file of an epoch under a budget holds, see `save_zeros`.
         self.zeros_in_files: Sequence[float] | None = None
         self._parts: _Parts | None = None
@@ -142,14 +144,23 @@ class QuantizerState(keras.layers.Layer):
             for logit in found
         ]
 
-    def advance(self, *, rate: Any, step: Any) -> None:
+    def advance(self, *, rate: Any, bits_rate: Any, step: Any) -> None:
         """Applies the optimizer's last moves to the logits, see `Logit`.
 
-        Those of kernels that are held, or not in training, stay.
+        Those of kernels that are held, or not in training, stay. Under a
+        budget the move of a dead zone is one of the density, and bits move at
+        a rate of their own.
         """
         is_free = ops.cast(self.held_zeros < 0, "float32")
+        moves = self.trained * (1.0 if self.moves_zeros else is_free)
         for logit in self.logits.values():
-            logit.advance(rate=rate, step=step, moves=is_free * self.trained)
+            if not self.moves_zeros:
+                logit.advance(rate=rate, step=step, moves=moves)
+            elif logit is self.dead_zone_logit:
+                move = moves * logit.take_move(rate=rate, step=step)
+                self.hold_zeros(moved(self.held_zeros, logit.value, move))
+            else:
+                logit.advance(rate=bits_rate, step=step, moves=moves)
 
     def restart(self) -> None:
         """Prepares the logits for a new training, see `Logit`."""
@@ -169,14 +180,29 @@ class QuantizerState(keras.layers.Layer):
                 _assign_element(variable, index, value)
         _assign_element(self.held_zeros, index, source.held_zeros[0])
         if source.auto_bit_width is not None:
-            self.choose_bit_width(index, source.auto_bit_width[0])
+            bits = source.auto_bit_width[0]
+            _assign_element(self.auto_bit_width, index, bits)
         self.hold_bound(index, source.bound(0))
 
-    def choose_bit_width(self, index: int, bit_width: Any) -> None:
-        """Sets the bits, or the least, that a budget chose for one kernel."""
-        if self.config.bit_width == "learned":
-            bit_width = ops.minimum(bit_width, LEAST_BIT_WIDTH)
-        _assign_element(self.auto_bit_width, index, bit_width)
+    def choose_bit_width(self, index: int, bit_width: int) -> None:
+        """Sets the bits that a budget chose for one kernel.
+
+        Those that are learned have them, or 3, as the least, and begin there,
+        unless an earlier budget with the same least has moved them.
+        """
+        config, least = self.config, bit_width
+        if config.bit_width == "learned":
+            least = min(bit_width, LEAST_BIT_WIDTH)
+        logit = self.logits["bit_width_logit"].value[index]
+        is_new = least != self.least_bit_width(index)
+        if is_new or logit == config.initial_bit_width_logit:
+            first = logit_from_bit_width(
+                bit_width,
+                min_bit_width=least,
+                max_bit_width=config.max_bit_width,
+            )
+            self.assign_logit("bit_width_logit", index, first)
+        _assign_element(self.auto_bit_width, index, least)
 
     def least_bit_width(self, index: int) -> int:
         """Returns the fewest bits that a kernel may come to."""
@@ -204,11 +230,12 @@ class QuantizerState(keras.layers.Layer):
     # --- Zeros that a budget has reached -------------------------------------
 
     def hold_zeros(self, fractions: Any) -> None:
-        """Holds a fraction of zeros for each kernel in later trainings."""
+        """Holds a fraction of zeros for each kernel from now on."""
         self.held_zeros.assign(fractions)
 
     def release_zeros(self) -> None:
         """Lets the logits move again."""
+        self.moves_zeros = False
         self.held_zeros.assign([_FREE] * len(self.bound_shapes))
 
     def follow_held_zeros(
@@ -217,9 +244,7 @@ class QuantizerState(keras.layers.Layer):
         """Moves the logits to the zeros that are held, where any are.
 
         `counter` returns what counts the zeros of each kernel. They fall with
-        the magnitude of the logit. The largest with enough zeros is found by
-        bisection: weights gather at the edge of the dead zone, where a step by
-        the slope would overshoot.
+        the magnitude of the logit.
         """
         if GRIDS[self.config.level_grid].has_plain_logits:
             return  # No budget moves them.
@@ -230,19 +255,13 @@ class QuantizerState(keras.layers.Layer):
         def followed() -> Any:
             count = counter()  # Once, not in each turn of the loop.
 
-            def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-                low, high = ends
-                middle = (low + high) / 2
-                self._parts = self._apart([middle, *others])
+            def has_enough(magnitude: Any) -> Any:
+                self._parts = self._apart([magnitude, *others])
                 enough = ops.stack(count()) >= held - _COUNT_ERROR
                 self._parts = None
-                return (
-                    ops.where(enough, middle, low),
-                    ops.where(enough, high, middle),
-                )
+                return enough
 
-            ends = ops.zeros_like(logit), MAX_LOGIT * ops.ones_like(logit)
-            magnitude, _ = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
+            magnitude = largest_magnitude(has_enough, like=logit)
             is_held = ops.logical_and(held >= 0, self.trained > 0)
             signed = ops.where(logit < 0, -magnitude, magnitude)
             return ops.where(is_held, signed, logit)
@@ -338,8 +357,6 @@ class QuantizerState(keras.layers.Layer):
         if self.auto_bit_width is not None:
             least = ops.convert_to_tensor(self.auto_bit_width)
         if config.bit_width == "auto":
-            # 2 bits are come to from above: to start there is to start with
-            # weights of two values, and cost 2 points of accuracy.
             most = ops.where(least < LEAST_BIT_WIDTH, float(most), least)
         return bit_width_from_logit(
             logits[1], min_bit_width=least, max_bit_width=most

@@ -70,15 +70,16 @@ class KernelState:
 
     def begin_training_step(self) -> None:
         """Moves the logits, refreshes the bound and counts the step."""
-        rate, step = self.schedule.logit_rate(), self.schedule.step
+        schedule, step = self.schedule, self.schedule.step
         begin_training_step(
             [(self.quantizer, self.kernel)],
-            rate=rate,
+            rate=schedule.logit_rate(),
+            bits_rate=schedule.bits_rate(),
             step=step,
             is_due=keras_ops.equal(step % REFRESH_STEPS, 0),
         )
         self.quantizer.follow_held_zeros(self.kernel)
-        self.schedule.advance()
+        schedule.advance()
 
     def deployed(self, kernel: tf.Tensor) -> tf.Tensor:
         """Returns the values of the file, in a form the converter reads.

@@ -14,11 +14,16 @@ from codeq_keras.quantizers.kernels import (
     follow_held_zeros,
     hold_zeros,
     pairs_of,
+    release_zeros,
     states_of,
 )
 from codeq_keras.training.batch_norm import Deployable, with_reestimation
 from codeq_keras.training.regularizer import CompressionRegularizer
-from codeq_keras.training.schedule import ScheduleCallback, TrainingSchedule
+from codeq_keras.training.schedule import (
+    SETTLED_FRACTION,
+    ScheduleCallback,
+    TrainingSchedule,
+)
 
 # The exact quantile of |w| costs a partial sort; over 10 steps it moves less
 # than the noise between seeds.
@@ -69,10 +74,19 @@ def begin_step(qmodel: _Trainable) -> None:
     """Moves the logits, refreshes the bounds now and then, counts the step."""
     schedule = qmodel.schedule
     rate, done = schedule.logit_rate(), schedule.steps_done()
+    if qmodel.regularizer.holds_zeros:
+        is_last = schedule.progress() >= SETTLED_FRACTION
+        rate = ops.where(is_last, 0.0, rate)
     is_due = ops.equal(schedule.step % REFRESH_STEPS, 0)
     for state in states_of(qmodel.kernels):
         pairs = pairs_of(state, qmodel.kernels)
-        begin_training_step(pairs, rate=rate, step=done, is_due=is_due)
+        begin_training_step(
+            pairs,
+            rate=rate,
+            bits_rate=schedule.bits_rate(),
+            step=done,
+            is_due=is_due,
+        )
     gates = [g for g in (qmodel.channel_gates,) if g is not None]
     for each in gates:
         each.advance(rate=rate, step=done)
@@ -107,7 +121,9 @@ def end_training(qmodel: _Trainable, *, is_sound: bool = True) -> None:
     if has_budget or qmodel.training_loss is not None:
         qmodel.training_loss = None
         qmodel.make_train_function(force=True)
-    if is_sound and has_budget:
+    if has_budget and not is_sound:
+        release_zeros(qmodel.kernels)
+    elif has_budget:
         if qmodel.channel_gates is not None:
             qmodel.channel_gates.hold()
         hold_zeros(qmodel.kernels)

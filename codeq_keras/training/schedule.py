@@ -11,6 +11,12 @@ from keras import ops
 # has to cover about 2.5; 8 to 20 train alike.
 LOGIT_TRAVEL = 16.0
 
+# From here on the zeros of a budget are held, and before that its bits: a new
+# grid is more to recover from. At 1.25 % of the BOPs 86.6 % of bits that
+# move until the end, 89.1 % of those that settle.
+SETTLED_FRACTION = 0.9
+_SETTLED_BITS_FRACTION = 0.5
+
 # The rate never falls below this fraction of its peak: weights that still move
 # change the number of zeros, and the budget has to follow.
 LAST_RATE = 0.03
@@ -92,6 +98,11 @@ class TrainingSchedule(keras.layers.Layer):
         # A training of a handful of steps must not jump over the whole range.
         annealed = ops.minimum(peak, 0.1) * cosine
         return ops.where(num_steps > 0, annealed, _CONSTANT_RATE)
+
+    def bits_rate(self) -> Any:
+        """Returns the same for bits under a budget."""
+        is_settled = self.progress() >= _SETTLED_BITS_FRACTION
+        return ops.where(is_settled, 0.0, self.logit_rate())
 
 
 class _Restartable(Protocol):

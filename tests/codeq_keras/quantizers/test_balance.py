@@ -9,7 +9,7 @@ from codeq_keras.quantizers.balance import balance
 
 LOGITS = np.array([1.0, -2.0, 0.5], "float32")
 TASK = np.array([3.0, 0.0, 4.0], "float32")
-BUDGET = np.array([0.1, 0.2, 0.0], "float32")
+BUDGET = np.array([0.1, -0.2, 0.0], "float32")
 
 
 def pull(task, *, budget=BUDGET, scale=1.0):
@@ -56,6 +56,17 @@ def test_task_alone_keeps_its_direction():
 def test_budget_pulls_where_the_task_is_solved():
     alone = pull(0 * TASK)
 
+    # By the square roots of its gradients, with their signs.
+    expected = np.sign(BUDGET) * np.sqrt(np.abs(BUDGET))
     np.testing.assert_allclose(
-        alone / np.linalg.norm(alone), BUDGET / np.linalg.norm(BUDGET)
+        alone / np.linalg.norm(alone),
+        expected / np.linalg.norm(expected),
+        rtol=1e-6,
+    )
+
+
+def test_pull_of_a_budget_is_in_proportion_to_it():
+    # So it vanishes where the budget is met.
+    np.testing.assert_allclose(
+        pull(0 * TASK, budget=4 * BUDGET), 4 * pull(0 * TASK), rtol=1e-6
     )

@@ -8,8 +8,8 @@ import pytest
 
 import codeq_keras
 from codeq_keras import CoDeQConfig
-from codeq_keras.costs import KernelCost
-from codeq_keras.training.auto import budgeted_bit_width
+from codeq_keras.costs import KernelCost, deployed_costs
+from codeq_keras.training.auto import budgeted_bit_width, choose_bit_width
 
 DENSE = [KernelCost(100, 1000, 1.0, 4), KernelCost(300, 3000, 1.0, 4)]
 
@@ -223,3 +223,44 @@ def test_least_of_learned_bits_follows_the_budget(cnn, data, capsys):
     hidden.quantizer.assign_logits(bit_width=0.0)
     assert hidden.deployed().bit_width == 2
     assert head.quantizer.least_bit_width == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "budgets", "bits"),
+    [
+        (CoDeQConfig("learned"), [0.1], 4),
+        (CoDeQConfig("learned"), [0.05], 3),
+        (CoDeQConfig("learned"), [0.015], 2),
+        (CoDeQConfig("auto"), [0.015], 2),
+        # They have been 3, but another least begins anew.
+        (CoDeQConfig("learned"), [0.05, 0.015], 2),
+        # Not chosen by a budget: from the most.
+        (CoDeQConfig("learned", min_bit_width=3), [0.05], 8),
+        # All that there is.
+        (CoDeQConfig("learned", max_bit_width=3), [0.1], 3),
+        (CoDeQConfig("learned", min_bit_width=4, max_bit_width=4), [0.1], 4),
+    ],
+)
+def test_learned_bits_begin_with_those_of_the_budget(
+    cnn, config, budgets, bits
+):
+    qmodel = codeq_keras.quantize_model(cnn, config)
+    for budget in budgets:
+        choose(qmodel, budget)
+
+    assert set(bits_of(qmodel)) == {bits}
+
+
+def test_learned_bits_of_an_earlier_budget_stay(cnn):
+    qmodel = codeq_keras.quantize_model(cnn, CoDeQConfig("learned"))
+    choose(qmodel, 0.05)
+    qmodel.quantized_kernels[0].quantizer.assign_logits(bit_width=0.5)
+
+    choose(qmodel, 0.1)
+
+    assert bits_of(qmodel) == [5, 3, 3]
+
+
+def choose(qmodel, relative_bops):
+    found = deployed_costs(qmodel.kernels)
+    choose_bit_width(qmodel.kernels, found, "relative_bops", relative_bops)

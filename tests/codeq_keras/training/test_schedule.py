@@ -31,6 +31,18 @@ def test_schedule_anneals_over_the_whole_training():
     assert 8 < sum(rates) < 20
 
 
+def test_bits_settle_in_the_middle_of_a_training():
+    schedule = TrainingSchedule()
+    schedule.start(num_steps=4)
+
+    is_moving = []
+    for _ in range(4):
+        is_moving.append(float(schedule.bits_rate()) > 0)
+        schedule.advance()
+
+    assert is_moving == [True, True, False, False]
+
+
 @pytest.mark.parametrize("initial_epoch", [0, 2])
 def test_fit_sets_the_schedule_to_its_length(qmodel, data, initial_epoch):
     qmodel.compile("adam", loss="sparse_categorical_crossentropy")
