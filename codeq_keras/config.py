@@ -49,7 +49,8 @@ class CoDeQConfig:
         initial_dead_zone_logit: Float in (0, 4]. 3 starts with almost no
             pruning, about 0.5 with half of the range pruned.
         initial_bit_width_logit: Float in (0, 4]. 3 starts at
-            `max_bit_width`. Used where bits are learned only.
+            `max_bit_width`. Used where bits are learned only; with
+            `min_bit_width="auto"` a budget has them begin with its choice.
 
     Raises:
         ValueError: If an argument is out of range.

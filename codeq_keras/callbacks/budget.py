@@ -51,16 +51,15 @@ _TOLERANCES = {
 class CompressionBudget(FitCallback, CompressionLogger):
     """Trains a quantized model to a budget: one number, no schedule to tune.
 
-    Pulls on the dead zones and bit widths by `100 * ln(current / target) ** 2`,
-    with a target that falls geometrically from where the model is to the
-    budget over the first half of the training. They settle together with the
-    weights on the best split among the layers; the zeros of the last tenth
-    are held. Channels are held as soon as the target is at the budget, which
-    `relative_macs` has after 2 % of the training. The pull is in
-    proportion to the gradient of the loss: the size of the loss, its weights
-    and its scaling do not matter. Runs of 300 steps
-    or more meet a budget that the model can meet: BOPs within 0.1 points,
-    sparsity within 0.5 points, bits per weight within 0.03, bytes within 1 %.
+    Pulls on the densities and bit widths by `100 * ln(current / target) ** 2`,
+    with a target that falls geometrically to the budget over the first fifth
+    of the training. Dead zones follow the weights: zeros come and go by the
+    pulls of the task and the budget alone. Bits settle at half of the
+    training, zeros for its last tenth, channels where the target is at the
+    budget, for `relative_macs` after 2 %. The pull follows the gradient of the
+    loss: its size, weights and scaling do not matter. Runs of 300 steps or
+    more meet a budget that the model can meet: BOPs within 0.1 points,
+    sparsity within 0.5, bits per weight within 0.03, bytes within 1 %.
 
     Later trainings without a budget, loaded models included, hold the zeros
     and the bits of each kernel, until `qmodel.release_budget()` or another
@@ -74,10 +73,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
     is met: use `ParetoCheckpoint` in the place of
     `ModelCheckpoint(save_best_only=True)`.
 
-    When the training begins, it chooses 4 or 3 bits for the kernels whose
-    `bit_width` is `"auto"`, or learns their bits from 2 up, and says so: few
-    bits where few weights would be left.
-    Budgets of `sparsity` and `relative_macs` leave the bits as they are.
+    When the training begins, it chooses 4 or 3 bits for kernels with
+    `bit_width="auto"`, or to learn them from 2, and says so. Budgets of
+    `sparsity` and `relative_macs` leave the bits as they are.
 
     Args:
         relative_bops: Bit operations relative to the dense float32 model, in
@@ -230,8 +228,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
             self._release()
 
     def _release(self) -> None:
-        is_of_macs = self.name == "relative_macs"
-        (release_zeros if is_of_macs else move_zeros)(self.model.kernels)
+        begin = release_zeros if self.name == "relative_macs" else move_zeros
+        begin(self.model.kernels)
         if self.model.channel_gates is not None:
             self.model.channel_gates.release()
 

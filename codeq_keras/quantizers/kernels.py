@@ -249,6 +249,7 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
 
 
 def _hold_counted(state: QuantizerState, kernels: Sequence[Kernel]) -> None:
+    """Holds as many zeros as there are."""
     zeros = _counter(state, kernels)()
     state.hold_zeros([float(fraction) for fraction in zeros])
 
@@ -283,7 +284,7 @@ def release_zeros(kernels: Iterable[Kernel]) -> None:
 def held_sparsity(kernels: Sequence[Kernel]) -> float | None:
     """Returns the fraction of zeros that is held; None where none is."""
     zeros = total = 0.0
-    for state in states_of(kernels):
+    for state in [s for s in states_of(kernels) if not s.moves_zeros]:
         held = ops.convert_to_numpy(state.held_zeros)
         group = kernels_of(state, kernels)
         for fraction, kernel in zip(held, group, strict=True):

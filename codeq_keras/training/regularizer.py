@@ -24,9 +24,9 @@ _BUDGET_STRENGTH = 100.0
 _MARGIN = 0.995
 
 # The budget tightens over this fraction of the training, then stays. A half
-# cost 0.5 points at 1.25 % of the BOPs. Channels
-# go at once, as soon as their energies are known: the others need the training
-# to take over. A tenth cost 0.4 points of validation at a quarter of the MACs.
+# cost 0.4 points at 1.25 % of the BOPs. Channels go at once, as soon as their
+# energies are known: the others need the training to take over. A tenth cost
+# 0.4 points of validation at a quarter of the MACs.
 _RAMP_FRACTION = 0.2
 _CHANNEL_RAMP_FRACTION = 0.02
 

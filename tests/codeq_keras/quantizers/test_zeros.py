@@ -73,6 +73,12 @@ def test_zeros_do_not_drift_with_the_weights(qmodel, rng):
     np.testing.assert_allclose(zeros(qmodel), before, atol=0.02)
 
 
+def test_zeros_that_move_are_not_reported_as_held(qmodel):
+    move_zeros(qmodel.kernels)
+
+    assert codeq_keras.report(qmodel).held_sparsity is None
+
+
 def test_training_that_fails_under_a_budget_leaves_no_zeros_held(qmodel, data):
     class Failing(codeq_keras.CompressionLogger):
         def on_epoch_end(self, epoch, logs=None):
