@@ -20,7 +20,7 @@ def moved(zeros: Any, logits: Any, moves: Any) -> Any:
     A move is one of the logarithm of the density. A dead zone that is a
     fraction of the bound lets weights in and out that nothing asked for, and
     the zeros drift with the weights. Measured with 2 bits at 1.25 % of the
-    BOPs: 85.7 %, for 89.5 % with densities, which only the task and the budget
+    BOPs: 85.7 %, for 89.4 % with densities, which only the task and the budget
     move.
     """
     is_negative = ops.convert_to_tensor(logits) < 0
