@@ -10,6 +10,8 @@ from typing import Any
 
 from keras import ops
 
+from codeq_keras.ops.bisection import bisected
+
 # Finds a factor from 5e-5 to 2e4 to 1e-4 of itself.
 _NUM_HALVINGS = 18
 _LARGEST_LOG_FACTOR = 10.0
@@ -62,15 +64,10 @@ def gate_factors(alive: Any, shares: Any, ratios: Any) -> Any:
 
 def least_factor(is_met: Callable[[Any], Any]) -> Any:
     """The least factor that meets a condition; larger ones meet it, too."""
-
-    def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-        low, high = ends
-        middle = (low + high) / 2
-        met = is_met(ops.exp(middle))
-        return ops.where(met, low, middle), ops.where(met, middle, high)
-
     end = ops.convert_to_tensor(_LARGEST_LOG_FACTOR, dtype="float32")
-    _, high = ops.fori_loop(0, _NUM_HALVINGS, halved, (-end, end))
+    _, high = bisected(
+        lambda logarithm: is_met(ops.exp(logarithm)), -end, end, _NUM_HALVINGS
+    )
     return ops.exp(high)
 
 

@@ -148,6 +148,7 @@ def compress_post_training(
 
 
 def _choose_bit_width(qmodel: QuantizedModel, limits: dict[str, float]) -> None:
+    """Sets the bits that a budget has a say in."""
     found = costs.deployed_costs(qmodel.kernels)
     for name, limit in limits.items():
         choose_bit_width(

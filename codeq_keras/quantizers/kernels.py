@@ -237,7 +237,7 @@ def move_zeros(kernels: Sequence[Kernel]) -> None:
     """Lets a budget move the zeros of the kernels, from those they have."""
     for state in states_of(kernels):
         state.moves_zeros = True
-        _hold_counted(state, kernels)
+        state.hold_zeros(_counted(state, kernels))
 
 
 def hold_zeros(kernels: Sequence[Kernel]) -> None:
@@ -245,22 +245,20 @@ def hold_zeros(kernels: Sequence[Kernel]) -> None:
     follow_held_zeros(kernels)
     for state in states_of(kernels):
         state.zeros_in_files, state.moves_zeros = None, False
-        _hold_counted(state, kernels)
+        state.hold_zeros(_counted(state, kernels))
 
 
-def _hold_counted(state: QuantizerState, kernels: Sequence[Kernel]) -> None:
-    """Holds as many zeros as there are."""
-    zeros = _counter(state, kernels)()
-    state.hold_zeros([float(fraction) for fraction in zeros])
+def _counted(state: QuantizerState, kernels: Iterable[Kernel]) -> list[float]:
+    """Counts the zeros now."""
+    return [float(fraction) for fraction in _counter(state, kernels)()]
 
 
 def hold_zeros_where(
     state: QuantizerState, kernels: Sequence[Kernel], is_held: Any
 ) -> None:
     """Holds the zeros that the kernels have now, where `is_held` is true."""
-    zeros = np.array([float(part) for part in _counter(state, kernels)()])
     free = ops.convert_to_numpy(state.held_zeros)
-    state.hold_zeros(np.where(is_held, zeros, free))
+    state.hold_zeros(np.where(is_held, _counted(state, kernels), free))
 
 
 def save_zeros(kernels: Sequence[Kernel], zeros: Sequence[float]) -> None:

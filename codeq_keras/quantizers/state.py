@@ -151,8 +151,9 @@ class QuantizerState(keras.layers.Layer):
         budget the move of a dead zone is one of the density, and bits move at
         a rate of their own.
         """
-        is_free = ops.cast(self.held_zeros < 0, "float32")
-        moves = self.trained * (1.0 if self.moves_zeros else is_free)
+        moves = self.trained
+        if not self.moves_zeros:
+            moves = moves * ops.cast(self.held_zeros < 0, "float32")
         for logit in self.logits.values():
             if not self.moves_zeros:
                 logit.advance(rate=rate, step=step, moves=moves)

@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from codeq_keras.config import MAX_LOGIT
+from codeq_keras.ops.bisection import bisected
 
 # From there a kernel still comes back.
 _LEAST_DENSITY = 1e-4
@@ -36,16 +37,10 @@ def largest_magnitude(has_enough: Callable[[Any], Any], *, like: Any) -> Any:
     the slope would overshoot. `has_enough` takes magnitudes and returns a
     vector of booleans.
     """
-
-    def halved(_: Any, ends: tuple[Any, Any]) -> tuple[Any, Any]:
-        low, high = ends
-        middle = (low + high) / 2
-        enough = has_enough(middle)
-        return (
-            ops.where(enough, middle, low),
-            ops.where(enough, high, middle),
-        )
-
-    ends = ops.zeros_like(like), MAX_LOGIT * ops.ones_like(like)
-    magnitude, _ = ops.fori_loop(0, _NUM_HALVINGS, halved, ends)
-    return magnitude
+    low, _ = bisected(
+        lambda magnitude: ops.logical_not(has_enough(magnitude)),
+        ops.zeros_like(like),
+        MAX_LOGIT * ops.ones_like(like),
+        _NUM_HALVINGS,
+    )
+    return low

@@ -74,6 +74,7 @@ def begin_step(qmodel: _Trainable) -> None:
     """Moves the logits, refreshes the bounds now and then, counts the step."""
     schedule = qmodel.schedule
     rate, done = schedule.logit_rate(), schedule.steps_done()
+    bits_rate = schedule.bits_rate()
     if qmodel.regularizer.holds_zeros:
         is_last = schedule.progress() >= SETTLED_FRACTION
         rate = ops.where(is_last, 0.0, rate)
@@ -83,7 +84,7 @@ def begin_step(qmodel: _Trainable) -> None:
         begin_training_step(
             pairs,
             rate=rate,
-            bits_rate=schedule.bits_rate(),
+            bits_rate=bits_rate,
             step=done,
             is_due=is_due,
         )
