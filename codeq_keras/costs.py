@@ -235,6 +235,21 @@ def size_bytes(costs: Sequence[KernelCost]) -> Any:
     return sum(_kernel_size_bytes(cost) for cost in costs)
 
 
+def file_bytes(costs: Sequence[KernelCost], rates: Sequence[float]) -> Any:
+    """Returns the bytes of a file that kernels change, differentiable.
+
+    `rates` has the bytes of the file for each byte of `size_bytes`, by kernel.
+
+    Example:
+
+    >>> costs = 2 * [KernelCost(800, 0, 0.5, 2, num_scales=0)]
+    >>> float(file_bytes(costs, [1.2, 0.0]))
+    180.0
+    """
+    pairs = zip(costs, rates, strict=True)
+    return sum(rate * _kernel_size_bytes(cost) for cost, rate in pairs)
+
+
 def entropy_bits(symbols: np.ndarray) -> float:
     """Returns the Shannon entropy of an array's values, in bits per value.
 

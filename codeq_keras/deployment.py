@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import keras
+import numpy as np
 
 from codeq_keras.activations.calibration import observe_ranges
 from codeq_keras.activations.quantizer import ActivationRange
@@ -27,6 +28,7 @@ from codeq_keras.quantizers.channels import (
 )
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.deployed import deployed_values
+from codeq_keras.quantizers.supposed import restored, suppose
 from codeq_keras.training.quantized import HasQuantizers, require_quantized
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "activation_ranges",
     "all_layers",
     "copy_model",
+    "expected_codes",
     "find_channels",
     "find_kernels",
     "quantized_weights",
@@ -202,6 +205,38 @@ def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
     """
     require_quantized(qmodel)
     return {k.path: k.deployed() for k in qmodel.quantized_kernels}
+
+
+def expected_codes(
+    qmodel: HasQuantizers, sparsity: float
+) -> dict[str, np.ndarray]:
+    """Returns the codes that the weights of now would have with more zeros.
+
+    For sizes of files before a training: it takes other weights.
+
+    Args:
+        qmodel: Model from `quantize_model`. Not changed.
+        sparsity: Fraction of zeros of each quantized kernel, in [0, 1).
+
+    Returns:
+        Map from the kernel's path to int8 codes in its shape.
+
+    Example:
+
+    >>> import codeq_keras
+    >>> model = keras.Sequential(
+    ...     [keras.Input((50,)), keras.layers.Dense(40, name="head")]
+    ... )
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> codes = expected_codes(qmodel, sparsity=0.8)["head/kernel"]
+    >>> round(float((codes == 0).mean()), 2)
+    0.8
+    """
+    require_quantized(qmodel)
+    with restored(qmodel.kernels):
+        suppose(qmodel.kernels, [1.0 - sparsity] * len(qmodel.kernels))
+        weights = quantized_weights(qmodel)
+        return {path: weight.codes for path, weight in weights.items()}
 
 
 def activation_ranges(

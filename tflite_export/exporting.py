@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from tflite_export.files import write_atomically
 from tflite_export.format.names import shorten_names
 from tflite_export.inspection import entropy_text
@@ -188,7 +186,6 @@ def export(
     True
     """
     path = checked_path(path)
-    _require_tensorflow_backend()
     find_target(target).require_storage(weight_storage)
     trained = read_model(model, representative_dataset)
     return export_trained(
@@ -294,14 +291,3 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
             f"path={str(path)!r}. Create {str(checked.parent)!r} first."
         )
     return checked
-
-
-def _require_tensorflow_backend() -> None:
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "The export needs Keras on the TensorFlow backend. "
-            f"Received: {backend!r}. Save the model with `model.save("
-            '"model.keras")` and load and export it in a process started with '
-            "KERAS_BACKEND=tensorflow."
-        )

@@ -4,30 +4,33 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
 from codeq_keras import costs
-from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.callbacks.file_bytes import FileBytes
 from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.callbacks.hints import say_start
 from codeq_keras.callbacks.logger import CompressionLogger
 from codeq_keras.callbacks.misses import (
+    early_checkpoints,
     is_lowered,
     least_costs,
+    least_densities,
     reason_of_miss,
-    words_on_frozen,
+    words_on_sparse,
 )
-from codeq_keras.config import first_match, require_patterns
+from codeq_keras.callbacks.refusals import (
+    require_channels,
+    require_own_rate,
+    require_reachable_macs,
+)
 from codeq_keras.costs import FLOAT_BITS, KernelCost, deployed_costs
 from codeq_keras.model import QuantizedModel
-from codeq_keras.ops.grids import GRIDS
 from codeq_keras.ops.intervals import Interval, require_number
 from codeq_keras.quantizers.kernels import (
     move_zeros,
     release_zeros,
     save_zeros,
 )
-from codeq_keras.training.auto import choose_bit_width
+from codeq_keras.training.auto import choose_bit_width, set_bit_width
 from codeq_keras.training.fitting import end_training
 
 _RANGES = {
@@ -36,6 +39,7 @@ _RANGES = {
     "sparsity": Interval(0, 1),
     "bits_per_weight": Interval(0, FLOAT_BITS),
     "size_bytes": Interval(0),
+    "file_bytes": Interval(0),
 }
 
 # Misses above them, or above 1 %, are warned of at the end of the training.
@@ -93,6 +97,12 @@ class CompressionBudget(FitCallback, CompressionLogger):
             `size_bytes` of `codeq_keras.report`, estimated as
             `codeq_keras.costs.size_bytes` says. Kernels left in float take
             4 bytes a weight of it; biases are not included.
+        file_bytes: Bytes of the file that `tflite_export.export` writes, > 0.
+            Converts the model when the training begins, and measures its file
+            in between: it ends at or below the budget, within 3 % of it. Needs
+            the TensorFlow backend.
+        target: The device of that file, as in `export`; `"litert"` by
+            default. Ethos-U counts the bytes of the compiled file.
         max_sparsity: Largest fraction of zeros in any one kernel, in (0, 1):
             a float for all, or a map from a regular expression, searched in
             the path of a kernel such as `"block1/conv/kernel"`, to a float;
@@ -134,6 +144,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
         sparsity: float | None = None,
         bits_per_weight: float | None = None,
         size_bytes: float | None = None,
+        file_bytes: float | None = None,
+        target: str | None = None,
         max_sparsity: float | Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -143,6 +155,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             "sparsity": sparsity,
             "bits_per_weight": bits_per_weight,
             "size_bytes": size_bytes,
+            "file_bytes": file_bytes,
         }
         given = {k: v for k, v in budgets.items() if v is not None}
         if len(given) != 1:
@@ -152,6 +165,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
             )
         [(self.name, self.target)] = given.items()
         require_number(self.name, self.target, _RANGES[self.name])
+        if target is not None and file_bytes is None:
+            raise ValueError(
+                "`target` is the device of `file_bytes`. Received: "
+                f"target={target!r}, {self.name}={self.target}. Leave it out."
+            )
+        self.device = target or "litert"
+        self._file: FileBytes | None = None
         self.max_sparsity = max_sparsity
         self._require_max_sparsity()
 
@@ -179,16 +199,47 @@ class CompressionBudget(FitCallback, CompressionLogger):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
-        self._require_own_rate()
+        self._require_lowered()
+        kernels, min_densities = self.model.kernels, self._min_densities()
+        if (words := costs.not_covered(kernels)) is not None:
+            warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
+        bits = self._choose_bits(min_densities)
+        budget = f"CompressionBudget({self.name}={self.target:g})"
+        say_start(self.model, budget, bits, self.params.get("verbose"))
+        now = deployed_costs(kernels)
+        self._num_steps, self._epochs = 0, dict[int, list[KernelCost]]()
+        # Below what is possible, the penalty would only drown the task.
+        least = least_costs(kernels, now, min_densities)
+        if self.name == "relative_macs":
+            require_reachable_macs(
+                self.model, self.target, self._measure(least)
+            )
+        start, limit = self._measure(now), self._limit()
+        limit = max(limit, self._measure(least))
+        if self._file is not None:
+            start, limit = self._file.estimate(now), self._file.aim
+        self.model.regularizer.set_budget(
+            self.name,
+            start=max(start, limit),
+            target=limit,
+            min_densities=min_densities if any(min_densities) else (),
+            rates=() if self._file is None else self._file.rates,
+        )
+        self.model.make_train_function(force=True)
+
+    def _require_lowered(self) -> None:
+        """Raises a ValueError where the budget has nothing to lower."""
         kernels = self.model.kernels
-        self._require_channels()
+        require_own_rate(self.model)
+        is_of_macs = self.name == "relative_macs"
+        if is_of_macs:
+            require_channels(self.model)
         if self.name in ("relative_bops", "relative_macs"):
             costs.require_macs(self.name, kernels)
-        min_densities = self._min_densities()
-        found = deployed_costs(kernels)
-        is_of_macs = self.name == "relative_macs"
-        lowered = any(map(is_lowered, kernels)) or is_of_macs
-        if self._measure(found) == 0 or not lowered:
+        is_lower = any(map(is_lowered, kernels)) or is_of_macs
+        if self.name in costs.MEASURES:
+            is_lower &= self._measure(deployed_costs(kernels)) > 0
+        if not is_lower:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
                 "lower. Received: a model without. Check `overrides`, and "
@@ -199,25 +250,31 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 "Expected one `CompressionBudget` per fit. Received: two. Keep "
                 "one; `max_sparsity` limits single kernels."
             )
-        if (words := costs.not_covered(kernels)) is not None:
-            warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
-        bits = choose_bit_width(kernels, found, self.name, self._limit())
-        budget = f"CompressionBudget({self.name}={self.target:g})"
-        say_start(self.model, budget, bits, self.params.get("verbose"))
-        now = deployed_costs(kernels)
-        self._num_steps = 0
-        self._epochs: dict[int, list[KernelCost]] = {}
-        # Below what is possible, the penalty would only drown the task.
-        least = least_costs(kernels, now, min_densities)
-        self._require_reachable(least)
-        limit = max(self._limit(), self._measure(least))
-        self.model.regularizer.set_budget(
-            self.name,
-            start=max(self._measure(now), limit),
-            target=limit,
-            min_densities=min_densities if any(min_densities) else (),
+
+    def _choose_bits(self, min_densities: list[float]) -> int | None:
+        """Chooses the bits of `"auto"`; measures the file, if it counts."""
+        kernels, self._file = self.model.kernels, None
+        if self.name == "file_bytes":
+            self._file = FileBytes(
+                self.model, int(self.target), self.device, min_densities
+            )
+            return set_bit_width(kernels, self._file.bits)
+        return choose_bit_width(
+            kernels, deployed_costs(kernels), self.name, self._limit()
         )
-        self.model.make_train_function(force=True)
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Measures the file now and then."""
+        file, done = self._file, self.model.schedule.progress()
+        if file is not None and file.is_due(float(done)):
+            self._follow(file)
+
+    def _follow(self, file: FileBytes) -> int:
+        reached = file.measure(float(self.model.schedule.progress()))
+        self.model.regularizer.move_target(file.aim)
+        return reached
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -243,6 +300,8 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 self.model.kernels, progress=self.model.schedule.progress()
             )
             logs["budget_penalty"] = float(penalty)
+            if self._file is not None:
+                logs["file_bytes"] = self._follow(self._file)
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
         found = self._epochs[epoch] = deployed_costs(self.model.kernels)
@@ -254,24 +313,11 @@ class CompressionBudget(FitCallback, CompressionLogger):
             end_training(self.model)
         super().on_train_end(logs)
 
-    def _require_own_rate(self) -> None:
-        """Raises a ValueError where the optimizer moves the logits."""
-        published = [
-            kernel.path
-            for kernel in self.model.quantized_kernels
-            if GRIDS[kernel.quantizer.config.level_grid].has_plain_logits
-        ]
-        if published:
-            raise ValueError(
-                "A budget needs logits that move at their own rate. Received: "
-                f"level_grid='paper' for {published}, whose logits move at "
-                "the optimizer's. Use `CompressionRegularizer` there, or "
-                "another grid."
-            )
-
     def on_fit_end(self) -> None:
         """Warns if the budget was missed, by now or by a restored epoch."""
         now = deployed_costs(self.model.kernels)
+        if self._file is not None:
+            self._file.measure(1.0)
         self._warn_of_layers(now)
         if self._is_met(now):
             self._warn_of_checkpoints()
@@ -285,19 +331,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
 
     def _warn_of_checkpoints(self) -> None:
         """Warns of files of an epoch from before the budget was met."""
-        for callback in getattr(self.model, "fit_callbacks", ()):
-            if not isinstance(callback, keras.callbacks.ModelCheckpoint):
-                continue
-            values = self.model.history.history.get(callback.monitor, [])
-            kept = [
-                (epoch, found)
-                for (epoch, found), value in zip(
-                    self._epochs.items(), values, strict=False
-                )
-                if callback.save_best_only and value == callback.best
-            ]
-            if kept and not self._is_met(kept[0][1]):
-                epoch, found = kept[0]
+        for callback, epoch in early_checkpoints(self.model, self._epochs):
+            found = self._epochs[epoch]
+            if not self._is_met(found):
                 warnings.warn(
                     f"`ModelCheckpoint` kept epoch {epoch + 1} in "
                     f"{callback.filepath!r}, whose {self.name} is "
@@ -309,40 +345,23 @@ class CompressionBudget(FitCallback, CompressionLogger):
 
     def _warn_of_layers(self, now: list[KernelCost]) -> None:
         """Warns of kernels with more zeros than `max_sparsity` allows."""
-        slack = _TOLERANCES["sparsity"]
-        exceeded = [
-            f"{kernel.path!r} has {1 - cost.density / cost.kept:.1%} zeros"
-            for kernel, cost, least in zip(
-                self.model.kernels, now, self._min_densities(), strict=True
-            )
-            # A single weight can be more than the slack.
-            if cost.density / cost.kept
-            < least - max(slack, 1 / (cost.kept * kernel.num_weights))
-        ]
+        exceeded = words_on_sparse(
+            self.model.kernels,
+            now,
+            self._min_densities(),
+            slack=_TOLERANCES["sparsity"],
+        )
         if exceeded:
             warnings.warn(
                 f"`max_sparsity={self.max_sparsity}` was exceeded: "
-                f"{'; '.join(exceeded)}. Weights that round to zero are no "
+                f"{exceeded}. Weights that round to zero are no "
                 "matter of the budget: give the kernel more bits, or the grid "
                 "'dead_zone'. Otherwise train for more steps.",
                 stacklevel=3,
             )
 
     def _min_densities(self) -> list[float]:
-        """The least density of each kernel; 0 where there is no limit."""
-        limits = self.max_sparsity
-        if limits is None:
-            limits = {}
-        elif not isinstance(limits, Mapping):
-            limits = {"": limits}
-        kernels: list[Kernel] = self.model.kernels
-        require_patterns("max_sparsity", limits, [k.path for k in kernels])
-        return [
-            1.0 - first_match(kernel.path, limits, 1.0)
-            if is_lowered(kernel)
-            else 0.0
-            for kernel in kernels
-        ]
+        return least_densities(self.model.kernels, self.max_sparsity)
 
     def _names(self) -> tuple[str, ...]:
         return (*super()._names(), self.name)
@@ -352,10 +371,14 @@ class CompressionBudget(FitCallback, CompressionLogger):
         return 1.0 - self.target if self.name == "sparsity" else self.target
 
     def _measure(self, found: list[KernelCost]) -> float:
+        if self._file is not None:
+            return self._file.of(found)
         return float(costs.MEASURES[self.name](found))
 
     def _is_met(self, found: list[KernelCost]) -> bool:
         limit = self._limit()
+        if self._file is not None:
+            return self._measure(found) <= limit
         slack = max(_TOLERANCES[self.name], 0.01 * limit)
         return self._measure(found) <= limit + slack
 
@@ -375,26 +398,3 @@ class CompressionBudget(FitCallback, CompressionLogger):
             num_steps=self._num_steps,
             last=list(self._epochs.values())[-1],
         )
-
-    def _require_channels(self) -> None:
-        """Raises a ValueError where no channel can be removed."""
-        if self.name == "relative_macs" and self.model.channel_gates is None:
-            raise ValueError(
-                "`relative_macs` falls with channels alone. Received: a model "
-                "that keeps all. Call `quantize_model(..., "
-                "channel_multiple=8)`, or 16 for phones."
-            )
-
-    def _require_reachable(self, least: list[KernelCost]) -> None:
-        """Raises a ValueError for a budget below all that channels allow."""
-        reached = self._measure(least)
-        if self.name == "relative_macs" and self.target < reached:
-            raise ValueError(
-                f"`relative_macs` cannot be below {reached:.4g} here: each "
-                "class of channels keeps a quarter, in multiples of "
-                f"{self.model.channel_multiple}"
-                f"{words_on_frozen(self.model.channel_gates)}. "
-                f"`codeq_keras.report` names all that stay. Received: "
-                f"relative_macs={self.target}. Allow more, train more "
-                "layers, or make `channel_multiple` smaller."
-            )

@@ -1,10 +1,13 @@
 """The least that a budget can reach, and why it was missed."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
+
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import KernelCost
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
 from codeq_keras.quantizers.kernels import QuantizedKernel, gates_of
@@ -34,6 +37,42 @@ def words_on_frozen(gates: Any) -> str:
     return f", and those of {named}{more}, not trainable, keep all"
 
 
+def least_densities(
+    kernels: Sequence[Any], max_sparsity: float | Mapping[str, float] | None
+) -> list[float]:
+    """The least density of each kernel; 0 where there is no limit."""
+    limits = max_sparsity
+    if limits is None:
+        limits = {}
+    elif not isinstance(limits, Mapping):
+        limits = {"": limits}
+    require_patterns("max_sparsity", limits, [k.path for k in kernels])
+    return [
+        1.0 - first_match(kernel.path, limits, 1.0)
+        if is_lowered(kernel)
+        else 0.0
+        for kernel in kernels
+    ]
+
+
+def words_on_sparse(
+    kernels: Sequence[Any],
+    now: Sequence[KernelCost],
+    least: Sequence[float],
+    *,
+    slack: float,
+) -> str:
+    """Names the kernels that are below their least density; "" if none is."""
+    named = [
+        f"{kernel.path!r} has {1 - cost.density / cost.kept:.1%} zeros"
+        for kernel, cost, low in zip(kernels, now, least, strict=True)
+        # A single weight can be more than the slack.
+        if cost.density / cost.kept
+        < low - max(slack, 1 / (cost.kept * kernel.num_weights))
+    ]
+    return "; ".join(named)
+
+
 def least_costs(
     kernels: Sequence[Any],
     found: Sequence[KernelCost],
@@ -61,6 +100,21 @@ def least_costs(
         )
         result.append(cost)
     return result
+
+
+def early_checkpoints(
+    model: Any, epochs: Iterable[int]
+) -> Iterator[tuple[keras.callbacks.ModelCheckpoint, int]]:
+    """Yields callbacks that keep the best epoch, each with that epoch."""
+    for callback in getattr(model, "fit_callbacks", ()):
+        is_kept = isinstance(callback, keras.callbacks.ModelCheckpoint)
+        if not is_kept or not callback.save_best_only:
+            continue
+        values = model.history.history.get(callback.monitor, [])
+        for epoch, value in zip(epochs, values, strict=False):
+            if value == callback.best:
+                yield callback, epoch
+                break
 
 
 def reason_of_miss(

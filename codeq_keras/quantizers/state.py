@@ -26,7 +26,7 @@ from codeq_keras.quantizers.zeros import largest_magnitude, moved
 Shape = tuple[int, ...]
 
 # Stands for a kernel that no budget holds.
-_FREE = -1.0
+FREE = -1.0
 
 # The rounding of a fraction of zeros.
 _COUNT_ERROR = 1e-6
@@ -106,7 +106,7 @@ class QuantizerState(keras.layers.Layer):
         )
         self.held_zeros = self.add_weight(
             shape=(count,),
-            initializer=keras.initializers.Constant(_FREE),
+            initializer=keras.initializers.Constant(FREE),
             trainable=False,
             name="held_zeros",
         )
@@ -215,7 +215,7 @@ class QuantizerState(keras.layers.Layer):
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the bounds, also of older files, see `as_vectors`."""
-        free: np.ndarray = np.full(len(self.bound_shapes), _FREE, "float32")
+        free: np.ndarray = np.full(len(self.bound_shapes), FREE, "float32")
         # Files of November 2026 hold no zeros.
         super().load_own_variables({"1": free, **as_vectors(store)})
 
@@ -237,7 +237,7 @@ class QuantizerState(keras.layers.Layer):
     def release_zeros(self) -> None:
         """Lets the logits move again."""
         self.moves_zeros = False
-        self.held_zeros.assign([_FREE] * len(self.bound_shapes))
+        self.held_zeros.assign([FREE] * len(self.bound_shapes))
 
     def follow_held_zeros(
         self, counter: Callable[[], Callable[[], Sequence[Any]]]

@@ -1,7 +1,7 @@
 """The bits of `bit_width="auto"`: what the zeros of a budget leave."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from codeq_keras.config import AUTO_BIT_WIDTH
@@ -31,24 +31,34 @@ def choose_bit_width(
     costs of the kernels now, and `limit` is on `costs.MEASURES[name]`; limits
     on zeros and channels are no matter of bits.
     """
-    chosen = [
-        isinstance(kernel, QuantizedKernel)
-        and isinstance(kernel.quantizer, DeadZoneQuantizer)
-        and kernel.quantizer.config.is_budgeted
-        for kernel in kernels
-    ]
+    chosen = has_say(kernels)
     if not any(chosen) or name in ("sparsity", "relative_macs"):
         return None
     bits = max(budgeted_bit_width(name, limit, found, chosen), at_least)
+    return set_bit_width(kernels, bits)
+
+
+def set_bit_width(kernels: Sequence[Any], bits: int) -> int | None:
+    """Sets bits that a budget chose; returns them if a kernel has `"auto"`."""
     quantizers = [
         kernel.quantizer
-        for kernel, is_chosen in zip(kernels, chosen, strict=True)
+        for kernel, is_chosen in zip(kernels, has_say(kernels), strict=True)
         if is_chosen
     ]
     for quantizer in quantizers:
         quantizer.choose_bit_width(bits)
     is_auto = any(q.config.bit_width == "auto" for q in quantizers)
     return bits if is_auto else None
+
+
+def has_say(kernels: Sequence[Any]) -> list[bool]:
+    """Whether a budget has a say in the bits, by kernel."""
+    return [
+        isinstance(kernel, QuantizedKernel)
+        and isinstance(kernel.quantizer, DeadZoneQuantizer)
+        and kernel.quantizer.config.is_budgeted
+        for kernel in kernels
+    ]
 
 
 def budgeted_bit_width(
@@ -78,13 +88,27 @@ def budgeted_bit_width(
         ]
         return float(MEASURES[name](found))
 
-    low, high = 0.0, 1.0
-    for _ in range(_NUM_HALVINGS):
+    return bit_width_at(
+        largest_density(lambda density: measure(density) <= limit)
+    )
+
+
+def largest_density(
+    fits: Callable[[float], bool],
+    low: float = 0.0,
+    num_halvings: int = _NUM_HALVINGS,
+) -> float:
+    """Returns the largest density in [low, 1] that fits, `low` if none does."""
+    high = 1.0
+    for _ in range(num_halvings):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high) if measure(middle) <= limit else (low, middle)
-        )
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def bit_width_at(density: float) -> int:
+    """Returns the bits where 4 of them would leave such a density."""
     for bits, least in _LEAST_DENSITIES.items():
-        if low < least:
+        if density < least:
             return bits
     return AUTO_BIT_WIDTH

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from codeq_keras import costs
@@ -133,6 +134,7 @@ class CompressionRegularizer(keras.layers.Layer):
             require_number(name, value, Interval(0, has_low=True))
         self.budget: str | None = None
         self.min_densities: tuple[float, ...] = ()
+        self.rates: tuple[float, ...] = ()
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -152,6 +154,7 @@ class CompressionRegularizer(keras.layers.Layer):
         start: float = 1.0,
         target: float = 1.0,
         min_densities: Sequence[float] = (),
+        rates: Sequence[float] = (),
     ) -> None:
         """Switches the budget penalty on, or off with None.
 
@@ -159,16 +162,23 @@ class CompressionRegularizer(keras.layers.Layer):
         call `model.make_train_function(force=True)`.
 
         Args:
-            budget: A key of `codeq_keras.costs.MEASURES`, or None.
+            budget: A key of `codeq_keras.costs.MEASURES`, `"file_bytes"`, or
+                None.
             start: The measure of the model now, > 0.
             target: The measure at the end of the training, > 0.
             min_densities: The least density of each kernel, of what removed
                 channels leave. There the budget stops to push, and another
                 penalty pushes back. 0 for no limit; empty for none at all.
+            rates: Those of `costs.file_bytes`, for that budget.
         """
         self.budget = budget
         self.min_densities = tuple(min_densities)
+        self.rates = tuple(rates)
         self.log_start.assign(ops.log(start))
+        self.move_target(target)
+
+    def move_target(self, target: float) -> None:
+        """Sets the measure at the end anew, in a training that runs."""
         self.log_target.assign(ops.log(_MARGIN * target))
 
     def penalty(self, kernels: Sequence[Kernel]) -> Any | None:
@@ -272,7 +282,10 @@ class CompressionRegularizer(keras.layers.Layer):
         return _CHANNEL_RAMP_FRACTION if self._is_of_macs else _RAMP_FRACTION
 
     def _log_measure(self, trained: Sequence[KernelCost]) -> Any:
-        current = costs.MEASURES[self.budget or ""](trained)
+        if self.rates:
+            current = costs.file_bytes(trained, self.rates)
+        else:
+            current = costs.MEASURES[self.budget or ""](trained)
         # A fully pruned model has the logarithm of 1e-6, not minus infinity.
         return ops.log(ops.maximum(current, 1e-6))
 
@@ -291,14 +304,18 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         factor = ops.exp(self.log_target - self._log_measure(trained))
         least = self.min_densities or (0.0,) * len(kernels)
-        least_of = {id(k): low for k, low in zip(kernels, least, strict=True)}
+        rates = self.rates or (1.0,) * len(kernels)
+        number_of = {id(kernel): n for n, kernel in enumerate(kernels)}
         is_last = progress >= SETTLED_FRACTION
         for state in states_of(kernels):
-            lows = [least_of[id(k)] for k in kernels_of(state, kernels)]
+            numbers = [number_of[id(k)] for k in kernels_of(state, kernels)]
             held = ops.convert_to_tensor(state.held_zeros)
-            density = ops.maximum((1.0 - held) * factor, ops.stack(lows))
+            lows = ops.stack([least[n] for n in numbers])
+            density = ops.maximum((1.0 - held) * factor, lows)
             density = ops.minimum(density, 1.0)
-            state.hold_zeros(ops.where(is_last, 1.0 - density, held))
+            counts = np.array([rates[n] > 0 for n in numbers])
+            is_moved = ops.logical_and(is_last, counts)
+            state.hold_zeros(ops.where(is_moved, 1.0 - density, held))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

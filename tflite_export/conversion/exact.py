@@ -6,6 +6,8 @@ model if its file cannot hold them.
 
 from typing import NamedTuple
 
+import keras
+
 from tflite_export.conversion.converter import convert
 from tflite_export.conversion.graphs import trained_graph
 from tflite_export.conversion.repairs import input_notes, repaired_file
@@ -35,6 +37,7 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
     The whole graph decides if the converter folds a BatchNormalization into a
     Dense layer. So only the file shows it, and the model is converted again.
     """
+    require_tensorflow_backend()
     _require_samples(trained)
     # A model that fake-quantizes itself must be converted without samples.
     samples = None if trained.fake_quantizes else trained.samples
@@ -59,6 +62,18 @@ def convert_exactly(trained: TrainedModel) -> ConvertedModel:
         else:
             notes = [*notes, *written.notes, *missing, *of_inputs]
             return ConvertedModel(file, notes, written.silent_channels)
+
+
+def require_tensorflow_backend() -> None:
+    """Raises a ValueError where the converter cannot read Keras's models."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            "The export needs Keras on the TensorFlow backend. "
+            f"Received: {backend!r}. Save the model with `model.save("
+            '"model.keras")` and load and export it in a process started with '
+            "KERAS_BACKEND=tensorflow."
+        )
 
 
 def _require_samples(trained: TrainedModel) -> None:

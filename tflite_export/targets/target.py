@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,6 +14,7 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
+from tflite_export.weights.sites import weight_sites
 
 if TYPE_CHECKING:
     from tflite_export.conversion.exact import ConvertedModel
@@ -84,6 +86,8 @@ class Target:
         devices: Names of the devices on which `benchmark` measures its files.
         is_variant: Whether it is a size of another target.
         skips_pattern: Whether `sparsity_pattern="2:4"` makes files faster.
+        weighs_codes: Whether codes change the bytes of a file, but not its
+            operators.
 
     Example:
 
@@ -110,6 +114,7 @@ class Target:
     devices: tuple[str, ...] = ()
     is_variant: bool = False
     skips_pattern: bool = False
+    weighs_codes: bool = True
 
     def require_storage(self, weight_storage: str) -> None:
         """Raises a ValueError for a storage that the target does not take.
@@ -163,6 +168,24 @@ class Target:
         """
         return []
 
+    def deployed_bytes(self, data: bytes) -> int:
+        """Returns the bytes that the device holds of a file.
+
+        Args:
+            data: The bytes of a file, stored as the device reads it.
+        """
+        return len(data)
+
+    def weight_bytes(self, file: Flatbuffer) -> list[float]:
+        """Returns those of each weight, in the order of `weight_sites`.
+
+        Args:
+            file: The same file.
+        """
+        sites = weight_sites(file)
+        readers = Counter(site.key for site in sites)
+        return [s.tensor.size_bytes / readers[s.key] for s in sites]
+
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Returns the contents of all files to write.
 
@@ -205,17 +228,14 @@ class Target:
         return []
 
     def check_model(self, trained: "TrainedModel") -> CheckReport:
-        """Says where the operators of a model would run, before it is trained.
+        """Checks a model before its training, where `weighs_codes` is False.
+
+        Other targets check the file of the model with its codes of now.
 
         Args:
             trained: The model, with samples.
         """
-        try:
-            file = self.convert(trained).file
-            self.store(file, "int8")
-        except (ValueError, RuntimeError) as error:
-            return self.refusal(error)
-        return self.check(file.to_bytes())
+        raise NotImplementedError
 
     def refusal(self, error: Exception) -> CheckReport:
         """Returns the report on a model that the export would refuse."""

@@ -82,6 +82,25 @@ def layouts(slot: Slot, shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
             yield order
 
 
+def arranged(match: Match, kernel: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns other codes of a matched kernel as its slot would hold them.
+
+    A channel has the sign of its gain; a silent one has zeros.
+
+    Example:
+
+    >>> codes = np.array([[3, 0], [-2, 1]], np.int8)
+    >>> slot = Slot("FULLY_CONNECTED", np.array([[127, -85], [0, -127]]), 0)
+    >>> match = match_slots([slot], {"dense/kernel": codes})[0]
+    >>> arranged(match, np.array([[7, 1], [0, 1]], np.int8), 0).tolist()
+    [[7, 0], [-1, -1]]
+    """
+    shape = match.codes.shape
+    rows = as_rows(kernel.transpose(match.order).reshape(shape), axis)
+    signs = np.where(np.isnan(match.gains), 0, match.signs)
+    return from_rows(rows * signs[:, None].astype(np.int8), axis, shape)
+
+
 def match_slots(
     slots: Sequence[Slot], kernels: Mapping[str, np.ndarray]
 ) -> list[Match | None]:
@@ -207,7 +226,15 @@ def fit_kernel(slot: Slot, path: str, kernel: np.ndarray) -> Match | None:
             view.shape == slot.codes.shape
             or slot.operator == "DEPTHWISE_CONV_2D"
         )
-        best = Match(path, codes, np.abs(gains), distance, is_canonical)
+        best = Match(
+            path=path,
+            codes=codes,
+            gains=np.abs(gains),
+            distance=distance,
+            is_canonical=is_canonical,
+            order=order,
+            signs=signs,
+        )
     return best
 
 

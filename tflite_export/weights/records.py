@@ -28,6 +28,8 @@ class Match(NamedTuple):
     A row is an output channel. `codes` are the trained ones in the slot's
     shape, with the sign of each channel's gain, so that `gains` are >= 0. A
     channel is silent if only the slot holds zeros there: its gain is NaN.
+    `order` are the kernel's axes as the slot has them, `signs` those of the
+    gains.
     """
 
     path: str
@@ -35,6 +37,8 @@ class Match(NamedTuple):
     gains: np.ndarray
     distance: float
     is_canonical: bool
+    order: tuple[int, ...]
+    signs: np.ndarray
 
     @property
     def num_silent_rows(self) -> int:

@@ -7,8 +7,11 @@ zeros and few levels, and cannot read sparse and int4 tensors.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.operators import ETHOS_U
+from tflite_export.inspection import entropy_bits
 from tflite_export.targets.ethos_u.pattern import pattern_notes
 from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 from tflite_export.targets.findings import (
@@ -25,6 +28,7 @@ from tflite_export.targets.target import (
     Target,
     register_target,
 )
+from tflite_export.weights.sites import weight_sites
 
 if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
@@ -63,6 +67,20 @@ class EthosU(Target):
         self.is_variant = is_variant
         self.devices = (accelerator,)
         self.skips_pattern = accelerator.startswith("ethos-u85")
+
+    def deployed_bytes(self, data: bytes) -> int:
+        """Returns the bytes of the file that Vela compiles."""
+        return len(compile_file(data, accelerator=self.accelerator).compiled)
+
+    def weight_bytes(self, file: Flatbuffer) -> list[float]:
+        """Shares those out by entropy: Vela codes all weights alike."""
+        all_codes = [site.slot.codes for site in weight_sites(file)]
+        bits = [
+            codes.size * entropy_bits(np.unique(codes, return_counts=True)[1])
+            for codes in all_codes
+        ]
+        num_bytes = self.deployed_bytes(file.to_bytes())
+        return [num_bytes * each / max(sum(bits), 1.0) for each in bits]
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Adds the file that Vela compiled; a fallback is an error."""

@@ -68,6 +68,7 @@ class LiteRtSparse(Target):
         "lut": LUT_REFUSAL,
     }
     devices = PHONE_DEVICES
+    weighs_codes = False
 
     def convert(self, trained: "TrainedModel") -> "ConvertedModel":
         """Converts a model to float32, with the trained codes."""
@@ -171,9 +172,11 @@ class LiteRtSparse(Target):
 def _converted(trained: "TrainedModel") -> tuple[Flatbuffer, list[str]]:
     """A float32 file with the padding of sparse kernels, and notes on that."""
     from tflite_export.conversion.converter import convert_float
+    from tflite_export.conversion.exact import require_tensorflow_backend
     from tflite_export.conversion.graphs import inference_graph
     from tflite_export.samples import random_samples
 
+    require_tensorflow_backend()
     if trained.fake_quantizes:
         raise ValueError(
             f"`target={_NAME!r}` must get a model that computes in float. "

@@ -1,0 +1,212 @@
+"""FileBytes: a budget in the bytes of the file that a model is exported to.
+
+An exporter measures the file; training steers `costs.size_bytes`, which has a
+gradient. Near the budget one is a line in the other.
+"""
+
+import contextlib
+import importlib.metadata
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from codeq_keras import costs
+from codeq_keras.callbacks.misses import is_lowered
+from codeq_keras.config import AUTO_BIT_WIDTH
+from codeq_keras.costs import KernelCost, deployed_costs
+from codeq_keras.extras import missing_extra
+from codeq_keras.quantizers.supposed import restored, suppose
+from codeq_keras.training.auto import (
+    bit_width_at,
+    has_say,
+    largest_density,
+    set_bit_width,
+)
+from codeq_keras.training.schedule import SETTLED_FRACTION
+
+# Exporters register `(model, target) -> FileMeter` under it.
+ENTRY_POINTS = "codeq_keras.file_meters"
+
+# The part of the budget that is aimed at: histograms of codes move until the
+# last step, and a file must not be above it.
+_AIM = 0.99
+
+# The densities among which that of the budget is looked for, and how finely.
+_LEAST_DENSITY = 0.01
+_NUM_HALVINGS = 7
+
+# The fewest bits of `"auto"`.
+_LEAST_BITS = 2
+
+# The slope is taken between the budget's density and this part of it.
+_SLOPE_STEP = 0.8
+
+# Fewer bits must save at least this part of the file.
+_LEAST_SAVING = 0.02
+
+# When the file is measured: from where the budget is tight on. In the last
+# tenth the zeros are held, and each measurement corrects them.
+_DUE = (*np.arange(0.2, 0.9, 0.05), *np.arange(0.9, 1.0, 0.02))
+
+# The most that one measurement may change the aim by: far from the budget the
+# line is none.
+_MAX_CHANGE = 1.5
+
+
+class FileMeter(Protocol):
+    """What an exporter knows of a model's file before it is written."""
+
+    def num_bytes(self, model: Any) -> int:
+        """The bytes of the file that the model would be exported to now."""
+
+    def kernel_bytes(self, model: Any) -> Mapping[str, float]:
+        """The bytes of it that each kernel takes, by path."""
+
+    def renew(self) -> None:
+        """Looks at all but the codes anew, when it measures next."""
+
+
+class FileBytes:
+    """A budget in bytes of a file, for one training of one model.
+
+    Attributes:
+        bits: The bits for kernels of which a budget chooses them.
+        rates: Bytes of the file for each byte of `costs.size_bytes`, by
+            kernel: 0 where zeros change nothing.
+        aim: The budget in `costs.file_bytes`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        file_bytes: int,
+        target: str,
+        min_densities: Sequence[float],
+    ) -> None:
+        self._model, self._limit = model, file_bytes
+        self._min_densities = min_densities
+        self._meter = _meter_of(model, target)
+        self._lowered = [is_lowered(kernel) for kernel in model.kernels]
+        self._densities = [c.density for c in deployed_costs(model.kernels)]
+        self.bits = self._chosen_bits()
+        density = self._density(self.bits)
+        self.rates = self._measured_rates(density)
+        if self._lowered != [rate > 0 for rate in self.rates]:
+            self._lowered = [rate > 0 for rate in self.rates]
+            density = self._density(self.bits)
+        self._require_reachable(target)
+        with self._supposed(density, self.bits):
+            self.aim = self.estimate(deployed_costs(model.kernels))
+        set_bit_width(model.kernels, self.bits)
+        self._next, self._measured_at = _DUE[0], 0.0
+        self._remember()
+
+    def is_due(self, progress: float) -> bool:
+        """Whether the file should be measured, at this part of a training."""
+        return progress >= self._next
+
+    def measure(self, progress: float) -> int:
+        """Measures the file, and moves the aim by what the file is off."""
+        if progress >= SETTLED_FRACTION > self._measured_at:
+            self._meter.renew()  # With the ranges and biases that are trained.
+        self._measured_at = progress
+        self._remember()
+        self._next = next((p for p in _DUE if p > progress), math.inf)
+        if progress < _DUE[0]:
+            return self._bytes
+        wanted = self._at + _AIM * self._limit - self._bytes
+        low, high = self._at / _MAX_CHANGE, self._at * _MAX_CHANGE
+        self.aim = min(max(wanted, low), high)
+        return self._bytes
+
+    def of(self, found: Sequence[KernelCost]) -> float:
+        """Returns the bytes of the file at costs near those measured."""
+        return self._bytes + self.estimate(found) - self._at
+
+    def _remember(self) -> None:
+        self._bytes = self._meter.num_bytes(self._model)
+        self._at = self.estimate(deployed_costs(self._model.kernels))
+
+    def estimate(self, found: Sequence[KernelCost]) -> float:
+        """Returns the bytes of the file that follow the kernels."""
+        return float(costs.file_bytes(found, self.rates))
+
+    @contextlib.contextmanager
+    def _supposed(self, density: float, bits: int) -> Iterator[None]:
+        """The model at a density of all kernels that are lowered, and bits."""
+        densities = [
+            max(density, least) if is_low else own
+            for own, least, is_low in zip(
+                self._densities, self._min_densities, self._lowered, strict=True
+            )
+        ]
+        with restored(self._model.kernels):
+            set_bit_width(self._model.kernels, bits)
+            suppose(self._model.kernels, densities)
+            yield
+
+    def _size(self, density: float, bits: int) -> int:
+        with self._supposed(density, bits):
+            return self._meter.num_bytes(self._model)
+
+    def _density(self, bits: int) -> float:
+        """The density at which the file has the bytes that are aimed at."""
+        aim = _AIM * self._limit
+        return largest_density(
+            lambda density: self._size(density, bits) <= aim,
+            low=_LEAST_DENSITY,
+            num_halvings=_NUM_HALVINGS,
+        )
+
+    def _chosen_bits(self) -> int:
+        """Those of `bit_width_at`, or 4 where fewer make no smaller file."""
+        if not any(has_say(self._model.kernels)):
+            return AUTO_BIT_WIDTH
+        density = self._density(AUTO_BIT_WIDTH)
+        bits = bit_width_at(density)
+        if bits == AUTO_BIT_WIDTH:
+            return bits
+        saved = self._size(density, AUTO_BIT_WIDTH) - self._size(density, bits)
+        return bits if saved > _LEAST_SAVING * self._limit else AUTO_BIT_WIDTH
+
+    def _measured_rates(self, density: float) -> tuple[float, ...]:
+        """The slopes of the file's bytes, between two densities."""
+        points = []
+        for each in (density, _SLOPE_STEP * density):
+            with self._supposed(each, self.bits):
+                sizes = self._meter.kernel_bytes(self._model)
+                found = deployed_costs(self._model.kernels)
+            points.append((sizes, found))
+        (high, found_high), (low, found_low) = points
+        rates = []
+        for kernel, at, below in zip(
+            self._model.kernels, found_high, found_low, strict=True
+        ):
+            path = kernel.path
+            fall = costs.size_bytes([at]) - costs.size_bytes([below])
+            saved = high.get(path, 0) - low.get(path, 0)
+            is_low = is_lowered(kernel) and saved > 0 and fall > 0
+            rates.append(float(saved / fall) if is_low else 0.0)
+        return tuple(rates)
+
+    def _require_reachable(self, target: str) -> None:
+        least = self._size(_LEAST_DENSITY, _LEAST_BITS)
+        if least <= self._limit:
+            return
+        raise ValueError(
+            f"`file_bytes` must be at least {least:,} here: the bytes of the "
+            f"file for {target!r} with nearly all weights at zero that may "
+            "be. `tflite_export.inspect` shows where they go. Received: "
+            f"file_bytes={self._limit:,}. Allow more, or make the network "
+            "smaller."
+        )
+
+
+def _meter_of(model: Any, target: str) -> FileMeter:
+    """What an installed exporter measures files with."""
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        make: Callable[[Any, str], FileMeter] = entry.load()
+        return make(model, target)
+    raise missing_extra("`file_bytes`", "the exporter", "export")

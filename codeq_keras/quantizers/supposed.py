@@ -1,0 +1,41 @@
+"""Kernels at densities that they do not have yet."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from keras import ops
+
+from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.quantizers.kernels import (
+    follow_held_zeros,
+    kernels_of,
+    states_of,
+)
+from codeq_keras.quantizers.state import FREE
+
+
+@contextlib.contextmanager
+def restored(kernels: Sequence[Kernel]) -> Iterator[None]:
+    """Gives quantizers back the logits, bits and zeros that they had before."""
+    held = [
+        (variable, ops.convert_to_numpy(variable))
+        for state in states_of(kernels)
+        for variable in state.variables
+    ]
+    try:
+        yield
+    finally:
+        for variable, value in held:
+            variable.assign(value)
+
+
+def suppose(kernels: Sequence[Kernel], densities: Sequence[float]) -> None:
+    """Gives kernels these densities; those not in training keep their zeros."""
+    by_kernel = {id(k): d for k, d in zip(kernels, densities, strict=True)}
+    for state in states_of(kernels):
+        zeros = [
+            1.0 - by_kernel[id(k)] if k.variable.trainable else FREE
+            for k in kernels_of(state, kernels)
+        ]
+        state.hold_zeros(zeros)
+    follow_held_zeros(kernels)
