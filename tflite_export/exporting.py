@@ -147,9 +147,11 @@ def export(
               written beside it, as `*_vela.tflite`;
             - `"edgetpu"`: Coral's Edge TPU.
         weight_storage: `"auto"` stores each weight tensor in the fewest bytes
-            that the target runs at full speed, and notes why; `"int8"` stores
-            all densely. `"int4"` and `"sparse"` (for `"litert"`) and `"lut"`
-            (for `"tflm"`) take that form wherever it runs right.
+            that the target runs at full speed, and notes why; for `"tflm"` in
+            the fewest bytes, at the work of unpacking that the report states.
+            `"int8"` stores all densely. `"int4"` and `"sparse"` (for
+            `"litert"`) and `"huffman"` (for `"tflm"`) take that form wherever
+            it runs right, `"lut"` (for `"tflm"`) wherever it is smaller.
         representative_dataset: Inputs as in training, to measure the ranges of
             the activations; the first 256 samples are used. They are optional
             if the ranges are trained (`activation_bit_width`, or `tf_keras`),

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from tflite_export.format.damaged import DamagedFileError
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
-from tflite_export.format.lut import DECODE
 from tflite_export.format.macs import count_macs
 from tflite_export.format.operators import EDGE_TPU, ETHOS_U
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.format.sparse import decode_sparse, validate_sparse
 from tflite_export.tables import Table, as_text
-from tflite_export.weights.sites import decoded_constants
 
 _COLUMNS = (
     *("operator", "dtype", "shape", "layout"),
@@ -51,7 +50,8 @@ class TensorRow:
             for `num_zeros`.
         size_bytes: Bytes in the file, with the indices of sparse tensors.
         layout: `"dense"`; `"csr"` or the block, such as `"1x16"`, for sparse
-            tensors; `"lut"` for the look-up tables of microcontrollers.
+            tensors; `"lut"` and `"huffman"` for the look-up tables and the
+            Huffman codes of microcontrollers.
     """
 
     name: str
@@ -224,25 +224,19 @@ def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
     file = Flatbuffer(data)
     readers = _first_readers(file)
     decoded = decoded_constants(file)
-    packed = {
-        (operator.subgraph, index)
-        for operator in file.operators
-        if operator.name == DECODE
-        for index in operator.inputs
-    }
     rows = []
     for subgraph in range(file.num_subgraphs):
         for tensor in file.tensors(subgraph):
             key = (subgraph, tensor.index)
-            constant = decoded.get(key, tensor)
-            if constant.size_bytes and key not in packed:
+            constant = decoded.tensors.get(key, tensor)
+            if constant.size_bytes and key not in decoded.stored:
                 reader = readers.get(key)
                 if reader and reader.name == "DENSIFY":
                     constant = _quantized_like(file, reader, constant)
                 row = _row(constant, _computing(readers, reader))
                 if row.operator in (ETHOS_U, EDGE_TPU):
                     row = _unknown(row)
-                layout = "lut" if key in decoded else row.layout
+                layout = decoded.layouts.get(key, row.layout)
                 rows.append(dataclasses.replace(row, layout=layout))
     rows.sort(key=lambda row: (-row.size_bytes, row.name))
     return tuple(rows)

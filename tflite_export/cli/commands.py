@@ -325,7 +325,7 @@ def _add_weight_storage(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--weight-storage",
         default="auto",
-        help="auto, int8, int4, sparse or lut (default: %(default)s)",
+        help="auto, int8, int4, sparse, lut or huffman (default: %(default)s)",
     )
 
 

@@ -1,10 +1,9 @@
 """Edits a file, one function each, by the steps of `Flatbuffer`."""
 
-from collections.abc import Collection, Mapping
-
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import DECODE
 from tflite_export.format.records import (
     NO_SCALES,
     Constant,
@@ -32,6 +31,40 @@ def dequantize(
     stored = file.copy_tensor(subgraph, index, f"codes_{index}")
     file.write(subgraph, stored, codes)
     file.insert(subgraph, 0, "DEQUANTIZE", [stored], index)
+
+
+def insert_decode(
+    file: Flatbuffer,
+    subgraph: int,
+    index: int,
+    encoded: np.ndarray,
+    tables: int,
+) -> None:
+    """Stores a constant as bytes that DECODE unpacks before each operator.
+
+    `tables` is the tensor with the tables; the bytes have no scales, no name
+    and the place of the constant. Each operator gets a DECODE of its own, so
+    that the weights are in the arena only while it runs.
+    """
+    name = file.tensor(subgraph, index).name
+    readers = [
+        operator
+        for operator in file.operators
+        if operator.subgraph == subgraph and index in operator.inputs
+    ]
+    # The last one first, since operators after an inserted one move.
+    for operator in reversed(readers):
+        decoded = file.copy_tensor(
+            subgraph, index, name if operator is readers[0] else None
+        )
+        for position, read in enumerate(operator.inputs):
+            if read == index:
+                site = InputSite(subgraph, operator.index, position)
+                file.set_input(site, decoded)
+        file.insert(subgraph, operator.index, DECODE, [index, tables], decoded)
+    file.set_scales(subgraph, index, NO_SCALES)
+    file.rename(subgraph, index, "")
+    file.write(subgraph, index, Constant(encoded, NO_SCALES, 0))
 
 
 def insert_pad(
@@ -87,21 +120,6 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
         fusedActivationFunction=operator.options["fusedActivationFunction"],
     )
     _insert_reshape(file, subgraph, at + 2, narrow, result)
-
-
-def replace_by_constants(
-    file: Flatbuffer, name: str, values: Mapping[tuple[int, int], np.ndarray]
-) -> None:
-    """Replaces the operators of a name by their outputs, given as constants."""
-    for (subgraph, index), array in values.items():
-        file.write(subgraph, index, Constant(array, NO_SCALES, 0))
-    file.remove([o for o in file.operators if o.name == name])
-
-
-def drop_scales(file: Flatbuffer, tensors: Collection[tuple[int, int]]) -> None:
-    """Removes the scales of tensors, given by subgraph and index."""
-    for subgraph, index in tensors:
-        file.set_scales(subgraph, index, NO_SCALES)
 
 
 def _add_zero_bias(

@@ -14,6 +14,7 @@ from tflite_export.format import packing, reader
 from tflite_export.format.builder import packed_model
 from tflite_export.format.consistency import builtin_code
 from tflite_export.format.operators import (
+    DECODE,
     OPERATOR_VERSIONS,
     new_operator,
     write_option,
@@ -133,7 +134,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensors = self._tensors(subgraph)
         source, copy = tensors[index], schema.TensorT()
         vars(copy).update(vars(source))
-        copy.name = source.name + b"_%d" % len(tensors)
+        copy.name = (source.name or b"") + b"_%d" % len(tensors)
         tensors.append(copy)
         if name is not None:
             self.rename(subgraph, len(tensors) - 1, name)
@@ -159,8 +160,8 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     # Replace.
 
     def rename(self, subgraph: int, index: int, name: str) -> None:
-        """Gives a tensor a name."""
-        self._tensors(subgraph)[index].name = name.encode()
+        """Gives a tensor a name; an empty one takes no bytes."""
+        self._tensors(subgraph)[index].name = name.encode() or None
 
     def set_shape(
         self, subgraph: int, index: int, shape: Sequence[int]
@@ -297,14 +298,17 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
 
     def _operator_code(self, name: str) -> int:
         """The index of an operator's code; a missing one is added."""
-        builtin = getattr(schema.BuiltinOperator, name)
-        version = OPERATOR_VERSIONS[name]
+        custom = name.encode() if name == DECODE else None
+        builtin = getattr(schema.BuiltinOperator, "CUSTOM" if custom else name)
+        version = 1 if custom else OPERATOR_VERSIONS[name]
         for index, code in enumerate(self._model.operatorCodes):
             # A newer version knows all that an older one does.
-            if builtin_code(code) == builtin and code.version >= version:
+            is_same = (builtin_code(code), code.customCode) == (builtin, custom)
+            if is_same and code.version >= version:
                 return index
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.customCode = custom
         code.version = version
         self._model.operatorCodes.append(code)
         return len(self._model.operatorCodes) - 1

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tflite_export.format import lut
 from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import DECODE
 from tflite_export.format.records import Operator
 
 Shape = tuple[int, ...]
@@ -42,7 +42,7 @@ def count_macs(file: Flatbuffer) -> int | None:
 
 def operator_macs(file: Flatbuffer, operator: Operator) -> int | None:
     """Returns the multiply-accumulates of an operator; None if unknown."""
-    if operator.name == lut.DECODE:
+    if operator.name == DECODE:
         return 0  # It unpacks weights.
     if operator.is_custom or operator.name in _UNKNOWN:
         return None

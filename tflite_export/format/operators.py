@@ -18,6 +18,8 @@ OPERATOR_VERSIONS = {
 }
 # The custom operators into which the compilers of devices fold a graph.
 ETHOS_U, EDGE_TPU = "ethos-u", "edgetpu-custom-op"
+# The custom operator of microcontrollers that unpacks weights before each use.
+DECODE = "TFLM_DECODE"
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DENSIFY": "DensifyOptions",
@@ -54,11 +56,13 @@ def write_option(operator: Any, name: str, value: Any) -> None:
 def new_operator(
     name: str, code: int, inputs: Sequence[int], output: int, **options: Any
 ) -> Any:
-    """Returns one of `OPERATOR_VERSIONS`; `code` is the index of its code."""
+    """Returns a new operator; `code` is the index of its code."""
     operator = schema.OperatorT()
     operator.opcodeIndex = code
     operator.inputs = np.array(inputs, np.int32)
     operator.outputs = np.array([output], np.int32)
+    if name == DECODE:
+        return operator
     kind = _OPTIONS[name]
     operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
     operator.builtinOptions = getattr(schema, f"{kind}T")()

@@ -22,7 +22,11 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
-from tflite_export.targets.target import LUT_REFUSAL, Target, register_target
+from tflite_export.targets.target import (
+    PACKED_REFUSALS,
+    Target,
+    register_target,
+)
 
 TIME_LIMIT_S = 180.0
 # The cache for weights, without the part that the executable takes.
@@ -94,7 +98,7 @@ class EdgeTpu(Target):
         "faster.",
         "sparse": "It has no sparse weights. Nothing but narrower layers makes "
         "it faster.",
-        "lut": LUT_REFUSAL,
+        **PACKED_REFUSALS,
     }
     devices = ("edgetpu",)
 

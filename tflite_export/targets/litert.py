@@ -25,7 +25,7 @@ from tflite_export.targets.litert_sparse.topology import (
 )
 from tflite_export.targets.litert_storage import store_weights
 from tflite_export.targets.target import (
-    LUT_REFUSAL,
+    PACKED_REFUSALS,
     PHONE_DEVICES,
     Package,
     ProvenFile,
@@ -49,7 +49,7 @@ class LiteRt(Target):
     name = "litert"
     title = "LiteRT"
     storages = ("auto", "int8", "int4", "sparse")
-    refused_storages: Mapping[str, str] = {"lut": LUT_REFUSAL}
+    refused_storages: Mapping[str, str] = PACKED_REFUSALS
     devices = PHONE_DEVICES
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from tflite_export.verification.report import VerificationReport
 
 # The refusal of every target except microcontrollers.
-LUT_REFUSAL = (
-    "Only LiteRT for Microcontrollers reads look-up tables. Use "
+PACKED_REFUSALS: Mapping[str, str] = {
+    name: f"Only LiteRT for Microcontrollers reads {form}. Use "
     "`target='tflm'`, or 'auto'."
-)
+    for name, form in (("lut", "look-up tables"), ("huffman", "Huffman codes"))
+}
 # The devices that measure files for phones.
 PHONE_DEVICES = ("host", *arm.CPUS, "android")
 
@@ -110,7 +111,7 @@ class Target:
     name: str = ""
     title: str = ""
     storages: tuple[str, ...] = ("auto", "int8")
-    refused_storages: Mapping[str, str] = {"lut": LUT_REFUSAL}
+    refused_storages: Mapping[str, str] = PACKED_REFUSALS
     devices: tuple[str, ...] = ()
     is_variant: bool = False
     skips_pattern: bool = False

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tflite_export.conversion.graphs import named_outputs, ranged_model
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.records import Tensor
@@ -107,7 +108,9 @@ def compare(
     given = dict(zip(names, samples, strict=True))
     given = _by_name_in_file("inputs", file.inputs(), given)
     expected = _by_name_in_file("outputs", file.outputs(), expected)
-    actual = interpreter.predict(data, samples, names, run_on=run_on)
+    # LiteRT lacks the operator that unpacks weights on microcontrollers.
+    dense = decoded_constants(file).dense(data)
+    actual = interpreter.predict(dense, samples, names, run_on=run_on)
     unequal = unequal_weights(file, trained.weights, trained.kernels)
     outputs = tuple(
         _compare_output(name, tensor, actual[name], expected[name])
@@ -130,7 +133,9 @@ def compare(
     if not trained.ranges:
         return report
     ranged = ranged_model(trained, trained.plain)
-    agreement = layer_agreement(file, ranged, trained.inputs, samples)
+    agreement = layer_agreement(
+        Flatbuffer(dense), ranged, trained.inputs, samples
+    )
     return dataclasses.replace(report, layer_agreement=agreement)
 
 

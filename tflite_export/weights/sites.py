@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tflite_export.format import lut
 from tflite_export.format.damaged import DamagedFileError
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import InputSite, Operator, Tensor
 from tflite_export.format.sparse import decode_sparse
@@ -31,7 +31,7 @@ class _Inputs(NamedTuple):
     axis: int | None
 
 
-_WEIGHTED_OPERATORS = {
+WEIGHTED_OPERATORS = {
     "CONV_2D": _Inputs((1,), 2, 0),
     "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
     "FULLY_CONNECTED": _Inputs((1,), 2, 0),
@@ -47,7 +47,7 @@ EMBEDDING_OPERATORS = {
 
 def weight_sites(file: Flatbuffer) -> list[WeightSite]:
     """Returns every place of the file that may hold a kernel."""
-    return _sites(file, _WEIGHTED_OPERATORS)
+    return _sites(file, WEIGHTED_OPERATORS)
 
 
 def embedding_sites(
@@ -96,7 +96,7 @@ def _unclipped(
 
 def _sites(file: Flatbuffer, operators: dict[str, _Inputs]) -> list[WeightSite]:
     sites = []
-    unpacked = unpacked_constants(file) | decoded_constants(file)
+    unpacked = unpacked_constants(file) | decoded_constants(file).tensors
     for operator in file.operators:
         inputs = operators.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
@@ -118,22 +118,6 @@ def _sites(file: Flatbuffer, operators: dict[str, _Inputs]) -> list[WeightSite]:
     return sites
 
 
-def decoded_constants(
-    file: Flatbuffer,
-) -> dict[tuple[int, int], Tensor]:
-    """Returns the weights that microcontrollers unpack from look-up tables.
-
-    The keys are the subgraph and index of the dense tensors. Their `size_bytes`
-    is that of the indices and the tables.
-    """
-    return {
-        (operator.subgraph, tensor.index): tensor
-        for operator in file.operators
-        if operator.name == lut.DECODE
-        for tensor in _decoded(file, operator)
-    }
-
-
 def float_weight_sites(file: Flatbuffer) -> list[WeightSite]:
     """Returns every place that holds float32 weights, each tensor once.
 
@@ -142,7 +126,7 @@ def float_weight_sites(file: Flatbuffer) -> list[WeightSite]:
     """
     sites: dict[tuple[int, int], WeightSite] = {}
     for operator in file.operators:
-        inputs = _WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        inputs = WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
             tensor = file.tensor(*key)
@@ -199,27 +183,6 @@ def unpacked_constants(
             )
         stored[key] = unpacked
     return stored
-
-
-def _decoded(file: Flatbuffer, operator: Operator) -> list[Tensor]:
-    """A DECODE reads indices and tables in turn, one pair for each output."""
-    tensors = []
-    pairs = zip(operator.inputs[::2], operator.inputs[1::2], strict=False)
-    for (indices, tables), index in zip(pairs, operator.outputs, strict=False):
-        encoded = file.tensor(operator.subgraph, indices)
-        ancillary = file.tensor(operator.subgraph, tables)
-        output = file.tensor(operator.subgraph, index)
-        is_known = encoded.dtype == ancillary.dtype == "uint8"
-        if not is_known or encoded.data is None or ancillary.data is None:
-            raise DamagedFileError(
-                f"a {lut.DECODE} without its indices or tables"
-            )
-        codes = lut.decode_lut(
-            encoded.data.ravel(), ancillary.data.ravel(), shape=output.shape
-        )
-        size = encoded.size_bytes + ancillary.size_bytes
-        tensors.append(dataclasses.replace(output, data=codes, size_bytes=size))
-    return tensors
 
 
 def _constant_bias(

@@ -13,6 +13,7 @@ from support.plain import read_samples
 
 from tflite_export import check, inspect
 from tflite_export.format.builder import packed_model
+from tflite_export.format.decoding import decompress
 from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.offsets import MAX_TABLES
@@ -21,7 +22,6 @@ from tflite_export.runtime import interpreter
 from tflite_export.targets.edgetpu import EdgeTpu
 from tflite_export.targets.litert_sparse.target import LiteRtSparse
 from tflite_export.targets.litert_storage import store_weights
-from tflite_export.targets.tflm.tables import decompress
 from tflite_export.verification.verify import compare
 from tflite_export.weights.metadata import METADATA_NAME
 from tflite_export.weights.sites import weight_sites

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export.format.lut import HEADER_BYTES, decode_lut, share_table
+from tflite_export.format.lut import (
+    HEADER_BYTES,
+    decode_lut,
+    encode_lut,
+    look_ups,
+)
 
 _PER_TENSOR = 15
 
@@ -55,9 +60,39 @@ def test_decode_is_the_inverse_of_the_format(data, index_bits, shape):
     decoded = decode_lut(encoded, ancillary, shape=tuple(shape))
     assert np.array_equal(decoded, codes)
     assert decoded.dtype == np.int8
-    shared = share_table(ancillary)
-    decoded = decode_lut(encoded, shared, shape=tuple(shape))
-    assert np.array_equal(decoded, codes)
+
+
+@given(
+    st.integers(1, 200),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.integers(0, 2**16),
+)
+def test_encode_writes_the_format_in_the_sizes_it_says(levels, shape, seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.choice(rng.integers(-128, 128, levels), shape).astype(np.int8)
+
+    for axis in (None, 0, len(shape) - 1):
+        for held in look_ups(codes, axis):
+            encoded, ancillary = encode_lut(codes, held)
+
+            assert encoded.size == held.index_bytes(codes.size)
+            assert ancillary.size == held.table_bytes
+            place = _PER_TENSOR if held.axis is None else held.axis
+            expected = _encode(codes, place, held.index_bits)
+            assert np.array_equal(encoded, expected[0])
+            # One table for all has no distance to the next one.
+            expected[1][6] *= held.axis is not None
+            assert np.array_equal(ancillary, expected[1])
+            decoded = decode_lut(encoded, ancillary, shape=codes.shape)
+            assert np.array_equal(decoded, codes)
+
+
+def test_more_values_than_an_index_can_name_have_no_table():
+    codes = np.arange(-128, 128).astype(np.int8)
+
+    assert look_ups(codes, None) == []
+    (by_channel,) = look_ups(codes.reshape(4, 64), 0)
+    assert (by_channel.index_bits, by_channel.stride) == (6, 64)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,7 @@ def test_forced_storage_that_fits_nothing_is_refused(dense_only):
         ("sparse", "edgetpu", "no sparse weights"),
         ("lut", "litert", "Only LiteRT for Microcontrollers"),
         ("lut", "litert-sparse", "Only LiteRT for Microcontrollers"),
+        ("huffman", "edgetpu", "Microcontrollers reads Huffman codes"),
         ("int3", "litert", "must be one of"),
     ],
 )

@@ -4,6 +4,8 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import tomllib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,15 +13,18 @@ import pytest
 from keras import layers
 from support.foreign import CODES, FILES, File, scales
 
-from tflite_export import benchmark, check
+from tflite_export import benchmark, check, inspect
+from tflite_export.format.decoding import decoded_constants, decompress
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import NO_SCALES, Constant
 from tflite_export.runtime import interpreter
+from tflite_export.targets.tflm.revision import PACKED_WEIGHTS
 from tflite_export.targets.tflm.simulation import (
     largest_steps,
     measure,
     measure_exactly,
 )
+from tflite_export.weights.sites import weight_sites
 
 needs_tflm = pytest.mark.skipif(
     importlib.util.find_spec("tflite_micro") is None,
@@ -31,14 +36,16 @@ needs_tflm = pytest.mark.skipif(
 def test_microcontroller_export_writes_source_that_compiles(
     export_for, tmp_path
 ):
-    result = export_for("tflm")
+    result = export_for("tflm", weight_storage="int8")
 
     source, header = result.other_files
     assert (source.name, header.name) == ("model.cc", "model.h")
     assert f"g_model_len = {result.size_bytes};" in source.read_text()
     assert "resolver.AddDepthwiseConv2D()" in header.read_text()
     assert result.device.arena_bytes > 0
-    assert any("weight_storage='lut'" in note for note in result.notes)
+    # Packed weights alone need a new firmware.
+    assert "// Any tflite-micro that has these" in header.read_text()
+    assert not any("tflite-micro" in note for note in result.notes)
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("No C++ compiler.")
@@ -93,14 +100,100 @@ def test_outputs_on_a_microcontroller_equal_litert_bit_for_bit(
 
 
 @needs_tflm
-def test_look_up_tables_save_flash_and_cost_memory(export_for):
-    dense, tables = export_for("tflm"), export_for("tflm", weight_storage="lut")
+def test_packed_weights_save_flash_and_cost_memory_and_work(export_for):
+    results = {
+        storage: export_for("tflm", weight_storage=storage)
+        for storage in ("int8", "lut", "huffman", "auto")
+    }
+    dense, auto = results.pop("int8"), results["auto"]
 
-    assert tables.size_bytes < 0.9 * dense.size_bytes
-    assert tables.device.arena_bytes > dense.device.arena_bytes
-    assert tables.device.max_lsb == dense.device.max_lsb
-    assert "TFLM_DECODE" in tables.device.operators
-    assert any("bytes of flash less" in note for note in tables.notes)
+    sizes = {name: result.size_bytes for name, result in results.items()}
+    assert sizes["auto"] == min(sizes.values())
+    assert sizes["auto"] <= 0.8 * sizes["lut"] < 0.8 * 0.9 * dense.size_bytes
+    saved = f"{dense.size_bytes - auto.size_bytes:,} bytes of flash less"
+    more = auto.device.arena_bytes - dense.device.arena_bytes
+    assert any(
+        saved in note and f"{more:,} bytes of RAM more" in note
+        for note in auto.notes
+    )
+    assert any(
+        "huffman; " in note and "int8 " in note and "look-up tables " in note
+        for note in auto.notes
+    )
+    # 5 kernels, each read once; the largest has 32 x 3 x 3 x 32 weights.
+    sizes = [3 * 3 * n for n in (3 * 16, 16 * 32, 32, 32 * 32)] + [32 * 10]
+    for result in results.values():
+        assert result.verification.codes_equal
+        assert result.device.max_lsb == dense.device.max_lsb == 0
+        assert "TFLM_DECODE" in result.device.operators
+    assert auto.device.decoded_bytes == max(sizes)
+    assert auto.device.decode_operations <= 15 * sum(sizes)
+    assert dense.device.decode_operations == 0
+
+
+@needs_tflm
+def test_needed_firmware_is_stated_wherever_weights_are_packed(export_for):
+    result = export_for("tflm", weight_storage="huffman")
+
+    revision = "tflite-micro a94423c6b6 (2025-10-31) or newer"
+    assert revision in result.other_files[1].read_text()
+    assert any(revision in note for note in result.notes)
+    report = check(result.path, target="tflm")
+    assert report.is_ok
+    assert revision in str(report)
+    assert report.facts["decode_operations"] > 0
+
+
+def test_wheel_of_the_tests_is_not_older_than_the_needed_firmware():
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    (bound,) = [
+        requirement.partition(";")[0].partition(">=")[2]
+        for requirement in project["optional-dependencies"]["targets"]
+        if requirement.startswith("tflite-micro")
+    ]
+
+    assert bound == PACKED_WEIGHTS.wheel
+
+
+@needs_tflm
+def test_packed_files_are_verified_inspected_and_measured(
+    grid, export_grid_model, tmp_path, rng
+):
+    image = keras.Input((6, 6, 4))
+    shared = layers.Conv2D(4, 3, padding="same", name="twice")
+    x = layers.DepthwiseConv2D(3, name="depthwise")(shared(shared(image)))
+    model = keras.Model(image, layers.Dense(30)(layers.Flatten()(x)))
+    trained = grid(model, rng)
+    exported = export_grid_model(
+        model, trained, tmp_path, target="tflm", weight_storage="huffman"
+    )
+    path = exported.result.path
+    data = path.read_bytes()
+
+    rows = [row for row in inspect(path).tensors if row.is_weight]
+    # The kernel with two readers is in the file once.
+    assert [row.layout for row in rows] == 3 * ["huffman"]
+    counted = sum(row.size_bytes for row in rows)
+    file = Flatbuffer(data)
+    packed = decoded_constants(file).stored.values()
+    assert counted == sum(tensor.size_bytes for tensor in packed)
+    assert len(packed) == 3 + 1
+    assert exported.result.weight_bytes == counted
+    assert exported.result.verification.codes_equal
+    assert exported.result.device.num_decoded == 2 * 144 + 36 + 64 * 30
+    benchmarked = benchmark(path, targets=("litert", "tflm"))
+    values = benchmarked.rows[0].values("tflm")
+    assert values["equals_reference"]
+    assert (
+        values["decode_operations"] == 15 * exported.result.device.num_decoded
+    )
+    assert "holds weights for TFLM_DECODE" in str(benchmarked)
+    dense = Flatbuffer(decompress(data))
+    held = [site.slot.codes for site in weight_sites(dense)]
+    assert len(held) == 4
+    for site, codes in zip(weight_sites(file), held, strict=True):
+        assert np.array_equal(site.slot.codes, codes)
 
 
 @needs_tflm

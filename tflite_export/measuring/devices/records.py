@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
-from tflite_export.format.lut import DECODE
+from tflite_export.format.operators import DECODE
 from tflite_export.runtime.interpreter import differences
 
 
@@ -60,11 +60,11 @@ class NotRun:
 
 
 def unreadable_by_litert(file: Candidate, device: str) -> NotRun | None:
-    """Returns a reason if a file has look-up tables: LiteRT reads none."""
+    """Returns a reason if a file has packed weights: LiteRT reads none."""
     names = {operator.name for operator in Flatbuffer(file.data).operators}
     if DECODE not in names:
         return None
-    reason = "holds look-up tables, which only microcontrollers read."
+    reason = f"holds weights for {DECODE}, which only microcontrollers have."
     return NotRun(device, reason)
 
 

@@ -22,7 +22,7 @@ from tflite_export.targets.findings import (
     storage_findings,
 )
 from tflite_export.targets.target import (
-    LUT_REFUSAL,
+    PACKED_REFUSALS,
     Package,
     ProvenFile,
     Target,
@@ -56,7 +56,7 @@ class EthosU(Target):
         "int4": f"Its compiler crashes on int4 weights. {_ADVICE}",
         "sparse": "Its compiler ignores the sparsity and misreads the tensor. "
         f"{_ADVICE}",
-        "lut": LUT_REFUSAL,
+        **PACKED_REFUSALS,
     }
 
     def __init__(

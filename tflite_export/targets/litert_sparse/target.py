@@ -36,7 +36,7 @@ from tflite_export.targets.litert_sparse.zeros import (
 )
 from tflite_export.targets.litert_storage import DENSIFY_OVERHEAD_BYTES
 from tflite_export.targets.target import (
-    LUT_REFUSAL,
+    PACKED_REFUSALS,
     PHONE_DEVICES,
     Package,
     ProvenFile,
@@ -65,7 +65,7 @@ class LiteRtSparse(Target):
     storages = ("auto",)
     refused_storages: Mapping[str, str] = {
         **dict.fromkeys(("int8", "int4", "sparse"), _REFUSAL),
-        "lut": LUT_REFUSAL,
+        **PACKED_REFUSALS,
     }
     devices = PHONE_DEVICES
     weighs_codes = False

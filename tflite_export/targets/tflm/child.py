@@ -1,4 +1,4 @@
-"""Runs or compresses a file for microcontrollers; a script for `sandbox.py`."""
+"""Runs a file for microcontrollers; a script for `sandbox.py`."""
 
 import json
 import sys
@@ -29,22 +29,10 @@ def run(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
     return {str(i): np.stack(values) for i, values in enumerate(runs)}
 
 
-def compress(folder: Path, request: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Replaces weights by indices into tables of their values."""
-    from tflite_micro import compression
-
-    # Its YAML reader is the public way in, and JSON is YAML.
-    specs = compression.parse_yaml(json.dumps({"tensors": request["tensors"]}))
-    data = (folder / "model.tflite").read_bytes()
-    compressed = compression.compress(data, specs)
-    return {"model": np.frombuffer(bytes(compressed), np.uint8)}
-
-
 def main(folder: Path) -> None:
-    """Runs the action of the request and writes the outputs."""
+    """Runs the request and writes the outputs."""
     request = json.loads((folder / "request.json").read_text())
-    action = {"run": run, "compress": compress}[request["action"]]
-    outputs: dict[str, Any] = action(folder, request)
+    outputs: dict[str, Any] = run(folder, request)
     np.savez(folder / "outputs.npz", **outputs)
 
 

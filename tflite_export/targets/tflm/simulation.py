@@ -5,21 +5,26 @@ for bit. Only FULLY_CONNECTED rounds in another way, see `target`.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tflite_export.format.decoding import decompress
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.macs import count_macs
+from tflite_export.format.operators import DECODE
 from tflite_export.runtime import interpreter
 from tflite_export.targets.findings import (
     operator_counts,
     require_dense_storage,
 )
-from tflite_export.targets.tflm.tables import decompress
 from tflite_export.targets.tflm.wheel import ask_wheel
 
+# Of DECODE: to read, shift and mask bits, to look up, to store (estimated).
+OPERATIONS_PER_WEIGHT = 15
 _MAX_ATTEMPTS = 16
 # Generous: the first run measures the need.
 _FIRST_ARENA_BYTES = 2**24
@@ -43,6 +48,10 @@ class TflmReport:
         operators: Names of the operators, for a `MicroMutableOpResolver`.
         num_dense: Number of FULLY_CONNECTED; each may round by one step.
         not_compared: The reason where `max_lsb` is None.
+        num_decoded: Number of weights that DECODE unpacks in each run.
+        decoded_bytes: RAM of the arena for the unpacked weights: the largest
+            tensor, since each is there only while its operator runs.
+        macs: Multiply-accumulates of a run; None if unknown.
     """
 
     flash_bytes: int
@@ -52,14 +61,31 @@ class TflmReport:
     operators: tuple[str, ...]
     num_dense: int = 0
     not_compared: str = ""
+    num_decoded: int = 0
+    decoded_bytes: int = 0
+    macs: int | None = None
 
     def __str__(self) -> str:
         """Returns a summary of one line."""
+        decoding = f"; {self.decoding}" if self.num_decoded else ""
         return (
             f"microcontroller: flash {self.flash_bytes:,} bytes, arena "
-            f"{self.arena_bytes:,} bytes; outputs {self.comparison}; "
+            f"{self.arena_bytes:,} bytes{decoding}; outputs {self.comparison}; "
             f"operators: {', '.join(self.operators)}"
         )
+
+    @property
+    def decode_operations(self) -> int:
+        """The estimated operations of DECODE in each run."""
+        return OPERATIONS_PER_WEIGHT * self.num_decoded
+
+    @property
+    def decoding(self) -> str:
+        """The memory and the estimated work of packed weights, in words."""
+        work = f"about {self.decode_operations:,} operations a run"
+        if self.macs:
+            work += f", {self.decode_operations / self.macs:.2f} for each MAC"
+        return f"unpacked weights take {self.decoded_bytes:,} of it and {work}"
 
     @property
     def comparison(self) -> str:
@@ -79,10 +105,14 @@ class TflmReport:
 
     def to_dict(self) -> dict[str, float]:
         """Returns the numbers, for tables and JSON."""
-        return {
+        numbers: dict[str, float] = {
             "flash_bytes": self.flash_bytes,
             "arena_bytes": self.arena_bytes,
         }
+        if self.num_decoded:
+            numbers["decoded_bytes"] = self.decoded_bytes
+            numbers["decode_operations"] = self.decode_operations
+        return numbers
 
 
 def measure(
@@ -114,6 +144,9 @@ def measure(
         max_lsb=None,
         operators=tuple(sorted(counts)),
         num_dense=counts.get("FULLY_CONNECTED", 0),
+        num_decoded=sum(_decoded_sizes(file)),
+        decoded_bytes=max(_decoded_sizes(file), default=0),
+        macs=count_macs(file),
     )
     try:
         expected = interpreter.run(
@@ -128,6 +161,18 @@ def measure(
         for index, values in zip(outputs, held, strict=True)
     ]
     return dataclasses.replace(report, max_lsb=max(steps, default=0))
+
+
+def _decoded_sizes(file: Flatbuffer) -> list[int]:
+    """The weights that each DECODE unpacks, a byte each."""
+    return [
+        sum(
+            math.prod(file.tensor(operator.subgraph, index).shape)
+            for index in operator.outputs
+        )
+        for operator in file.operators
+        if operator.name == DECODE
+    ]
 
 
 def measure_exactly(
@@ -192,7 +237,6 @@ def _run(
 ) -> tuple[list[np.ndarray], int]:
     """The outputs by position, and the bytes of the arena that were used."""
     request: dict[str, Any] = {
-        "action": "run",
         "arena_bytes": arena_bytes,
         "num_outputs": num_outputs,
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tflite_export.format.records import Operator
+from tflite_export.targets.tflm.revision import needed_tflm
 
 _BYTES_PER_LINE = 12
 # Names that the rule of `add_method` does not give.
@@ -42,6 +43,8 @@ def header(operators: Sequence[Operator], *, arena_bytes: int) -> str:
     )
     return f"""#ifndef MODEL_H_
 #define MODEL_H_
+
+// {needed_tflm(names)}
 
 extern const unsigned char g_model[];
 extern const unsigned int g_model_len;

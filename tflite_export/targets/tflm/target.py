@@ -1,6 +1,7 @@
-"""LiteRT for Microcontrollers: convolutions, and look-up tables on request.
+"""LiteRT for Microcontrollers: convolutions, and weights in few bytes.
 
-The interpreter reads dense weights, or, with `DECODE`, indices into tables.
+The interpreter reads dense weights. Its `DECODE` unpacks look-up tables and
+Huffman codes before each use, see `packing`.
 
 FULLY_CONNECTED is written as a convolution of 1x1. Both runtimes multiply the
 sum by `scale_in * scale_weights / scale_out`, as 31 bits and a shift. TFLM
@@ -12,10 +13,9 @@ the first rounding makes a tie, in a few outputs of a hundred.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tflite_export.format.edits import replace_by_convolution
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import DECODE
 from tflite_export.runtime import interpreter
 from tflite_export.targets.findings import (
     CheckReport,
@@ -31,20 +31,22 @@ from tflite_export.targets.target import (
     Target,
     register_target,
 )
+from tflite_export.targets.tflm.revision import needed_tflm
 from tflite_export.targets.tflm.simulation import (
     TflmReport,
     measure,
     measure_exactly,
 )
 from tflite_export.targets.tflm.source import header, source
-from tflite_export.targets.tflm.tables import compress
+from tflite_export.targets.tflm.storage import store_packed
+from tflite_export.weights.metadata import METADATA_NAME
 
 if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
 
 # The runtime is slow, so few samples are compared.
 MAX_SAMPLES = 16
-_ADVICE = "Look-up tables ('lut') are its way to few bytes."
+_ADVICE = "Huffman codes and look-up tables ('auto') are its way to few bytes."
 
 
 class Tflm(Target):
@@ -52,7 +54,7 @@ class Tflm(Target):
 
     name = "tflm"
     title = "LiteRT for Microcontrollers"
-    storages = ("auto", "int8", "lut")
+    storages = ("auto", "int8", "lut", "huffman")
     refused_storages: Mapping[str, str] = {
         "int4": f"It has no int4 kernels for scales per channel. {_ADVICE}",
         "sparse": f"It reads sparse tensors as dense ones, silently. {_ADVICE}",
@@ -60,25 +62,30 @@ class Tflm(Target):
     devices = ("tflm",)
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
-        """Writes each FULLY_CONNECTED as a convolution."""
+        """Writes each FULLY_CONNECTED as a convolution, and packs weights."""
         write_convolutions(file)
-        return []
+        return store_packed(file, weight_storage)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
-        """Adds C++ source and header; `"lut"` replaces weights by tables."""
+        """Runs the file as the device does, and adds C++ source and header."""
         inputs = trained.inputs_of(proven.file, MAX_SAMPLES)
-        shipped, report, notes = _with_tables(proven, inputs)
-        operators = Flatbuffer(shipped).operators
+        report = measure_exactly(proven.data, inputs)
+        notes: tuple[str, ...] = ()
+        if report.num_decoded:
+            data = _with_dense_weights(proven)
+            dense = measure_exactly(data, inputs)
+            report = measure_exactly(proven.data, inputs, reference=data)
+            notes = _packing_notes(dense, report)
         texts = {
             f"{proven.name}.cc": source(
-                shipped, header_name=f"{proven.name}.h"
+                proven.data, header_name=f"{proven.name}.h"
             ),
             f"{proven.name}.h": header(
-                operators, arena_bytes=report.arena_bytes
+                proven.file.operators, arena_bytes=report.arena_bytes
             ),
         }
         others = {name: text.encode() for name, text in texts.items()}
-        return Package(shipped, others, report, notes)
+        return Package(proven.data, others, report, notes)
 
     def check(self, data: bytes) -> CheckReport:
         """Says whether a file runs on a microcontroller, by running it."""
@@ -93,8 +100,19 @@ class Tflm(Target):
             finding = run_failure("model", file, error)
             return CheckReport(self.name, {}, (finding,), {})
         placement = {"CPU": operator_counts(file)}
-        notes = tuple(_comparison_notes(report))
+        notes = (*_comparison_notes(report), *_revision_notes(report))
         return CheckReport(self.name, placement, notes, report.to_dict())
+
+
+def _revision_notes(report: TflmReport) -> Iterator[Finding]:
+    """A note on the firmware that packed weights need."""
+    if DECODE in report.operators:
+        yield Finding(
+            DECODE,
+            needed_tflm(report.operators),
+            "For older ones export with `weight_storage='int8'`.",
+            is_blocking=False,
+        )
 
 
 def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
@@ -111,32 +129,25 @@ def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
         )
 
 
-def _with_tables(
-    proven: ProvenFile, inputs: Mapping[int, np.ndarray]
-) -> tuple[bytes, TflmReport, tuple[str, ...]]:
-    """The file to ship, its report, and a note on look-up tables."""
-    is_wanted = proven.weight_storage == "lut"
-    dense = measure_exactly(proven.data, inputs)
-    compressed, names = compress(proven.data)
-    saved = len(proven.data) - len(compressed)
-    if saved <= 0:
-        if is_wanted:
-            raise ValueError(
-                "`weight_storage='lut'` must make a file smaller. Received: a "
-                "model whose tensors have too many different values for their "
-                "size. Use `weight_storage='auto'`."
-            )
-        return proven.data, dense, ()
-    tables = measure_exactly(compressed, inputs, reference=proven.data)
-    effect = (
-        f"{saved:,} bytes of flash less and "
-        f"{tables.arena_bytes - dense.arena_bytes:,} bytes of RAM more, by "
-        f"look-up tables for {len(names)} weight tensors"
+def _packing_notes(dense: TflmReport, packed: TflmReport) -> tuple[str, ...]:
+    """What packed weights save, cost and need."""
+    return (
+        f"{dense.flash_bytes - packed.flash_bytes:,} bytes of flash less and "
+        f"{packed.arena_bytes - dense.arena_bytes:,} bytes of RAM more than "
+        f"int8, by packed weights; {packed.decoding}.",
+        f"{needed_tflm(packed.operators)} `weight_storage='int8'` packs none "
+        "and needs nothing new.",
     )
-    if is_wanted:
-        return compressed, tables, (f"{effect}.",)
-    note = f"`weight_storage='lut'` would make it {effect}."
-    return proven.data, dense, (note,)
+
+
+def _with_dense_weights(proven: ProvenFile) -> bytes:
+    """The file that `weight_storage="int8"` makes of the same model."""
+    file = Flatbuffer(proven.dense)
+    write_convolutions(file)
+    record = proven.file.metadata(METADATA_NAME)
+    if record is not None:
+        file.set_metadata(METADATA_NAME, record)
+    return file.to_bytes()
 
 
 def write_convolutions(file: Flatbuffer) -> None:

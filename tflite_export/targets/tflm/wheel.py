@@ -15,7 +15,7 @@ _SCRIPT = Path(__file__).with_name("child.py")
 def ask_wheel(
     data: bytes, columns: Mapping[str, np.ndarray], request: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the arrays of the requested action, and its log."""
+    """Returns the outputs of the requested run, and its log."""
     require_extra(
         "tflite_micro", extra="targets", needed_for="The target 'tflm'"
     )
