@@ -163,6 +163,10 @@ def test_summary_names_size_proof_and_notes(zoo):
 
     assert f"{zoo.result.size_bytes:,} bytes" in text
     assert "with gzip" in text
+    kinds = zoo.result.bytes_by_kind
+    assert sum(kinds.values()) == zoo.result.size_bytes
+    assert f"bytes: weights {kinds['weights']:,}, " in text
+    assert zoo.result.to_dict()["bytes_by_kind"] == kinds
     assert f"{len(ZOO_KERNELS)} of {len(ZOO_KERNELS)} tensors equal" in text
     assert "note: " in text
     assert zoo.result.size_bytes == len(zoo.result.path.read_bytes())

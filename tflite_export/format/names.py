@@ -36,12 +36,13 @@ def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
     taken = {names[index] for index in kept}
     for index, name in enumerate(names):
         if index not in kept and name:
-            shortened[index] = _unique(_layer_part(name), taken)
+            shortened[index] = _unique(layer_part(name), taken)
             taken.add(shortened[index])
     return shortened
 
 
-def _layer_part(name: str) -> str:
+def layer_part(name: str) -> str:
+    """Returns the part of a name that names a layer, as the converter joins."""
     parts = name.split(";")
     # A fused normalization comes first, but another part names the layer.
     named = [p for p in parts if "/batchnorm/" not in p and "Squeeze" not in p]
