@@ -220,11 +220,11 @@ def export_trained(
             f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. "
             "Give `representative_dataset` to compare on real ones."
         )
-    shorten_names(file)
+    shorten_names(file, keeps_all=device.reads_names)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
     is_dense = file.to_bytes() == dense
-    write_record(file, trained.weights, silent_channels)
+    write_record(file, silent_channels)
     data = file.to_bytes()
     verification = prove(data, trained)
     proven = ProvenFile(

@@ -16,20 +16,18 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.lut import DECODE
 from tflite_export.format.macs import count_macs
+from tflite_export.format.names import layer_part
 from tflite_export.format.operators import EDGE_TPU, ETHOS_U
+from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.format.sparse import decode_sparse, validate_sparse
+from tflite_export.format.tensors import GRAPH_TYPES
 from tflite_export.tables import Table, as_text, entropy_text
 from tflite_export.weights.sites import decoded_constants
 
 _COLUMNS = (
     *("operator", "dtype", "shape", "layout"),
     *("bytes", "zeros", "values", "entropy", "name"),
-)
-# Of amounts to pad, indices, texts and masks.
-_OTHER_TYPES = (
-    *("int32", "int64", "uint32", "uint64"),
-    *("string", "bool", "resource", "variant"),
 )
 _UNPACKING = ("DENSIFY", "DEQUANTIZE")
 
@@ -81,7 +79,7 @@ class TensorRow:
     @property
     def is_weight(self) -> bool:
         """Whether it has two axes or more, of a type that is multiplied."""
-        return len(self.shape) >= 2 and self.dtype not in _OTHER_TYPES
+        return len(self.shape) >= 2 and self.dtype not in GRAPH_TYPES
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row of a table."""
@@ -252,6 +250,9 @@ def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
                 reader = readers.get(key)
                 if reader and reader.name == "DENSIFY":
                     constant = _quantized_like(file, reader, constant)
+                if not constant.name and reader:
+                    name = _derived_name(file, reader, tensor.index)
+                    constant = dataclasses.replace(constant, name=name)
                 row = _row(constant, _computing(readers, reader))
                 if row.operator in (ETHOS_U, EDGE_TPU):
                     row = _unknown(row)
@@ -356,13 +357,24 @@ def _computing(
 def _quantized_like(
     file: Flatbuffer, densify: Operator, stored: Tensor
 ) -> Tensor:
-    """A sparse constant with the zero points of the dense one it becomes."""
+    """A sparse constant with zero points and name of its dense one."""
+    dense = file.tensor(densify.subgraph, densify.outputs[0])
+    stored = dataclasses.replace(stored, name=stored.name or dense.name)
     if stored.scales.size:
         return stored
-    dense = file.tensor(densify.subgraph, densify.outputs[0])
     return dataclasses.replace(
         stored, zero_points=dense.zero_points, axis=dense.axis
     )
+
+
+def _derived_name(file: Flatbuffer, reader: Operator, index: int) -> str:
+    """The name of a bias without one, by the layer of its weights."""
+    position = reader.inputs.index(index)
+    if position != BIAS_POSITIONS.get(reader.name):
+        return ""
+    weights = file.tensor(reader.subgraph, reader.inputs[position - 1])
+    layer = layer_part(weights.name).rpartition("/")[0]
+    return f"{layer}/bias" if layer else ""
 
 
 def _require_valid(tensor: Tensor) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import (
     NO_SCALES,
     Constant,
@@ -18,7 +19,7 @@ def densify(
     file: Flatbuffer, subgraph: int, index: int, sparse: SparseTensor
 ) -> None:
     """Stores a constant sparsely; a DENSIFY operator makes it dense again."""
-    stored = file.copy_tensor(subgraph, index, f"sparse_{index}")
+    stored = file.copy_tensor(subgraph, index, "")
     # The scales of the dense tensor count; a second copy is only larger.
     file.set_scales(subgraph, stored, NO_SCALES)
     file.write_sparse(subgraph, stored, sparse)
@@ -29,7 +30,7 @@ def dequantize(
     file: Flatbuffer, subgraph: int, index: int, codes: Constant
 ) -> None:
     """Stores a float constant as int8 codes; a DEQUANTIZE makes it float."""
-    stored = file.copy_tensor(subgraph, index, f"codes_{index}")
+    stored = file.copy_tensor(subgraph, index, "")
     file.write(subgraph, stored, codes)
     file.insert(subgraph, 0, "DEQUANTIZE", [stored], index)
 
@@ -102,6 +103,24 @@ def drop_scales(file: Flatbuffer, tensors: Collection[tuple[int, int]]) -> None:
     """Removes the scales of tensors, given by subgraph and index."""
     for subgraph, index in tensors:
         file.set_scales(subgraph, index, NO_SCALES)
+
+
+def drop_bias_scales(file: Flatbuffer, operators: Collection[str]) -> None:
+    """Removes the scales of the biases that only such operators read.
+
+    A bias has the scale of its operator's sums: that of the input times those
+    of the weights.
+    """
+    read_otherwise, biases = set(), set()
+    for operator in file.operators:
+        for position, index in enumerate(operator.inputs):
+            key = operator.subgraph, index
+            is_bias = position == BIAS_POSITIONS.get(operator.name)
+            if is_bias and operator.name in operators:
+                biases.add(key)
+            else:
+                read_otherwise.add(key)
+    drop_scales(file, {key for key in biases - read_otherwise if key[1] >= 0})
 
 
 def _add_zero_bias(

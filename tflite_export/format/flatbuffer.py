@@ -49,7 +49,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._model = reader.read_model(data)
 
     def to_bytes(self) -> bytes:
-        """Returns the file; reading and writing it again changes no byte."""
+        """Returns the file without buffers and codes that nothing uses.
+
+        Reading and writing it again changes no byte.
+        """
+        reader.drop_unread(self._model)
         return packed_model(self._model)
 
     # Read and find.
@@ -116,6 +120,10 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
 
     # Add and copy.
 
+    def describe(self, text: str) -> None:
+        """Replaces the description, and removes all metadata records."""
+        self._model.description, self._model.metadata = text.encode(), None
+
     def set_metadata(self, name: str, data: bytes) -> None:
         """Adds a metadata record, or replaces the one of the same name."""
         kept = [
@@ -133,7 +141,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         tensors = self._tensors(subgraph)
         source, copy = tensors[index], schema.TensorT()
         vars(copy).update(vars(source))
-        copy.name = source.name + b"_%d" % len(tensors)
+        copy.name = (source.name or b"") + b"_%d" % len(tensors)
         tensors.append(copy)
         if name is not None:
             self.rename(subgraph, len(tensors) - 1, name)
@@ -159,8 +167,8 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
     # Replace.
 
     def rename(self, subgraph: int, index: int, name: str) -> None:
-        """Gives a tensor a name."""
-        self._tensors(subgraph)[index].name = name.encode()
+        """Gives a tensor a name; an empty one takes no bytes."""
+        self._tensors(subgraph)[index].name = name.encode() or None
 
     def set_shape(
         self, subgraph: int, index: int, shape: Sequence[int]

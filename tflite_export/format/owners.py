@@ -7,9 +7,9 @@ from tflite_export.format.lut import DECODE
 from tflite_export.format.names import layer_part
 from tflite_export.format.operators import EDGE_TPU, ETHOS_U
 from tflite_export.format.records import Operator
-from tflite_export.format.tensors import dtype_name
+from tflite_export.format.tensors import GRAPH_TYPES, dtype_name
 
-_BIAS_POSITIONS = {
+BIAS_POSITIONS = {
     "CONV_2D": 2,
     "DEPTHWISE_CONV_2D": 2,
     "FULLY_CONNECTED": 2,
@@ -17,11 +17,6 @@ _BIAS_POSITIONS = {
 }
 # Operators that make a stored constant readable for others.
 UNPACKING = ("DENSIFY", "DEQUANTIZE", DECODE)
-# Amounts to pad, axes, shapes and texts steer the graph.
-_GRAPH_TYPES = (
-    *("int32", "int64", "uint32", "uint64"),
-    *("string", "bool", "resource", "variant"),
-)
 
 
 class Owner(NamedTuple):
@@ -86,11 +81,13 @@ class _Graph:
             for position, index in enumerate(operator.inputs):
                 if index >= 0:
                     tensor = self._tensors[index]
-                    kind = _constant_kind(operator.name, position, tensor)
+                    dtype = dtype_name(tensor.type)
+                    kind = constant_kind(operator.name, position, dtype)
                     label = kind, self._owner("tensors", index)
                     labels.setdefault(tensor.buffer, label)
         for index, tensor in enumerate(self._tensors):
-            label = _constant_kind("", 0, tensor), self._owner("tensors", index)
+            kind = constant_kind("", 0, dtype_name(tensor.type))
+            label = kind, self._owner("tensors", index)
             labels.setdefault(tensor.buffer, label)
         return labels
 
@@ -118,7 +115,7 @@ class _Graph:
             operator = behind
         held = [self._tensors[i] for i in operator.inputs if i in self._held]
         # Weights name a layer; a constant shape may have the name of another.
-        held.sort(key=lambda t: dtype_name(t.type) in _GRAPH_TYPES)
+        held.sort(key=lambda t: dtype_name(t.type) in GRAPH_TYPES)
         return next(filter(None, map(_path, held)), operator.name)
 
     def _owner(self, kind: str, index: int) -> Owner:
@@ -130,12 +127,12 @@ def _path(tensor: Any) -> str:
     return layer_part(reader.decoded(tensor.name)).rpartition("/")[0]
 
 
-def _constant_kind(operator: str, position: int, tensor: Any) -> str:
-    """What a constant is for the operator that reads it."""
+def constant_kind(operator: str, position: int, dtype: str) -> str:
+    """Returns what a constant is for the operator that reads it there."""
     if operator == DECODE:
         return "tables" if position % 2 else "weights"
     if operator in (ETHOS_U, EDGE_TPU):
         return "compiled"
-    if position == _BIAS_POSITIONS.get(operator):
+    if position == BIAS_POSITIONS.get(operator):
         return "biases"
-    return "graph" if dtype_name(tensor.type) in _GRAPH_TYPES else "weights"
+    return "graph" if dtype in GRAPH_TYPES else "weights"

@@ -84,6 +84,7 @@ class Target:
         devices: Names of the devices on which `benchmark` measures its files.
         is_variant: Whether it is a size of another target.
         skips_pattern: Whether `sparsity_pattern="2:4"` makes files faster.
+        reads_names: Whether its tools name tensors in their messages.
 
     Example:
 
@@ -110,6 +111,7 @@ class Target:
     devices: tuple[str, ...] = ()
     is_variant: bool = False
     skips_pattern: bool = False
+    reads_names: bool = True
 
     def require_storage(self, weight_storage: str) -> None:
         """Raises a ValueError for a storage that the target does not take.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflite_export.format.edits import replace_by_convolution
+from tflite_export.format.edits import drop_bias_scales, replace_by_convolution
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.targets.findings import (
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 # The runtime is slow, so few samples are compared.
 MAX_SAMPLES = 16
+# Their kernels multiply the scales of input and weights, and read no other.
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _ADVICE = "Look-up tables ('lut') are its way to few bytes."
 
 
@@ -58,10 +60,12 @@ class Tflm(Target):
         "sparse": f"It reads sparse tensors as dense ones, silently. {_ADVICE}",
     }
     devices = ("tflm",)
+    reads_names = False
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
-        """Writes each FULLY_CONNECTED as a convolution."""
+        """Writes each FULLY_CONNECTED as a convolution, without bias scales."""
         write_convolutions(file)
+        drop_bias_scales(file, _CONVOLUTIONS)
         return []
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
