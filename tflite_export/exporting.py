@@ -3,15 +3,14 @@
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflite_export.files import write_atomically
 from tflite_export.format.names import shorten_names
-from tflite_export.inspection import entropy_text
 from tflite_export.measuring.sizes import measure_sizes
-from tflite_export.tables import as_text
+from tflite_export.tables import as_text, entropy_text
 from tflite_export.targets.target import (
     DeviceReport,
     ProvenFile,
@@ -52,6 +51,8 @@ class ExportResult:
         other_files: Further files: the compiled file of an Ethos-U, the C++
             source for a microcontroller.
         device: The measurements of the target's tool; None if it has none.
+        bytes_by_kind: Bytes of the file by kind, see `inspect`; their sum is
+            `size_bytes`.
 
     Example:
 
@@ -72,6 +73,7 @@ class ExportResult:
     entropy_bytes: float | None = None
     other_files: tuple[Path, ...] = ()
     device: DeviceReport | None = None
+    bytes_by_kind: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         """Returns a summary of a few lines."""
@@ -88,9 +90,12 @@ class ExportResult:
             bound = entropy_text(self.weight_bytes, self.entropy_bytes)
             sizes += f"; weights: {bound}"
         device = [] if self.device is None else [str(self.device)]
+        kinds = [f"{kind} {n:,}" for kind, n in self.bytes_by_kind.items()]
+        bytes_line = [f"bytes: {', '.join(kinds)}"] if kinds else []
         others = [f"also written: {path}" for path in self.other_files]
         notes = [f"note: {note}" for note in grouped_notes(self.notes)]
-        return [sizes, *self.verification.parts(), *device, *others, *notes]
+        proof = self.verification.parts()
+        return [sizes, *bytes_line, *proof, *device, *others, *notes]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
@@ -101,6 +106,7 @@ class ExportResult:
             "zstd_size_bytes": self.zstd_size_bytes,
             "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
+            "bytes_by_kind": dict(self.bytes_by_kind),
             "verification": self.verification.to_dict(),
             "other_files": [str(path) for path in self.other_files],
             "device": None if self.device is None else self.device.to_dict(),
@@ -205,8 +211,7 @@ def export_trained(
     """Writes and proves a model that was read; see `export`."""
     device = find_target(target)
     file, notes, silent_channels = device.convert(trained)
-    notes = [*trained.removed, *notes]
-    notes += trained.open_size_notes(file)
+    notes = [*trained.removed, *notes, *trained.open_size_notes(file)]
     notes += trained.pattern_notes(device.title, device.skips_pattern)
     if trained.samples is None:
         trained = trained.with_random_samples(file)
@@ -214,11 +219,11 @@ def export_trained(
             f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. "
             "Give `representative_dataset` to compare on real ones."
         )
-    shorten_names(file)
+    shorten_names(file, keeps_all=device.reads_names)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
     is_dense = file.to_bytes() == dense
-    write_record(file, trained.weights, silent_channels)
+    write_record(file, silent_channels)
     data = file.to_bytes()
     verification = prove(data, trained)
     proven = ProvenFile(
@@ -245,6 +250,7 @@ def export_trained(
         entropy_bytes=round(sizes.entropy_bytes, 1),
         other_files=tuple(others),
         device=package.device,
+        bytes_by_kind=sizes.bytes_by_kind,
     )
 
 

@@ -10,24 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.format import accounting
 from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.macs import count_macs
+from tflite_export.format.names import layer_part
 from tflite_export.format.operators import EDGE_TPU, ETHOS_U
+from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.format.sparse import decode_sparse, validate_sparse
-from tflite_export.tables import Table, as_text
+from tflite_export.format.tensors import GRAPH_TYPES
+from tflite_export.tables import Table, as_text, entropy_text
 
 _COLUMNS = (
     *("operator", "dtype", "shape", "layout"),
     *("bytes", "zeros", "values", "entropy", "name"),
-)
-# Of amounts to pad, indices, texts and masks.
-_OTHER_TYPES = (
-    *("int32", "int64", "uint32", "uint64"),
-    *("string", "bool", "resource", "variant"),
 )
 _UNPACKING = ("DENSIFY", "DEQUANTIZE")
 
@@ -80,7 +79,7 @@ class TensorRow:
     @property
     def is_weight(self) -> bool:
         """Whether it has two axes or more, of a type that is multiplied."""
-        return len(self.shape) >= 2 and self.dtype not in _OTHER_TYPES
+        return len(self.shape) >= 2 and self.dtype not in GRAPH_TYPES
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row of a table."""
@@ -115,6 +114,7 @@ class Inspection:
             there.
         macs: Multiply-accumulates of one run, zeros included; None where an
             operator does not tell, as one of a device's compiler.
+        account: Where its bytes go; None if that was not asked.
 
     Example:
 
@@ -130,6 +130,7 @@ class Inspection:
     tensors: tuple[TensorRow, ...]
     custom_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     macs: int | None = None
+    account: accounting.ByteAccount | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -170,11 +171,12 @@ class Inspection:
             "weight_bytes": self.weight_bytes,
             "entropy_bytes": self.entropy_bytes,
             "custom_bytes": dict(self.custom_bytes),
+            "account": self.account and self.account.to_dict(),
             "tensors": [row.to_dict() for row in self.tensors],
         }
 
     def parts(self) -> list[str | Table]:
-        """Returns a table, a row for each constant, or why there is none."""
+        """Returns the tables of constants, of kinds of bytes, and of layers."""
         rows = [row.cells() for row in self.tensors]
         listed = sum(row.size_bytes for row in self.tensors)
         hidden = [
@@ -183,9 +185,13 @@ class Inspection:
             for name, size in self.custom_bytes.items()
             if size > listed
         ]
+        head: list[str | Table] = [self.title]
+        head += hidden or ["note: it holds no constants."]
         if rows:
-            return [Table(self.title, _COLUMNS, rows), *hidden]
-        return [self.title, *(hidden or ["note: it holds no constants."])]
+            head = [Table(self.title, _COLUMNS, rows), *hidden]
+        if self.account:
+            head += [Table(*table) for table in self.account.tables()]
+        return head
 
     def __str__(self) -> str:
         """Returns the table as text."""
@@ -193,7 +199,7 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Lists the constants of a file: type, zeros, entropy and bytes.
+    """Lists the constants of a file, and where each of its bytes goes.
 
     Args:
         path: A `.tflite` file of any origin.
@@ -215,7 +221,12 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         custom[operator.name] += operator.custom_bytes
     held = {name: size for name, size in custom.items() if size}
     return Inspection(
-        Path(path), len(data), tensor_rows(data), held, count_macs(file)
+        Path(path),
+        len(data),
+        tensor_rows(data),
+        held,
+        count_macs(file),
+        accounting.ByteAccount(data),
     )
 
 
@@ -233,6 +244,9 @@ def tensor_rows(data: bytes) -> tuple[TensorRow, ...]:
                 reader = readers.get(key)
                 if reader and reader.name == "DENSIFY":
                     constant = _quantized_like(file, reader, constant)
+                if not constant.name and reader:
+                    name = _derived_name(file, reader, tensor.index)
+                    constant = dataclasses.replace(constant, name=name)
                 row = _row(constant, _computing(readers, reader))
                 if row.operator in (ETHOS_U, EDGE_TPU):
                     row = _unknown(row)
@@ -252,22 +266,6 @@ def entropy_bits(counts: np.ndarray) -> float:
     """
     share = counts[counts > 0] / max(counts.sum(), 1)
     return float(-(share * np.log2(share)).sum()) + 0.0
-
-
-def entropy_text(stored: int, bound: float) -> str:
-    """Returns the bytes of weights and their ratio to the entropy bound.
-
-    Example:
-
-    >>> entropy_text(500, 400.0)
-    '500 bytes, 1.25x their entropy bound of 400'
-    >>> entropy_text(0, 0.0)
-    'none'
-    """
-    if not stored:
-        return "none"
-    ratio = f"{stored / bound:.2f}x their" if bound else "the"
-    return f"{stored:,} bytes, {ratio} entropy bound of {bound:,.0f}"
 
 
 def _row(tensor: Tensor, operator: str) -> TensorRow:
@@ -353,13 +351,24 @@ def _computing(
 def _quantized_like(
     file: Flatbuffer, densify: Operator, stored: Tensor
 ) -> Tensor:
-    """A sparse constant with the zero points of the dense one it becomes."""
+    """A sparse constant with zero points and name of its dense one."""
+    dense = file.tensor(densify.subgraph, densify.outputs[0])
+    stored = dataclasses.replace(stored, name=stored.name or dense.name)
     if stored.scales.size:
         return stored
-    dense = file.tensor(densify.subgraph, densify.outputs[0])
     return dataclasses.replace(
         stored, zero_points=dense.zero_points, axis=dense.axis
     )
+
+
+def _derived_name(file: Flatbuffer, reader: Operator, index: int) -> str:
+    """The name of a bias without one, by the layer of its weights."""
+    position = reader.inputs.index(index)
+    if position != BIAS_POSITIONS.get(reader.name):
+        return ""
+    weights = file.tensor(reader.subgraph, reader.inputs[position - 1])
+    layer = layer_part(weights.name).rpartition("/")[0]
+    return f"{layer}/bias" if layer else ""
 
 
 def _require_valid(tensor: Tensor) -> None:

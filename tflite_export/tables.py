@@ -67,6 +67,22 @@ def as_markdown(parts: Parts) -> str:
     return _joined(marked, _markdown_of)
 
 
+def entropy_text(stored: int, bound: float) -> str:
+    """Returns the bytes of weights and their ratio to the entropy bound.
+
+    Example:
+
+    >>> entropy_text(500, 400.0)
+    '500 bytes, 1.25x their entropy bound of 400'
+    >>> entropy_text(0, 0.0)
+    'none'
+    """
+    if not stored:
+        return "none"
+    ratio = f"{stored / bound:.2f}x their" if bound else "the"
+    return f"{stored:,} bytes, {ratio} entropy bound of {bound:,.0f}"
+
+
 def _joined(parts: Parts, form: Callable[[Table], str]) -> str:
     """Sets blank lines around tables only."""
     text, was_line = "", False

@@ -18,7 +18,10 @@ from tflite_export.conversion.graphs import inference_graph
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.samples import model_inputs
-from tflite_export.weights.metadata import METADATA_NAME
+from tflite_export.weights.metadata import (
+    METADATA_NAME,
+    read_silent_channels,
+)
 from tflite_export.weights.sites import embedding_sites, weight_sites
 
 ZOO_KERNELS = [
@@ -147,15 +150,25 @@ def test_inputs_and_outputs_are_int8_with_a_batch_of_1(zoo):
     assert [t.dtype for t in file.outputs().values()] == ["int8"]
 
 
-def test_metadata_lists_bits_and_sparsity_of_each_weight(zoo):
+def test_record_has_silent_channels_alone_and_only_if_there_are_any(
+    zoo, dense_only
+):
     file = Flatbuffer(zoo.result.path.read_bytes())
-    record = json.loads(file.metadata(METADATA_NAME))
 
-    conv = next(w for w in record["weights"] if w["path"] == "conv/kernel")
-    codes = zoo.trained["conv/kernel"].codes
-    assert record["library"] == "codeq-keras"
-    assert conv["bit_width"] == 4
-    assert conv["sparsity"] == pytest.approx((codes == 0).mean(), abs=1e-6)
+    assert json.loads(file.metadata(METADATA_NAME)) == {"silent/kernel": 1}
+    assert "metadata" in zoo.result.bytes_by_kind
+    plain = Flatbuffer(dense_only.result.path.read_bytes())
+    assert plain.metadata(METADATA_NAME) is None
+    assert plain.metadata("min_runtime_version") is None
+
+
+def test_record_of_older_files_is_read(dense_only):
+    file = Flatbuffer(dense_only.result.path.read_bytes())
+    weight = {"path": "a/kernel", "bit_width": 4, "sparsity": 0.5}
+    old = {"version": "0.1.0", "weights": [{**weight, "silent_channels": 2}]}
+    file.set_metadata(METADATA_NAME, json.dumps(old).encode())
+
+    assert read_silent_channels(file) == {"a/kernel": 2}
 
 
 def test_summary_names_size_proof_and_notes(zoo):
@@ -163,6 +176,10 @@ def test_summary_names_size_proof_and_notes(zoo):
 
     assert f"{zoo.result.size_bytes:,} bytes" in text
     assert "with gzip" in text
+    kinds = zoo.result.bytes_by_kind
+    assert sum(kinds.values()) == zoo.result.size_bytes
+    assert f"bytes: weights {kinds['weights']:,}, " in text
+    assert zoo.result.to_dict()["bytes_by_kind"] == kinds
     assert f"{len(ZOO_KERNELS)} of {len(ZOO_KERNELS)} tensors equal" in text
     assert "note: " in text
     assert zoo.result.size_bytes == len(zoo.result.path.read_bytes())

@@ -1,9 +1,12 @@
 """Edits a file, one function each, by the steps of `Flatbuffer`."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.operators import DECODE
+from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import (
     NO_SCALES,
     Constant,
@@ -17,7 +20,7 @@ def densify(
     file: Flatbuffer, subgraph: int, index: int, sparse: SparseTensor
 ) -> None:
     """Stores a constant sparsely; a DENSIFY operator makes it dense again."""
-    stored = file.copy_tensor(subgraph, index, f"sparse_{index}")
+    stored = file.copy_tensor(subgraph, index, "")
     # The scales of the dense tensor count; a second copy is only larger.
     file.set_scales(subgraph, stored, NO_SCALES)
     file.write_sparse(subgraph, stored, sparse)
@@ -28,7 +31,7 @@ def dequantize(
     file: Flatbuffer, subgraph: int, index: int, codes: Constant
 ) -> None:
     """Stores a float constant as int8 codes; a DEQUANTIZE makes it float."""
-    stored = file.copy_tensor(subgraph, index, f"codes_{index}")
+    stored = file.copy_tensor(subgraph, index, "")
     file.write(subgraph, stored, codes)
     file.insert(subgraph, 0, "DEQUANTIZE", [stored], index)
 
@@ -120,6 +123,26 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
         fusedActivationFunction=operator.options["fusedActivationFunction"],
     )
     _insert_reshape(file, subgraph, at + 2, narrow, result)
+
+
+def drop_bias_scales(file: Flatbuffer, operators: Collection[str]) -> None:
+    """Removes the scales of the biases that only such operators read.
+
+    A bias has the scale of its operator's sums: that of the input times those
+    of the weights.
+    """
+    read_otherwise, biases = set(), set()
+    for operator in file.operators:
+        for position, index in enumerate(operator.inputs):
+            key = operator.subgraph, index
+            is_bias = position == BIAS_POSITIONS.get(operator.name)
+            if is_bias and operator.name in operators:
+                biases.add(key)
+            else:
+                read_otherwise.add(key)
+    for subgraph, index in biases - read_otherwise:
+        if index >= 0:
+            file.set_scales(subgraph, index, NO_SCALES)
 
 
 def _add_zero_bias(

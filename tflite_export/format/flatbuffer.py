@@ -50,7 +50,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._model = reader.read_model(data)
 
     def to_bytes(self) -> bytes:
-        """Returns the file; reading and writing it again changes no byte."""
+        """Returns the file without buffers and codes that nothing uses.
+
+        Reading and writing it again changes no byte.
+        """
+        reader.drop_unread(self._model)
         return packed_model(self._model)
 
     # Read and find.
@@ -116,6 +120,10 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         return None
 
     # Add and copy.
+
+    def describe(self, text: str) -> None:
+        """Replaces the description, and removes all metadata records."""
+        self._model.description, self._model.metadata = text.encode(), None
 
     def set_metadata(self, name: str, data: bytes) -> None:
         """Adds a metadata record, or replaces the one of the same name."""

@@ -3,22 +3,34 @@
 from collections.abc import Collection, Sequence
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.records import Tensor
+from tflite_export.format.tensors import GRAPH_TYPES
 
 
-def shorten_names(file: Flatbuffer) -> None:
+def shorten_names(file: Flatbuffer, *, keeps_all: bool = True) -> None:
     """Shortens each name to the part that names a layer.
 
     The converter joins the names of fused layers with semicolons: in a small
     network they are a tenth of the file. The names of inputs and outputs stay,
-    and names stay unique.
+    and names stay unique. No runtime reads others: without `keeps_all` only
+    weights keep theirs, which is the path of their layer.
     """
     for subgraph in range(file.num_subgraphs):
         inputs, outputs = file.interface(subgraph)
-        names = [tensor.name for tensor in file.tensors(subgraph)]
-        short = short_names(names, {*inputs, *outputs})
-        for index, (old, new) in enumerate(zip(names, short, strict=True)):
-            if new != old:
-                file.rename(subgraph, index, new)
+        ends = {*inputs, *outputs}
+        tensors = file.tensors(subgraph)
+        names = [
+            t.name if keeps_all or t.index in ends or _is_weight(t) else ""
+            for t in tensors
+        ]
+        short = short_names(names, ends)
+        for index, new in enumerate(short):
+            file.rename(subgraph, index, new)
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    is_number = tensor.dtype not in GRAPH_TYPES
+    return bool(tensor.size_bytes) and len(tensor.shape) > 1 and is_number
 
 
 def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
@@ -36,12 +48,13 @@ def short_names(names: Sequence[str], kept: Collection[int]) -> list[str]:
     taken = {names[index] for index in kept}
     for index, name in enumerate(names):
         if index not in kept and name:
-            shortened[index] = _unique(_layer_part(name), taken)
+            shortened[index] = _unique(layer_part(name), taken)
             taken.add(shortened[index])
     return shortened
 
 
-def _layer_part(name: str) -> str:
+def layer_part(name: str) -> str:
+    """Returns the part of a name that names a layer, as the converter joins."""
     parts = name.split(";")
     # A fused normalization comes first, but another part names the layer.
     named = [p for p in parts if "/batchnorm/" not in p and "Squeeze" not in p]

@@ -20,11 +20,12 @@ SHARED_BYTES = 2**20
 _MAX_DEPTH = 16
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     """A field that holds an offset.
 
-    `kind` is "tables", "table", "vector", "data" (a vector that is never
-    copied) or "union" (the field before it holds its type).
+    `kind` is "tables", "table", "vector", "text" (a vector with a zero byte
+    behind it), "data" (a vector that is never copied) or "union" (the field
+    before it holds its type).
     """
 
     kind: str
@@ -32,77 +33,93 @@ class _Field(NamedTuple):
     item_size: int = 1
 
 
-_STRING = _Field("vector")
-_INTS = _Field("vector", item_size=4)
-_LONGS = _Field("vector", item_size=8)
+_STRING = Field("text")
+_BYTES = Field("vector")
+_INTS = Field("vector", item_size=4)
+_LONGS = Field("vector", item_size=8)
+# The fields of StableHLO's options that are vectors of 8-byte integers.
+_LONG_OPTIONS = {
+    2: (0,), 3: (0, 1, 2), 4: (0, 1, 2, 7, 10, 13), 6: (0,), 7: (1, 2, 3),
+    9: (0,), 10: (0, 1, 2), 12: (0, 1, 2, 3), 13: (0, 1, 2, 3, 4),
+    16: (0, 1, 2, 4), 17: (0,),
+}  # fmt: skip
 
-_TABLES: Mapping[str, Mapping[int, _Field]] = {
+TABLES: Mapping[str, Mapping[int, Field]] = {
     "model": {
-        1: _Field("tables", "operator_code"),
-        2: _Field("tables", "subgraph"),
+        1: Field("tables", "operator_code"),
+        2: Field("tables", "subgraph"),
         3: _STRING,
-        4: _Field("tables", "buffer"),
+        4: Field("tables", "buffer"),
         5: _INTS,
-        6: _Field("tables", "metadata"),
-        7: _Field("tables", "signature"),
-        8: _Field("tables", "named"),
-        9: _Field("tables", "external_buffer"),
+        6: Field("tables", "metadata"),
+        7: Field("tables", "signature"),
+        8: Field("tables", "named"),
+        9: Field("tables", "external_buffer"),
     },
     "operator_code": {1: _STRING},
     "subgraph": {
-        0: _Field("tables", "tensor"),
+        0: Field("tables", "tensor"),
         1: _INTS,
         2: _INTS,
-        3: _Field("tables", "operator"),
+        3: Field("tables", "operator"),
         4: _STRING,
     },
     "tensor": {
         0: _INTS,
         3: _STRING,
-        4: _Field("table", "quantization"),
-        6: _Field("table", "sparsity"),
+        4: Field("table", "quantization"),
+        6: Field("table", "sparsity"),
         7: _INTS,
-        9: _Field("tables", "variant"),
+        9: Field("tables", "variant"),
     },
     "quantization": {
         0: _INTS,
         1: _INTS,
         2: _INTS,
         3: _LONGS,
-        5: _Field("union", "quantization_details"),
+        5: Field("union", "quantization_details"),
     },
     "quantization_details:1": {0: _STRING},
     "quantization_details:2": {3: _INTS},
     "sparsity": {
         0: _INTS,
         1: _INTS,
-        2: _Field("tables", "dimension"),
+        2: Field("tables", "dimension"),
     },
-    "dimension": {3: _Field("union", "indices"), 5: _Field("union", "indices")},
+    "dimension": {3: Field("union", "indices"), 5: Field("union", "indices")},
     "indices:1": {0: _INTS},
-    "indices:2": {0: _Field("vector", item_size=2)},
-    "indices:3": {0: _STRING},
+    "indices:2": {0: Field("vector", item_size=2)},
+    "indices:3": {0: _BYTES},
     "operator": {
         1: _INTS,
         2: _INTS,
-        4: _Field("union", "options"),
-        5: _Field("data"),
+        4: Field("union", "options"),
+        5: Field("data"),
         7: _STRING,
         8: _INTS,
-        12: _Field("union", "options2"),
+        12: Field("union", "options2"),
     },
-    # The only options with texts, which are copied.
+    "options:3": {1: _INTS, 2: _INTS},
+    "options:8": {5: _BYTES},
+    "options:17": {0: _INTS},
+    "options:30": {0: _INTS},
     "options:111": {0: _STRING, 1: _STRING},
-    "options2:5": {0: _STRING, 2: _STRING},
-    "options2:21": {0: _STRING},
-    "buffer": {0: _Field("data")},
+    "options:115": {0: _INTS},
+    "options2:5": {0: _STRING, 2: _STRING, 4: _INTS, 5: _BYTES},
+    "options2:21": {0: _STRING, 2: _BYTES},
+    "options2:23": {0: _INTS},
+    **{
+        f"options2:{number}": dict.fromkeys(fields, _LONGS)
+        for number, fields in _LONG_OPTIONS.items()
+    },
+    "buffer": {0: Field("data")},
     "metadata": {0: _STRING},
     "named": {0: _STRING},
     "external_buffer": {4: _STRING},
     "variant": {0: _INTS},
     "signature": {
-        0: _Field("tables", "named"),
-        1: _Field("tables", "named"),
+        0: Field("tables", "named"),
+        1: Field("tables", "named"),
         2: _STRING,
     },
 }
@@ -142,7 +159,7 @@ class _Follower:
         vtable_size, table_size = self._read("<HH", vtable, name)
         self._require(vtable + vtable_size, name)
         self._require(position + table_size, name)
-        for field, kind in _TABLES.get(name, {}).items():
+        for field, kind in TABLES.get(name, {}).items():
             entry = 4 + 2 * field
             if entry + 2 > vtable_size:
                 continue
@@ -159,7 +176,7 @@ class _Follower:
         return position + distance
 
     def _field(
-        self, place: int, field: _Field, name: str, union_type: int, depth: int
+        self, place: int, field: Field, name: str, union_type: int, depth: int
     ) -> None:
         target = self.offset(place, name)
         if field.kind == "table":
@@ -172,7 +189,7 @@ class _Follower:
                 self.table(item, field.table, depth + 1)
         else:
             count = self._length(target, field.item_size, name)
-            if field.kind == "vector":
+            if field.kind in ("vector", "text"):
                 self._num_bytes -= count * field.item_size
             if self._num_bytes < 0:
                 raise DamagedFileError(

@@ -45,6 +45,43 @@ def read_model(data: bytes) -> Any:
     return model
 
 
+def drop_unread(model: Any) -> None:
+    """Removes the buffers and operator codes that nothing uses.
+
+    Buffer 0 stays, and is the one of all tensors without values.
+    """
+    graphs = model.subgraphs
+    holders = [
+        *(tensor for graph in graphs for tensor in graph.tensors or ()),
+        *(model.metadata or ()),
+    ]
+    buffers = model.buffers
+    # An old list of metadata names buffers too.
+    if _is_blank(buffers[0]) and model.metadataBuffer is None:
+        for holder in holders:
+            if _is_blank(buffers[holder.buffer]):
+                holder.buffer = 0
+        _renumber(model, "buffers", holders, "buffer", {0})
+    operators = [o for graph in graphs for o in graph.operators or ()]
+    _renumber(model, "operatorCodes", operators, "opcodeIndex", set())
+
+
+def _is_blank(buffer: Any) -> bool:
+    return buffer.data is None and not buffer.size
+
+
+def _renumber(
+    model: Any, name: str, holders: list[Any], field: str, kept: set[int]
+) -> None:
+    """Removes the items of a list of the model that no field names."""
+    items = getattr(model, name) or []
+    used = sorted(kept | {int(getattr(holder, field)) for holder in holders})
+    places = {old: new for new, old in enumerate(used)}
+    for holder in holders:
+        setattr(holder, field, places[int(getattr(holder, field))])
+    setattr(model, name, [items[index] for index in used])
+
+
 def read_tensor(model: Any, data: bytes, subgraph: int, index: int) -> Tensor:
     """Returns one tensor, with its values if they are in the file."""
     tensor = model.subgraphs[subgraph].tensors[index]

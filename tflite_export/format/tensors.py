@@ -11,6 +11,11 @@ from tflite_export.format import packing
 from tflite_export.format.consistency import indices
 from tflite_export.format.sparse import DenseLevel, SparseLevel, SparseTensor
 
+# Amounts to pad, axes, indices, texts and masks: they steer the graph.
+GRAPH_TYPES = (
+    *("int32", "int64", "uint32", "uint64"),
+    *("string", "bool", "resource", "variant"),
+)
 _DTYPE_NAMES = {
     code: name.lower()
     for name, code in vars(schema.TensorType).items()

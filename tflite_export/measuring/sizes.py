@@ -2,11 +2,13 @@
 
 import dataclasses
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
+from tflite_export.format.accounting import ByteAccount
 from tflite_export.inspection import Inspection, tensor_rows
 
 # Higher levels take a minute on 30 MB.
@@ -25,6 +27,7 @@ class Sizes:
         weight_bytes: Bytes of its weights, with their indices and tables.
         entropy_bytes: Bytes that an ideal entropy coder would need for them,
             see `Inspection.entropy_bytes`.
+        bytes_by_kind: See `Inspection.bytes_by_kind`.
     """
 
     file_bytes: int
@@ -32,6 +35,7 @@ class Sizes:
     zstd_bytes: int
     weight_bytes: int
     entropy_bytes: float
+    bytes_by_kind: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def entropy_ratio(self) -> float | None:
@@ -55,4 +59,5 @@ def measure_sizes(data: bytes) -> Sizes:
         zstd_bytes=len(zstd.compress(data)),
         weight_bytes=inspection.weight_bytes,
         entropy_bytes=round(inspection.entropy_bytes, 1),
+        bytes_by_kind=ByteAccount(data).by_kind,
     )

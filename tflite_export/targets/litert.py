@@ -51,6 +51,7 @@ class LiteRt(Target):
     storages = ("auto", "int8", "int4", "sparse")
     refused_storages: Mapping[str, str] = PACKED_REFUSALS
     devices = PHONE_DEVICES
+    reads_names = False
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Stores each weight in the fewest bytes that run at full speed."""

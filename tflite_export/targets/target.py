@@ -89,6 +89,7 @@ class Target:
         skips_pattern: Whether `sparsity_pattern="2:4"` makes files faster.
         weighs_codes: Whether codes change the bytes of a file, but not its
             operators.
+        reads_names: Whether its tools name tensors in their messages.
 
     Example:
 
@@ -116,6 +117,7 @@ class Target:
     is_variant: bool = False
     skips_pattern: bool = False
     weighs_codes: bool = True
+    reads_names: bool = True
 
     def require_storage(self, weight_storage: str) -> None:
         """Raises a ValueError for a storage that the target does not take.

@@ -52,10 +52,10 @@ class FileTemplate:
             )
         converted = device.convert(trained)
         file = converted.file
-        shorten_names(file)
+        shorten_names(file, keeps_all=device.reads_names)
         device.store(file, "int8")
         self._places = _places(file, trained)
-        write_record(file, trained.weights, converted.silent_channels)
+        write_record(file, converted.silent_channels)
         self.dense = file.to_bytes()
 
     def num_bytes(self, codes: Mapping[str, np.ndarray]) -> int:

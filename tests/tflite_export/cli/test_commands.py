@@ -115,17 +115,24 @@ def test_inspect_shows_one_row_for_each_constant(exported, capsys):
     assert "FULLY_CONNECTED" in captured.out
     assert "8x6" in captured.out
     assert "dense" in captured.out
+    assert "Bytes by kind" in captured.out
+    assert "Bytes by layer" in captured.out
 
 
 def test_inspect_as_json_has_numbers(exported, capsys):
     code, captured = _run(capsys, "inspect", exported[1], "--json")
 
-    rows = json.loads(captured.out)["tensors"]
+    inspected = json.loads(captured.out)
+    rows = inspected["tensors"]
     row = next(row for row in rows if row["shape"] == [8, 6])
     assert code == EXIT_OK
     assert row["size_bytes"] == 8 * 6
     assert 0 <= row["sparsity"] <= 1
     assert row["entropy_bytes"] <= 8 * 6
+    size = inspected["size_bytes"]
+    assert sum(inspected["account"]["by_kind"].values()) == size
+    layers = inspected["account"]["by_layer"].values()
+    assert sum(sum(kinds.values()) for kinds in layers) == size
 
 
 def test_verify_ends_with_0_for_the_model_and_1_for_another(

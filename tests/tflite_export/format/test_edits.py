@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.format import edits
 from tflite_export.format.flatbuffer import Flatbuffer
@@ -81,6 +82,53 @@ def test_dense_layer_as_convolution_computes_the_same(file):
     assert np.array_equal(_outputs(file), expected)
 
 
+def test_only_weights_and_the_interface_keep_names_that_nothing_reads(file):
+    inputs, outputs = file.interface()
+    for index in file.operators[0].outputs:
+        file.rename(0, index, "computed")
+
+    shorten_names(file, keeps_all=False)
+    names = {t.index: t.name for t in Flatbuffer(file.to_bytes()).tensors()}
+
+    assert all(names[index] for index in (*inputs, *outputs))
+    kernels = {site.tensor.index for site in weight_sites(file)}
+    assert all(names[index].endswith("/kernel") for index in kernels)
+    others = names.keys() - kernels - {*inputs, *outputs}
+    assert {names[index] for index in others} == {""}
+
+
+def test_scales_of_biases_go_where_only_such_operators_read_them(file):
+    expected = _outputs(file)
+    convolutions = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+
+    edits.drop_bias_scales(file, convolutions)
+
+    held: dict[str, set] = {}
+    for site in weight_sites(file):
+        if site.bias:
+            has_scales = bool(site.bias[1].scales.size)
+            held.setdefault(site.operator.name, set()).add(has_scales)
+    assert {held[name] == {False} for name in convolutions} == {True}
+    # Its kernel compares the scale of the bias with that of the sums.
+    assert held["FULLY_CONNECTED"] == {True}
+    assert np.array_equal(_outputs(file), expected)
+
+
+def test_what_nothing_uses_is_not_written(file):
+    size = len(file.to_bytes())
+    convolution = _first(file, "FULLY_CONNECTED")
+    edits.replace_by_convolution(file, convolution)
+    names = {operator.name for operator in file.operators}
+
+    data = file.to_bytes()
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    assert len(model.operatorCodes) == len(names)
+    empty = [buffer for buffer in model.buffers if buffer.data is None]
+    assert len(empty) == 1
+    assert len(data) < size + 500
+
+
 def test_short_names_are_unique_and_keep_the_interface(file):
     inputs, outputs = file.interface()
     kept = [file.tensor(0, i).name for i in (*inputs, *outputs)]
@@ -90,5 +138,6 @@ def test_short_names_are_unique_and_keep_the_interface(file):
 
     names = [tensor.name for tensor in file.tensors()]
     assert "conv/Conv2D" in names
-    assert len(set(names)) == len(names)
+    named = [name for name in names if name]
+    assert len(set(named)) == len(named)
     assert [file.tensor(0, i).name for i in (*inputs, *outputs)] == kept

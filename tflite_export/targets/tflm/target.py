@@ -13,7 +13,7 @@ the first rounding makes a tie, in a few outputs of a hundred.
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tflite_export.format.edits import replace_by_convolution
+from tflite_export.format.edits import drop_bias_scales, replace_by_convolution
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.operators import DECODE
 from tflite_export.runtime import interpreter
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # The runtime is slow, so few samples are compared.
 MAX_SAMPLES = 16
+# Their kernels multiply the scales of input and weights, and read no other.
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _ADVICE = "Huffman codes and look-up tables ('auto') are its way to few bytes."
 
 
@@ -60,10 +62,12 @@ class Tflm(Target):
         "sparse": f"It reads sparse tensors as dense ones, silently. {_ADVICE}",
     }
     devices = ("tflm",)
+    reads_names = False
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Writes each FULLY_CONNECTED as a convolution, and packs weights."""
         write_convolutions(file)
+        drop_bias_scales(file, _CONVOLUTIONS)
         return store_packed(file, weight_storage)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
