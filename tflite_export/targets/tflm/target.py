@@ -10,6 +10,7 @@ the first rounding makes a tie, in a few outputs of a hundred.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +32,20 @@ from tflite_export.targets.target import (
     Target,
     register_target,
 )
+from tflite_export.targets.tflm.project import (
+    KINDS,
+    NUM_SAMPLES,
+    MeasuredModel,
+    project_files,
+    require_replaceable,
+)
 from tflite_export.targets.tflm.simulation import (
     TflmReport,
     measure,
     measure_exactly,
+    outputs_of,
 )
-from tflite_export.targets.tflm.source import header, source
+from tflite_export.targets.tflm.source import header, model_name, source
 from tflite_export.targets.tflm.tables import compress
 
 if TYPE_CHECKING:
@@ -58,6 +67,13 @@ class Tflm(Target):
         "sparse": f"It reads sparse tensors as dense ones, silently. {_ADVICE}",
     }
     devices = ("tflm",)
+    projects = KINDS
+
+    def require_project(self, project: str | None, path: Path) -> None:
+        """Also refuses to replace a folder that is not such a project."""
+        super().require_project(project, path)
+        if project is not None:
+            require_replaceable(path.with_suffix(""), project)
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Writes each FULLY_CONNECTED as a convolution."""
@@ -68,14 +84,13 @@ class Tflm(Target):
         """Adds C++ source and header; `"lut"` replaces weights by tables."""
         inputs = trained.inputs_of(proven.file, MAX_SAMPLES)
         shipped, report, notes = _with_tables(proven, inputs)
-        operators = Flatbuffer(shipped).operators
+        if proven.project is not None:
+            files = _project(proven, shipped, report, inputs)
+            return Package(shipped, files, report, notes)
+        name = model_name(proven.name)
         texts = {
-            f"{proven.name}.cc": source(
-                shipped, header_name=f"{proven.name}.h"
-            ),
-            f"{proven.name}.h": header(
-                operators, arena_bytes=report.arena_bytes
-            ),
+            f"{name}.cc": source(shipped, name),
+            f"{name}.h": header(shipped, name, arena_bytes=report.arena_bytes),
         }
         others = {name: text.encode() for name, text in texts.items()}
         return Package(shipped, others, report, notes)
@@ -109,6 +124,25 @@ def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
             "Compare them on the device.",
             is_blocking=False,
         )
+
+
+def _project(
+    proven: ProvenFile,
+    shipped: bytes,
+    report: TflmReport,
+    inputs: Mapping[int, np.ndarray],
+) -> dict[str, bytes]:
+    """The files of a project, with some of the samples of the proof."""
+    samples = {index: v[:NUM_SAMPLES] for index, v in inputs.items()}
+    positions, _ = Flatbuffer(shipped).interface()
+    model = MeasuredModel(
+        stem=proven.name,
+        data=shipped,
+        arena_bytes=report.arena_bytes,
+        inputs=[samples[index] for index in positions],
+        outputs=outputs_of(shipped, samples, report.arena_bytes),
+    )
+    return project_files(str(proven.project), model)
 
 
 def _with_tables(
