@@ -1,8 +1,8 @@
 """Projects for microcontrollers, built and run: on the host and under QEMU.
 
 `TFLM_ROOT` names a clone of tflite-micro with its third-party sources, see
-docs/microcontroller.md. `TFLM_LIBRARY` names a library that was built of it; it
-saves the minutes that compiling takes.
+docs/microcontroller.md. `TFLM_LIBRARY` names a library for the host that was
+built of it, and `ccache` keeps what was compiled: each saves minutes.
 """
 
 import os
@@ -66,9 +66,22 @@ def run(*command, check=True):
     )
 
 
+def configure(source, build, *options):
+    launcher = ()
+    if shutil.which("ccache"):
+        launcher = [
+            f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache"
+            for language in ("C", "CXX")
+        ]
+    run(
+        "cmake", "-S", source, "-B", build, RELEASE, STRICT, *launcher, *options
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(sparse_convolutions, grid, tmp_path_factory):
     """A model with look-up tables, and one with two inputs and two outputs."""
+    need()
     folder = tmp_path_factory.mktemp("projects")
     rng = np.random.default_rng(0)
     model, trained = sparse_convolutions
@@ -82,12 +95,11 @@ def folder(sparse_convolutions, grid, tmp_path_factory):
         representative_dataset=rng.normal(size=(32, 8, 8, 3)),
     )
     image = keras.Input((6, 6, 2), name="image")
-    ids = keras.Input((4,), dtype="int32", name="ids")
+    sensor = keras.Input((4,), name="sensor")
     x = layers.Conv2D(8, 3, activation="relu")(image)
     x = layers.DepthwiseConv2D(3)(x)
-    words = layers.Flatten()(layers.Embedding(10, 3)(ids))
-    x = layers.Concatenate()([layers.Flatten()(x), words])
-    model = keras.Model([image, ids], [layers.Dense(5)(x), layers.ReLU()(x)])
+    x = layers.Concatenate()([layers.Flatten()(x), layers.Dense(6)(sensor)])
+    model = keras.Model([image, sensor], [layers.Dense(5)(x), layers.ReLU()(x)])
     export_plain(
         model,
         grid(model, rng),
@@ -96,7 +108,7 @@ def folder(sparse_convolutions, grid, tmp_path_factory):
         project="cmake",
         representative_dataset={
             "image": rng.normal(size=(32, 6, 6, 2)),
-            "ids": rng.integers(0, 10, (32, 4)).astype(np.int32),
+            "sensor": rng.normal(size=(32, 4)),
         },
     )
     (folder / "CMakeLists.txt").write_text(FIRMWARE)
@@ -108,7 +120,7 @@ def folder(sparse_convolutions, grid, tmp_path_factory):
 def host_build(folder):
     need("cmake", "c++")
     build = folder / "build"
-    run("cmake", "-S", folder, "-B", build, RELEASE, STRICT)
+    configure(folder, build)
     run("cmake", "--build", build, "--parallel", "2")
     return build
 
@@ -119,8 +131,8 @@ def test_two_models_in_one_program_pass_on_the_host(host_build):
     assert "first_model: PASS, 8 samples equal" in printed
     assert "second_model_model: PASS, 8 samples equal" in printed
     for used, size in re.findall(r"(\d+) of (\d+) bytes of the arena", printed):
-        # The margin is a quarter of the measured arena.
-        assert 0.7 * int(size) < int(used) <= int(size)
+        # At least a fifth of the arena is margin, and it is in steps of 16.
+        assert 0 < int(used) <= 0.8 * int(size) + 16
 
 
 def test_a_changed_byte_prints_the_first_difference(folder, host_build):
@@ -190,8 +202,8 @@ def test_a_model_passes_on_an_emulated_cortex_m(
     folder, cpu, board, options, tmp_path
 ):
     need("cmake", "arm-none-eabi-g++", "qemu-system-arm")
-    built = run(
-        *("cmake", "-S", folder / "first", "-B", tmp_path, RELEASE, STRICT),
+    configure(
+        *(folder / "first", tmp_path),
         f"-DCMAKE_TOOLCHAIN_FILE={folder / 'first' / 'cortex-m.cmake'}",
         *(f"-DCPU={cpu}", "-DTFLM_LIBRARY=", *options),
     )

@@ -148,13 +148,13 @@ def measure_exactly(
 
 
 def outputs_of(
-    data: bytes, inputs: Mapping[int, np.ndarray], arena_bytes: int
+    data: bytes, inputs: Mapping[int, np.ndarray]
 ) -> list[np.ndarray]:
     """Returns the outputs by position, of samples as in `measure`."""
     positions, outputs = Flatbuffer(data).interface()
     runs = interpreter.by_run(Flatbuffer(data), inputs)
     columns = {str(positions.index(i)): v for i, v in runs.items()}
-    return _run(data, columns, len(outputs), arena_bytes)[0]
+    return _run(data, columns, len(outputs), _FIRST_ARENA_BYTES)[0]
 
 
 def largest_steps(actual: np.ndarray, expected: np.ndarray) -> int:

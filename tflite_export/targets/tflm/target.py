@@ -140,7 +140,7 @@ def _project(
         data=shipped,
         arena_bytes=report.arena_bytes,
         inputs=[samples[index] for index in positions],
-        outputs=outputs_of(shipped, samples, report.arena_bytes),
+        outputs=outputs_of(shipped, samples),
     )
     return project_files(str(proven.project), model)
 

@@ -5,8 +5,32 @@
 # TFLM_MIRROR   where archives are fetched from
 # CMSIS_NN      the kernels of CMSIS-NN, for Cortex-M
 
-include_guard(GLOBAL)
+# Ends the configuration if TFLM lacks an operator, by its name. Not of a
+# target `tflm` that is not of this file.
+function(tflm_require)
+  get_target_property(folder tflm TFLM_FOLDER)
+  if(NOT folder)
+    return()
+  endif()
+  file(READ "${folder}/tensorflow/lite/micro/micro_mutable_op_resolver.h" text)
+  foreach(method IN LISTS ARGN)
+    string(FIND "${text}" " ${method}(" position)
+    if(position EQUAL -1)
+      message(FATAL_ERROR
+        "TFLM must have the operators of the model. Received: '${folder}', "
+        "without ${method}(). Use revision @{revision} or a later one.")
+    endif()
+  endforeach()
+endfunction()
+
+# Another model in this firmware, or the firmware itself, has brought it.
+if(TARGET tflm)
+  return()
+endif()
 include(FetchContent)
+if(POLICY CMP0135)
+  cmake_policy(SET CMP0135 NEW)
+endif()
 
 set(TFLM_REVISION @{revision})
 set(TFLM_ROOT "$ENV{TFLM_ROOT}" CACHE PATH "A clone of tflite-micro")
@@ -29,20 +53,6 @@ function(tflm_find NAME MARK REPOSITORY REVISION)
     SOURCE_SUBDIR none)  # Without their own CMakeLists.txt.
   FetchContent_MakeAvailable(tflm_${NAME})
   set(${NAME}_DIR "${tflm_${NAME}_SOURCE_DIR}" PARENT_SCOPE)
-endfunction()
-
-# Ends the configuration if TFLM lacks an operator, by its name.
-function(tflm_require)
-  get_target_property(folder tflm TFLM_FOLDER)
-  file(READ "${folder}/tensorflow/lite/micro/micro_mutable_op_resolver.h" text)
-  foreach(method IN LISTS ARGN)
-    string(FIND "${text}" " ${method}(" position)
-    if(position EQUAL -1)
-      message(FATAL_ERROR
-        "TFLM must have the operators of the model. Received: '${folder}', "
-        "without ${method}(). Use revision @{revision} or a later one.")
-    endif()
-  endforeach()
 endfunction()
 
 set(core_mark tensorflow/lite/micro/micro_mutable_op_resolver.h)
@@ -73,7 +83,9 @@ file(GLOB tflm_sources
   ${lite}/micro/*.cc ${lite}/micro/kernels/*.cc
   ${lite}/micro/arena_allocator/*.cc ${lite}/micro/memory_planner/*.cc
   ${lite}/micro/tflite_bridge/*.cc)
-list(FILTER tflm_sources EXCLUDE REGEX "_test|test_|mock_|fake_|_generated_data")
+# By the name of a file: a folder on the way may be called `test_area`.
+list(FILTER tflm_sources EXCLUDE REGEX
+  "/[^/]*(_test|test_|mock_|fake_|_generated_data|kernel_runner)[^/]*$")
 
 if(CMSIS_NN)
   tflm_find(cmsis CMSIS/Core/Include/cmsis_compiler.h ARM-software/CMSIS_6
@@ -87,7 +99,7 @@ if(CMSIS_NN)
     list(REMOVE_ITEM tflm_sources ${lite}/micro/kernels/${name})
   endforeach()
   file(GLOB_RECURSE functions ${cmsis_nn_DIR}/Source/*.c)
-  list(FILTER functions EXCLUDE REGEX "_f16\\.c|_f32\\.c|_flt\\.c")
+  list(FILTER functions EXCLUDE REGEX "(_f16|_f32|_flt)\\.c$")
   list(APPEND tflm_sources ${kernels} ${functions})
 endif()
 
