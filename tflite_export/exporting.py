@@ -49,7 +49,7 @@ class ExportResult:
         entropy_bytes: Bytes that an ideal entropy coder would need for them;
             None if unknown.
         other_files: Further files: the compiled file of an Ethos-U, the C++
-            source for a microcontroller.
+            source or the project for a microcontroller.
         device: The measurements of the target's tool; None if it has none.
         bytes_by_kind: Bytes of the file by kind, see `inspect`; their sum is
             `size_bytes`.
@@ -92,10 +92,19 @@ class ExportResult:
         device = [] if self.device is None else [str(self.device)]
         kinds = [f"{kind} {n:,}" for kind, n in self.bytes_by_kind.items()]
         bytes_line = [f"bytes: {', '.join(kinds)}"] if kinds else []
-        others = [f"also written: {path}" for path in self.other_files]
+        others = [f"also written: {text}" for text in self._others()]
         notes = [f"note: {note}" for note in grouped_notes(self.notes)]
         proof = self.verification.parts()
         return [sizes, *bytes_line, *proof, *device, *others, *notes]
+
+    def _others(self) -> list[str]:
+        """The other files, those of a project as one."""
+        parent = self.path.parent
+        beside = [path for path in self.other_files if path.parent == parent]
+        texts = [str(path) for path in beside]
+        if count := len(self.other_files) - len(beside):
+            texts.append(f"{self.path.with_suffix('')}/, {count} files")
+        return texts
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, for JSON."""
@@ -120,6 +129,7 @@ def export(
     *,
     target: str = "litert",
     weight_storage: str = "auto",
+    project: str | None = None,
     representative_dataset: Any = None,
 ) -> ExportResult:
     """Writes a quantized model as an int8 `.tflite` file and proves it.
@@ -158,6 +168,15 @@ def export(
             `"int8"` stores all densely. `"int4"` and `"sparse"` (for
             `"litert"`) and `"huffman"` (for `"tflm"`) take that form wherever
             it runs right, `"lut"` (for `"tflm"`) wherever it is smaller.
+            that the target runs at full speed, and notes why; `"int8"` stores
+            all densely. `"int4"` and `"sparse"` (for `"litert"`) and `"lut"`
+            (for `"tflm"`) take that form wherever it runs right.
+        project: For `"tflm"`, a folder named as the file, beside it, in place
+            of the C++ source: the model, its operators, arena and scales, test
+            vectors with the outputs of the proof, a program that runs them and
+            a README. `"cmake"` builds on a host and for Cortex-M, `"zephyr"`
+            and `"esp-idf"` in those systems. A folder that is not such a
+            project, or whose files you changed, is refused.
         representative_dataset: Inputs as in training, to measure the ranges of
             the activations; the first 256 samples are used. They are optional
             if the ranges are trained (`activation_bit_width`, or `tf_keras`),
@@ -194,10 +213,16 @@ def export(
     True
     """
     path = checked_path(path)
-    find_target(target).require_storage(weight_storage)
+    device = find_target(target)
+    device.require_storage(weight_storage)
+    device.require_project(project, path)
     trained = read_model(model, representative_dataset)
     return export_trained(
-        trained, path, target=target, weight_storage=weight_storage
+        trained,
+        path,
+        target=target,
+        weight_storage=weight_storage,
+        project=project,
     )
 
 
@@ -207,6 +232,7 @@ def export_trained(
     *,
     target: str = "litert",
     weight_storage: str = "auto",
+    project: str | None = None,
 ) -> ExportResult:
     """Writes and proves a model that was read; see `export`."""
     device = find_target(target)
@@ -225,24 +251,24 @@ def export_trained(
     is_dense = file.to_bytes() == dense
     write_record(file, silent_channels)
     data = file.to_bytes()
-    verification = prove(data, trained)
     proven = ProvenFile(
         name=path.stem,
         file=file,
         data=data,
         # Where no weight was stored otherwise, the file is its own dense form.
         dense=data if is_dense else dense,
-        verification=verification,
+        verification=prove(data, trained),
         weight_storage=weight_storage,
+        project=project,
     )
     package = device.package(proven, trained)
-    others = {path.with_name(n): d for n, d in package.others.items()}
-    write_atomically({path: package.data, **others})
+    others = {path.parent / n: d for n, d in package.others.items()}
+    write_atomically({path: package.data, **others}, below=path.parent)
     sizes = measure_sizes(package.data)
     return ExportResult(
         path=path,
         size_bytes=sizes.file_bytes,
-        verification=verification,
+        verification=proven.verification,
         notes=(*notes, *package.notes),
         gzip_size_bytes=sizes.gzip_bytes,
         zstd_size_bytes=sizes.zstd_bytes,

@@ -1,7 +1,8 @@
 """Writes files as a whole or not at all."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -34,8 +35,13 @@ folder. Name a file in it.
         )
 
 
-def write_atomically(contents: Mapping[Path, bytes]) -> None:
+def write_atomically(
+    contents: Mapping[Path, bytes], *, below: Path | None = None
+) -> None:
     """Writes files; a reader finds an old or a new one, never a part of one.
+
+    Missing folders are made in the folder `below`, and only there; they are
+    gone again if a file cannot be written.
 
     Example:
 
@@ -50,9 +56,13 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
         path: path.with_name(f".{path.name}.{os.getpid()}.tmp")
         for path in contents
     }
+    made = _missing_folders(contents, below)
     for path in contents:
-        require_writable(path)
+        if path.parent not in made:
+            require_writable(path)
     try:
+        for folder in made:
+            folder.mkdir()
         for path, data in contents.items():
             temporary[path].write_bytes(data)
         for path in contents:
@@ -60,3 +70,18 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
+        for folder in reversed(made):
+            # One that was filled stays.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _missing_folders(paths: Iterable[Path], below: Path | None) -> list[Path]:
+    """The folders of files below one that do not exist, outer ones first."""
+    missing = {
+        folder
+        for path in paths
+        for folder in path.parents
+        if below in folder.parents and not folder.exists()
+    }
+    return sorted(missing)

@@ -29,3 +29,30 @@ def test_a_missing_or_closed_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(ValueError, match="that can be written"):
         require_writable(tmp_path / "plot.png")
+
+
+def test_folders_are_made_below_one_and_only_there(tmp_path):
+    inner = tmp_path / "kws" / "main" / "main.cc"
+
+    with pytest.raises(ValueError, match="in an existing folder"):
+        write_atomically({inner: b""})
+    with pytest.raises(ValueError, match="in an existing folder"):
+        write_atomically({inner: b""}, below=tmp_path / "kws" / "main")
+    assert list(tmp_path.iterdir()) == []
+
+    write_atomically({inner: b"new"}, below=tmp_path)
+    assert inner.read_bytes() == b"new"
+
+
+def test_a_write_that_fails_leaves_no_folder(tmp_path, monkeypatch):
+    def fail(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    contents = {
+        tmp_path / "kws.tflite": b"new",
+        tmp_path / "kws" / "main" / "main.cc": b"new",
+    }
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(contents, below=tmp_path)
+    assert list(tmp_path.iterdir()) == []

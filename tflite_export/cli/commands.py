@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
@@ -81,7 +82,10 @@ def _require_target(
     storage = getattr(options, "weight_storage", "auto")
     try:
         for name in [named] if isinstance(named, str) else named:
-            find_target(name).require_storage(storage)
+            target = find_target(name)
+            target.require_storage(storage)
+            if getattr(options, "project", None) is not None:
+                target.require_project(options.project, Path(options.file))
     except ValueError as error:
         parser.error(str(error))
 
@@ -118,6 +122,7 @@ def _write(options: argparse.Namespace, model: Any, samples: Any) -> int:
             options.file,
             target=options.target,
             weight_storage=options.weight_storage,
+            project=options.project,
             representative_dataset=samples,
         )
     _show(options, result)
@@ -213,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_samples(command)
     _add_target(command)
     _add_weight_storage(command)
+    _add_project(command)
     _add_compress(commands)
     command = _add(
         commands, "inspect", _inspect, "show what a .tflite file holds"
@@ -253,6 +259,7 @@ def _add_compress(commands: Any) -> None:
     )
     _add_target(command)
     _add_weight_storage(command)
+    _add_project(command)
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -326,6 +333,14 @@ def _add_weight_storage(command: argparse.ArgumentParser) -> None:
         "--weight-storage",
         default="auto",
         help="auto, int8, int4, sparse, lut or huffman (default: %(default)s)",
+    )
+
+
+def _add_project(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--project",
+        metavar="KIND",
+        help="for tflm, also a folder that builds: cmake, zephyr or esp-idf",
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tflite_export import arm
@@ -49,6 +50,7 @@ class ProvenFile:
         dense: The bytes before `Target.store`, without a record.
         verification: The proof.
         weight_storage: As in `export`.
+        project: As in `export`.
     """
 
     name: str
@@ -57,13 +59,15 @@ class ProvenFile:
     dense: bytes
     verification: "VerificationReport"
     weight_storage: str
+    project: str | None = None
 
 
 class Package(NamedTuple):
     """The contents of all files that an export writes.
 
-    `data` is the `.tflite` file, `others` are further files by name, `device`
-    is the report of the target's own tool, `notes` are for the user.
+    `data` is the `.tflite` file, `others` are further files by name, which may
+    have a new folder in front; `device` is the report of the target's own tool,
+    `notes` are for the user.
     """
 
     data: bytes
@@ -85,6 +89,7 @@ class Target:
         storages: The values of `weight_storage` that it takes.
         refused_storages: The reason against each other value, and the remedy.
         devices: Names of the devices on which `benchmark` measures its files.
+        projects: The values of `project` that it takes, besides None.
         is_variant: Whether it is a size of another target.
         skips_pattern: Whether `sparsity_pattern="2:4"` makes files faster.
         weighs_codes: Whether codes change the bytes of a file, but not its
@@ -114,6 +119,7 @@ class Target:
     storages: tuple[str, ...] = ("auto", "int8")
     refused_storages: Mapping[str, str] = PACKED_REFUSALS
     devices: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
     is_variant: bool = False
     skips_pattern: bool = False
     weighs_codes: bool = True
@@ -142,6 +148,24 @@ class Target:
         raise ValueError(
             f"`weight_storage` for the target {self.name!r} must be {allowed}. "
             f"Received: {weight_storage!r}. {reason}"
+        )
+
+    def require_project(self, project: str | None, path: Path) -> None:
+        """Raises a ValueError for a project that the target does not write.
+
+        Args:
+            project: As in `export`.
+            path: The `.tflite` file; the folder of a project is beside it.
+        """
+        if project is None or project in self.projects:
+            return
+        remedy = "Export without one."
+        others = [t.name for t in _REGISTERED.values() if t.projects]
+        if others and not self.projects:
+            remedy = f"Use `target={others[0]!r}`, or export without one."
+        raise ValueError(
+            f"`project` for the target {self.name!r} must be one of "
+            f"{[None, *self.projects]}. Received: {project!r}. {remedy}"
         )
 
     def convert(self, trained: "TrainedModel") -> "ConvertedModel":

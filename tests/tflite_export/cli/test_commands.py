@@ -315,10 +315,17 @@ def test_wrong_paths_are_refused_before_the_model_is_loaded(
 
 @pytest.mark.parametrize(
     "wrong",
-    [("--target", "npu"), ("--target", "tflm", "--weight-storage", "int4")],
-    ids=["target", "storage"],
+    [
+        ("--target", "npu"),
+        ("--target", "tflm", "--weight-storage", "int4"),
+        ("--project", "cmake"),
+        ("--target", "tflm", "--project", "make"),
+    ],
+    ids=["target", "storage", "target of a project", "project"],
 )
-def test_wrong_target_or_storage_ends_with_2_before_loading(wrong, capsys):
+def test_wrong_target_storage_or_project_ends_with_2_before_loading(
+    wrong, capsys
+):
     with pytest.raises(SystemExit) as ended:
         main(["export", "missing.keras", "m.tflite", *wrong])
 

@@ -40,7 +40,7 @@ def test_microcontroller_export_writes_source_that_compiles(
 
     source, header = result.other_files
     assert (source.name, header.name) == ("model.cc", "model.h")
-    assert f"g_model_len = {result.size_bytes};" in source.read_text()
+    assert f"kModelSize = {result.size_bytes};" in header.read_text()
     assert "resolver.AddDepthwiseConv2D()" in header.read_text()
     assert result.device.arena_bytes > 0
     # Packed weights alone need a new firmware.
@@ -59,15 +59,16 @@ def test_microcontroller_export_writes_source_that_compiles(
         "};\n"
         "int main() {\n"
         "  Resolver resolver;\n"
-        "  return RegisterOperators(resolver) && kNumOperators == 4 &&\n"
-        "         reinterpret_cast<unsigned long>(g_model) % 16 == 0 &&\n"
-        "         g_model[4] == 'T' ? 0 : 1;\n"
+        "  return model::RegisterOperators(resolver) &&\n"
+        "         model::kNumOperators == 4 &&\n"
+        "         reinterpret_cast<unsigned long>(model::kModel) % 16 == 0 &&\n"
+        "         model::kModel[4] == 'T' ? 0 : 1;\n"
         "}\n"
     )
     program = tmp_path / "use"
     subprocess.run(
         [
-            *(compiler, "-std=c++17", "-Wall", "-Werror"),
+            *(compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror"),
             *("-I", str(source.parent), str(source), str(tmp_path / "use.cc")),
             *("-o", str(program)),
         ],

@@ -22,6 +22,9 @@ PACKED_WEIGHTS = _Revision(
     "0.dev20251031215621",
 )
 
+# Projects were built and run with it, and fetch it.
+BUILT_WITH = ("90b983c2b3f1480642e040bbd2ddb37b998f3424", "2026-08-20")
+
 
 def needed_tflm(operators: Collection[str]) -> str:
     """Returns a sentence on the tflite-micro that runs these operators.

@@ -11,7 +11,10 @@ the first rounding makes a tie, in a few outputs of a hundred.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tflite_export.format.edits import drop_bias_scales, replace_by_convolution
 from tflite_export.format.flatbuffer import Flatbuffer
@@ -31,13 +34,21 @@ from tflite_export.targets.target import (
     Target,
     register_target,
 )
+from tflite_export.targets.tflm.project import (
+    KINDS,
+    NUM_SAMPLES,
+    MeasuredModel,
+    project_files,
+    require_replaceable,
+)
 from tflite_export.targets.tflm.revision import needed_tflm
 from tflite_export.targets.tflm.simulation import (
     TflmReport,
     measure,
     measure_exactly,
+    outputs_of,
 )
-from tflite_export.targets.tflm.source import header, source
+from tflite_export.targets.tflm.source import header, model_name, source
 from tflite_export.targets.tflm.storage import store_packed
 from tflite_export.weights.metadata import METADATA_NAME
 
@@ -63,6 +74,13 @@ class Tflm(Target):
     }
     devices = ("tflm",)
     reads_names = False
+    projects = KINDS
+
+    def require_project(self, project: str | None, path: Path) -> None:
+        """Also refuses to replace a folder that is not such a project."""
+        super().require_project(project, path)
+        if project is not None:
+            require_replaceable(path.with_suffix(""), project)
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Writes each FULLY_CONNECTED as a convolution, and packs weights."""
@@ -80,12 +98,14 @@ class Tflm(Target):
             dense = measure_exactly(data, inputs)
             report = measure_exactly(proven.data, inputs, reference=data)
             notes = _packing_notes(dense, report)
+        if proven.project is not None:
+            files = _project(proven, report, inputs)
+            return Package(proven.data, files, report, notes)
+        name = model_name(proven.name)
         texts = {
-            f"{proven.name}.cc": source(
-                proven.data, header_name=f"{proven.name}.h"
-            ),
-            f"{proven.name}.h": header(
-                proven.file.operators, arena_bytes=report.arena_bytes
+            f"{name}.cc": source(proven.data, name),
+            f"{name}.h": header(
+                proven.data, name, arena_bytes=report.arena_bytes
             ),
         }
         others = {name: text.encode() for name, text in texts.items()}
@@ -131,6 +151,24 @@ def _comparison_notes(report: TflmReport) -> Iterator[Finding]:
             "Compare them on the device.",
             is_blocking=False,
         )
+
+
+def _project(
+    proven: ProvenFile,
+    report: TflmReport,
+    inputs: Mapping[int, np.ndarray],
+) -> dict[str, bytes]:
+    """The files of a project, with some of the samples of the proof."""
+    samples = {index: v[:NUM_SAMPLES] for index, v in inputs.items()}
+    positions, _ = Flatbuffer(proven.data).interface()
+    model = MeasuredModel(
+        stem=proven.name,
+        data=proven.data,
+        arena_bytes=report.arena_bytes,
+        inputs=[samples[index] for index in positions],
+        outputs=outputs_of(proven.data, samples),
+    )
+    return project_files(str(proven.project), model)
 
 
 def _packing_notes(dense: TflmReport, packed: TflmReport) -> tuple[str, ...]:

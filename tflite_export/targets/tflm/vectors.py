@@ -1,0 +1,77 @@
+"""Test vectors as C++: arrays of samples, and the calls that compare them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_C_TYPES = {
+    "int8": "std::int8_t",
+    "uint8": "std::uint8_t",
+    "int16": "std::int16_t",
+    "int32": "std::int32_t",
+    "int64": "std::int64_t",
+    "float32": "float",
+    "bool": "bool",
+}
+_VALUES_PER_LINE = 16
+
+
+def array(name: str, values: np.ndarray) -> str:
+    """Returns the definition of an array with all samples in turn.
+
+    Example:
+
+    >>> print(array("kInput0", np.array([[1, -128]], np.int8)))
+    const std::int8_t kInput0[] = {
+        1, -128,
+    };
+    """
+    c_type = _C_TYPES.get(values.dtype.name)
+    if c_type is None:
+        raise ValueError(
+            f"Test vectors must be of the types {sorted(_C_TYPES)}. Received: "
+            f"{values.dtype.name}. Export without `project`."
+        )
+    texts = [_literal(value) for value in values.ravel()]
+    lines = [
+        "    " + ", ".join(texts[start : start + _VALUES_PER_LINE]) + ","
+        for start in range(0, len(texts), _VALUES_PER_LINE)
+    ]
+    return "\n".join([f"const {c_type} {name}[] = {{", *lines, "};"])
+
+
+def _literal(value: np.generic) -> str:
+    """One value in C++; the smallest integers have no literal of their own."""
+    if value.dtype.kind == "f":
+        return f"{np.format_float_scientific(value)}f"
+    if value.dtype.kind == "b":
+        return str(bool(value)).lower()
+    if value.dtype.itemsize < 4:
+        return str(value)
+    if value == np.iinfo(value.dtype).min:
+        return f"{int(value) + 1} - 1"
+    return str(value)
+
+
+def fields(
+    inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+) -> dict[str, str]:
+    """Returns the parts of a test of arrays of shape `(n, ...)`."""
+    named = [
+        *((f"kInput{i}Samples", values) for i, values in enumerate(inputs)),
+        *((f"kOutput{i}Samples", values) for i, values in enumerate(outputs)),
+    ]
+    writes = [
+        f"!Write(interpreter, sample, {i}, kInput{i}Samples)"
+        for i in range(len(inputs))
+    ]
+    compares = [
+        f"IsEqual(interpreter, sample, {i}, kOutput{i}Samples)"
+        for i in range(len(outputs))
+    ]
+    return {
+        "num_samples": str(len(inputs[0])),
+        "arrays": "\n\n".join(array(name, values) for name, values in named),
+        "writes": " ||\n      ".join(writes),
+        "compares": " &&\n         ".join(compares),
+    }
