@@ -26,6 +26,9 @@ FLOAT_BITS = 32
 _FEW = 0.01
 _MAX_NAMED = 3
 
+# Bits, and bytes for each weight that is not zero.
+Rate = Sequence[tuple[float, float]]
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelCost:
@@ -235,19 +238,35 @@ def size_bytes(costs: Sequence[KernelCost]) -> Any:
     return sum(_kernel_size_bytes(cost) for cost in costs)
 
 
-def file_bytes(costs: Sequence[KernelCost], rates: Sequence[float]) -> Any:
+def file_bytes(costs: Sequence[KernelCost], rates: Sequence[Rate]) -> Any:
     """Returns the bytes of a file that kernels change, differentiable.
 
-    `rates` has the bytes of the file for each byte of `size_bytes`, by kernel.
+    `rates` has the bytes for each weight that is not zero, by kernel and by
+    bits: points between which they are linear. Without points it costs none.
 
     Example:
 
-    >>> costs = 2 * [KernelCost(800, 0, 0.5, 2, num_scales=0)]
-    >>> float(file_bytes(costs, [1.2, 0.0]))
-    180.0
+    >>> costs = 2 * [KernelCost(800, 0, 0.5, 3)]
+    >>> float(file_bytes(costs, [((2, 0.25), (4, 0.75)), ()]))
+    200.0
     """
-    pairs = zip(costs, rates, strict=True)
-    return sum(rate * _kernel_size_bytes(cost) for cost, rate in pairs)
+    total: Any = 0.0
+    for cost, points in zip(costs, rates, strict=True):
+        if points:
+            rate = _interpolated(cost.bit_width, points)
+            total = total + cost.num_weights * cost.density * rate
+    return total
+
+
+def _interpolated(bit_width: Any, points: Rate) -> Any:
+    (low, value), *others = points
+    bit_width = ops.convert_to_tensor(bit_width, dtype="float32")
+    result = ops.convert_to_tensor(value, dtype="float32")
+    for high, above in others:
+        slope = (above - value) / (high - low)
+        result = result + slope * ops.clip(bit_width - low, 0.0, high - low)
+        low, value = high, above
+    return result
 
 
 def entropy_bits(symbols: np.ndarray) -> float:

@@ -1,23 +1,24 @@
 """FileBytes: a budget in the bytes of the file that a model is exported to.
 
-An exporter measures the file; training steers `costs.size_bytes`, which has a
-gradient. Near the budget one is a line in the other.
+An exporter measures the file. Training steers `costs.file_bytes`, which has a
+gradient: slopes that are measured when it begins.
 """
 
 import contextlib
 import importlib.metadata
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from codeq_keras import costs
 from codeq_keras.callbacks.misses import is_lowered
 from codeq_keras.config import AUTO_BIT_WIDTH
-from codeq_keras.costs import KernelCost, deployed_costs
+from codeq_keras.costs import KernelCost, Rate, deployed_costs
 from codeq_keras.extras import missing_extra
-from codeq_keras.quantizers.supposed import restored, suppose
+from codeq_keras.quantizers.supposed import restored, suppose, suppose_bits
 from codeq_keras.training.auto import (
     bit_width_at,
     has_say,
@@ -40,8 +41,11 @@ _NUM_HALVINGS = 7
 # The fewest bits of `"auto"`.
 _LEAST_BITS = 2
 
+# Bits at which the slopes of kernels are measured that learn theirs.
+_LADDER = (2, 3, 4, 8)
+
 # The slope is taken between the budget's density and this part of it.
-_SLOPE_STEP = 0.8
+_SLOPE_STEP = 0.5
 
 # Fewer bits must save at least this part of the file.
 _LEAST_SAVING = 0.02
@@ -68,13 +72,19 @@ class FileMeter(Protocol):
         """Looks at all but the codes anew, when it measures next."""
 
 
+class _Size(NamedTuple):
+    bits: float
+    weights: float
+    bytes: float
+
+
 class FileBytes:
     """A budget in bytes of a file, for one training of one model.
 
     Attributes:
         bits: The bits for kernels of which a budget chooses them.
-        rates: Bytes of the file for each byte of `costs.size_bytes`, by
-            kernel: 0 where zeros change nothing.
+        rates: Those of `costs.file_bytes`; no points where zeros change
+            nothing.
         aim: The budget in `costs.file_bytes`.
     """
 
@@ -93,8 +103,8 @@ class FileBytes:
         self.bits = self._chosen_bits()
         density = self._density(self.bits)
         self.rates = self._measured_rates(density)
-        if self._lowered != [rate > 0 for rate in self.rates]:
-            self._lowered = [rate > 0 for rate in self.rates]
+        if self._lowered != list(map(bool, self.rates)):
+            self._lowered = list(map(bool, self.rates))
             density = self._density(self.bits)
         self._require_reachable(target)
         with self._supposed(density, self.bits):
@@ -134,8 +144,13 @@ class FileBytes:
         return float(costs.file_bytes(found, self.rates))
 
     @contextlib.contextmanager
-    def _supposed(self, density: float, bits: int) -> Iterator[None]:
-        """The model at a density of all kernels that are lowered, and bits."""
+    def _supposed(
+        self, density: float, bits: int, learned: int | None = None
+    ) -> Iterator[None]:
+        """The model at a density of all kernels that are lowered, and bits.
+
+        `learned` are those of kernels that learn them.
+        """
         densities = [
             max(density, least) if is_low else own
             for own, least, is_low in zip(
@@ -144,6 +159,7 @@ class FileBytes:
         ]
         with restored(self._model.kernels):
             set_bit_width(self._model.kernels, bits)
+            suppose_bits(self._model.kernels, learned or bits)
             suppose(self._model.kernels, densities)
             yield
 
@@ -171,25 +187,53 @@ class FileBytes:
         saved = self._size(density, AUTO_BIT_WIDTH) - self._size(density, bits)
         return bits if saved > _LEAST_SAVING * self._limit else AUTO_BIT_WIDTH
 
-    def _measured_rates(self, density: float) -> tuple[float, ...]:
-        """The slopes of the file's bytes, between two densities."""
-        points = []
-        for each in (density, _SLOPE_STEP * density):
-            with self._supposed(each, self.bits):
-                sizes = self._meter.kernel_bytes(self._model)
-                found = deployed_costs(self._model.kernels)
-            points.append((sizes, found))
-        (high, found_high), (low, found_low) = points
-        rates = []
-        for kernel, at, below in zip(
-            self._model.kernels, found_high, found_low, strict=True
-        ):
-            path = kernel.path
-            fall = costs.size_bytes([at]) - costs.size_bytes([below])
-            saved = high.get(path, 0) - low.get(path, 0)
-            is_low = is_lowered(kernel) and saved > 0 and fall > 0
-            rates.append(float(saved / fall) if is_low else 0.0)
-        return tuple(rates)
+    def _measured_rates(self, density: float) -> list[Rate]:
+        """Slopes of the file's bytes by the weights that are not zero.
+
+        Of all kernels as one: single ones are full of steps of a few bytes.
+        """
+        with restored(self._model.kernels):
+            set_bit_width(self._model.kernels, self.bits)
+            is_learned = suppose_bits(self._model.kernels, self.bits)
+        pairs = {
+            bits: [
+                self._sizes(density, bits),
+                self._sizes(_SLOPE_STEP * density, bits),
+            ]
+            for bits in (_LADDER if is_learned else (self.bits,))
+        }
+        is_lower = [
+            is_low and at.bytes > below.bytes
+            for is_low, at, below in zip(
+                self._lowered, *pairs[self.bits], strict=True
+            )
+        ]
+        saved: dict[float, float] = defaultdict(float)
+        fallen: dict[float, float] = defaultdict(float)
+        for high, low in pairs.values():
+            for is_low, at, below in zip(is_lower, high, low, strict=True):
+                if is_low:
+                    saved[at.bits] += at.bytes - below.bytes
+                    fallen[at.bits] += at.weights - below.weights
+        points = [(b, saved[b] / fallen[b]) for b in sorted(saved) if fallen[b]]
+        return [tuple(points) if is_low else () for is_low in is_lower]
+
+    def _sizes(self, density: float, learned: int) -> list[_Size]:
+        """Bits, weights that are not zero and bytes of each kernel."""
+        with self._supposed(density, self.bits, learned):
+            sizes = self._meter.kernel_bytes(self._model)
+            return [
+                _Size(
+                    float(cost.bit_width),
+                    cost.num_weights * float(cost.density),
+                    sizes.get(kernel.path, 0.0),
+                )
+                for kernel, cost in zip(
+                    self._model.kernels,
+                    deployed_costs(self._model.kernels),
+                    strict=True,
+                )
+            ]
 
     def _require_reachable(self, target: str) -> None:
         least = self._size(_LEAST_DENSITY, _LEAST_BITS)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.config import LEAST_BIT_WIDTH
+from codeq_keras.ops.functions import logit_from_bit_width
 from codeq_keras.quantizers.kernels import (
     follow_held_zeros,
     kernels_of,
@@ -39,3 +41,23 @@ def suppose(kernels: Sequence[Kernel], densities: Sequence[float]) -> None:
         ]
         state.hold_zeros(zeros)
     follow_held_zeros(kernels)
+
+
+def suppose_bits(kernels: Sequence[Kernel], bit_width: int) -> bool:
+    """Gives kernels that learn their bits these; returns whether any does."""
+    learning = [s for s in states_of(kernels) if s.bit_width_logit is not None]
+    is_any = False
+    for state in learning:
+        config = state.config
+        for index in range(len(state.bound_shapes)):
+            least = state.least_bit_width(index)
+            if config.bit_width == "auto" and least >= LEAST_BIT_WIDTH:
+                continue  # A budget has fixed them.
+            logit = logit_from_bit_width(
+                min(max(bit_width, least), config.max_bit_width),
+                min_bit_width=least,
+                max_bit_width=config.max_bit_width,
+            )
+            state.assign_logit("bit_width_logit", index, logit)
+            is_any = True
+    return is_any

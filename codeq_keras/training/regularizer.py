@@ -11,7 +11,7 @@ from keras import ops
 
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import Kernel
-from codeq_keras.costs import KernelCost
+from codeq_keras.costs import KernelCost, Rate
 from codeq_keras.ops.intervals import Interval, as_python, require_number
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import kernels_of, states_of
@@ -134,7 +134,7 @@ class CompressionRegularizer(keras.layers.Layer):
             require_number(name, value, Interval(0, has_low=True))
         self.budget: str | None = None
         self.min_densities: tuple[float, ...] = ()
-        self.rates: tuple[float, ...] = ()
+        self.rates: tuple[Rate, ...] = ()
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
@@ -154,7 +154,7 @@ class CompressionRegularizer(keras.layers.Layer):
         start: float = 1.0,
         target: float = 1.0,
         min_densities: Sequence[float] = (),
-        rates: Sequence[float] = (),
+        rates: Sequence[Rate] = (),
     ) -> None:
         """Switches the budget penalty on, or off with None.
 
@@ -304,7 +304,7 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         factor = ops.exp(self.log_target - self._log_measure(trained))
         least = self.min_densities or (0.0,) * len(kernels)
-        rates = self.rates or (1.0,) * len(kernels)
+        rates = self.rates or (((0.0, 1.0),),) * len(kernels)
         number_of = {id(kernel): n for n, kernel in enumerate(kernels)}
         is_last = progress >= SETTLED_FRACTION
         for state in states_of(kernels):
@@ -313,7 +313,7 @@ class CompressionRegularizer(keras.layers.Layer):
             lows = ops.stack([least[n] for n in numbers])
             density = ops.maximum((1.0 - held) * factor, lows)
             density = ops.minimum(density, 1.0)
-            counts = np.array([rates[n] > 0 for n in numbers])
+            counts = np.array([bool(rates[n]) for n in numbers])
             is_moved = ops.logical_and(is_last, counts)
             state.hold_zeros(ops.where(is_moved, 1.0 - density, held))
 
