@@ -2,7 +2,8 @@
 
     python benchmarks file_size [--models resnet8 ds_cnn] [--tfmot]
 
-The networks are trained on synthetic data to 80 % zeros at 4 bits. The first
+The networks are trained on synthetic data to 80 % zeros at 4 bits, or with
+`--methods ours_zeros ours_ternary` also at 2 bits. The first
 row of each table is what TFLite's converter makes of the float network, all
 int8; the files below it hold the trained integers, proven by `export`, and are
 run in each target's runtime.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy.methods import METHODS
 from accuracy.run import Run, Start, trained_model
 from harness import cli, files, provenance, results
 from harness.training import Batches
@@ -40,8 +42,11 @@ EXPORTS = (
     ("litert", "int4"),
     ("tflm", "int8"),
     ("tflm", "lut"),
+    ("tflm", "huffman"),
+    ("tflm", "auto"),
 )
-METHOD = "ours_zeros"
+# LiteRT does not run them.
+PACKED = ("tflm_lut", "tflm_huffman", "tflm_auto")
 NUM_CALIBRATION = 256
 NUM_TEST = 500
 BASELINE = "converter_int8"
@@ -62,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         argv,
         smoke={"models": ["ds_cnn"], "epochs": 1, "targets": ["tflm"]},
         models=["ds_cnn", "resnet8"],
+        methods=["ours_zeros"],
         epochs=20,
         targets=["litert", "tflm", "ethos-u"],
         tfmot=False,
@@ -69,7 +75,9 @@ def main(argv: Sequence[str]) -> None:
     parts: list[str] = []
     for name in args.models:
         start = Start.load(name, args)
-        parts += [f"## {name}", storages(name, start, args)]
+        for method in args.methods:
+            title = f"## {name}, {METHODS[method].label}"
+            parts += [title, storages(name, method, start, args)]
         if args.tfmot:
             parts += ["In TFMOT:", beside_tfmot(start, args.epochs)]
         print("\n\n".join(parts), flush=True)
@@ -84,9 +92,11 @@ def main(argv: Sequence[str]) -> None:
         )
 
 
-def storages(name: str, start: Start, args: argparse.Namespace) -> str:
+def storages(
+    name: str, method: str, start: Start, args: argparse.Namespace
+) -> str:
     """Returns the tables of all files of a network."""
-    run = Run(name, METHOD, None, args.epochs, seed=0)
+    run = Run(name, method, None, args.epochs, seed=0)
     model = trained_model(run, start, args.output)
     images = start.split.train[0][:NUM_CALIBRATION]
     x, y = start.split.test
@@ -117,7 +127,7 @@ def storages(name: str, start: Start, args: argparse.Namespace) -> str:
 
 def accuracy_of(path: Path, test: Arrays) -> str:
     """Returns the accuracy in LiteRT; "-" where the file is not for it."""
-    if path.stem.endswith("_lut"):  # Its outputs are those of the int8 file.
+    if path.stem in PACKED:  # Its outputs are those of the int8 file.
         return "-"
     return f"{np.mean(classes(path.read_bytes(), test[0]) == test[1]):.1%}"
 

@@ -343,6 +343,9 @@ METHODS = {
         codeq(**_in_8_bits, level_grid="dead_zone"),
     ),
     "ours_zeros": Method(f"{_OURS}, 80 % zeros", codeq(zeros=0.8), False),
+    "ours_ternary": Method(
+        f"{_OURS}, 80 % zeros, 2 bit", codeq(zeros=0.8, bit_width=2), False
+    ),
     "ours_1x1": Method(
         f"{_OURS}, 90 % zeros in 1x1s", codeq(zeros=0.9, pattern="point"), False
     ),

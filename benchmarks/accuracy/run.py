@@ -37,7 +37,8 @@ from accuracy.workloads import WORKLOADS
 SMOKE_EXAMPLES = 640
 # Methods of other questions, or that need more than the package.
 ON_REQUEST = (
-    *("tfmot_pqat", "hgq2", "ours_zeros", "ours_1x1", "ours_dead_zone"),
+    *("tfmot_pqat", "hgq2"),
+    *("ours_zeros", "ours_ternary", "ours_1x1", "ours_dead_zone"),
     *("qat2", "post_training", "auto", "auto_distilled"),
     *("fixed4", "fixed3", "fixed2", "learned", "search"),
     *("fitted_first", "fitted_first2"),

@@ -70,6 +70,7 @@ _COLUMNS = {
     "max_difference": _Column("difference to x86", ".2g"),
     "flash_bytes": _Column("flash bytes", ",d"),
     "arena_bytes": _Column("arena bytes", ",d"),
+    "decode_instructions": _Column("to unpack, instructions", ",d"),
     "max_lsb": _Column("steps from reference", "d"),
     "cycles": _Column("cycles", ",d"),
     "npu_cycles": _Column("of arithmetic", ",d"),

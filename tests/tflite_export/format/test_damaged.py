@@ -22,6 +22,7 @@ from tflite_export.runtime import interpreter
 from tflite_export.targets.edgetpu import EdgeTpu
 from tflite_export.targets.litert_sparse.target import LiteRtSparse
 from tflite_export.targets.litert_storage import store_weights
+from tflite_export.targets.tflm.storage import store_packed
 from tflite_export.verification.verify import compare
 from tflite_export.weights.metadata import METADATA_NAME
 from tflite_export.weights.sites import weight_sites
@@ -41,17 +42,33 @@ def data(dense_only):
     return file.to_bytes()
 
 
-@pytest.fixture
-def table_data(grid, export_grid_model, rng, tmp_path):
-    """A small file with look-up tables, 5 kB."""
-    pytest.importorskip("tflite_micro")
+@pytest.fixture(scope="module")
+def wide_data(grid, export_grid_model, tmp_path_factory):
+    """A small file of one Dense with ternary weights, 5 kB."""
+    rng = np.random.default_rng(0)
     layer = keras.layers.Dense(64, name="dense")
     model = keras.Sequential([keras.Input((64,)), layer])
     codes = rng.integers(-1, 2, (64, 64)).astype(np.int8)
     trained = grid(model, rng, codes={layer.kernel.path: codes})
-    options = {"target": "tflm", "weight_storage": "lut"}
-    result = export_grid_model(model, trained, tmp_path, **options).result
-    return result.path.read_bytes()
+    folder = tmp_path_factory.mktemp("wide")
+    return export_grid_model(model, trained, folder).result.path.read_bytes()
+
+
+def _packed(data, storage):
+    """The file as microcontrollers read it, 3 kB."""
+    file = Flatbuffer(data)
+    store_packed(file, storage)
+    return file.to_bytes()
+
+
+@pytest.fixture(scope="module")
+def lut_data(wide_data):
+    return _packed(wide_data, "lut")
+
+
+@pytest.fixture(scope="module")
+def huffman_data(wide_data):
+    return _packed(wide_data, "huffman")
 
 
 def _read(path, data):
@@ -87,7 +104,13 @@ def _mutated(rng, data):
 
 
 @pytest.mark.parametrize(
-    ("fixture", "num_mutations"), [("data", 10_000), ("table_data", 1_000)]
+    ("fixture", "num_mutations"),
+    [
+        ("data", 10_000),
+        ("lut_data", 1_000),
+        ("huffman_data", 1_000),
+        pytest.param("huffman_data", 10_000, marks=pytest.mark.slow),
+    ],
 )
 def test_mutated_files_are_read_or_refused(
     request, tmp_path, no_larger_than, fixture, num_mutations

@@ -73,6 +73,15 @@ def test_tensor_with_other_weights_keeps_a_table_of_its_own(rng):
     assert own.code.table_bits == 1
 
 
+def test_small_tensors_share_what_none_of_them_can_pay_alone(rng):
+    tensors = [_weights(_codes(rng, 256, 0.8)) for _ in range(12)]
+
+    assert [p.storage for p in plan(tensors[:1], "auto")] == ["int8"]
+    packings = plan(tensors, "auto")
+    assert {packing.storage for packing in packings} == {"huffman"}
+    assert len({packing.table_key for packing in packings}) == 1
+
+
 def test_plan_is_never_larger_than_the_smallest_forms_alone(rng):
     for _ in range(30):
         tensors = [

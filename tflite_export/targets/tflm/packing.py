@@ -201,21 +201,27 @@ def _with_shared_codes(
     groups: list[_Group] = []
     for place in np.argsort([-w.counts.sum() for w in weights], kind="stable"):
         index = int(place)
+        own = weights[index].huffman(smallest_code(weights[index].counts))
+        limit = alone[index].num_bytes
+        if own is None or own.packed_bytes >= limit:
+            continue  # No table is cheap enough.
         joined = [group.joined(index, weights) for group in groups]
         added = [
             new.num_bytes - old.num_bytes
             for new, old in zip(joined, groups, strict=True)
         ]
-        if added and min(added) < alone[index].num_bytes:
+        if added and min(added) < min(limit, own.num_bytes):
             best = added.index(min(added))
             groups[best] = joined[best]
-        elif alone[index].storage == "huffman":
-            counts = weights[index].counts
-            groups.append(_Group((index,), counts, (alone[index],)))
+        else:
+            groups.append(_Group((index,), weights[index].counts, (own,)))
     packings = list(alone)
     for group in groups:
-        for index, packing in zip(group.places, group.packings, strict=True):
-            packings[index] = packing
+        if group.num_bytes < sum(alone[i].num_bytes for i in group.places):
+            for index, packing in zip(
+                group.places, group.packings, strict=True
+            ):
+                packings[index] = packing
     return packings
 
 
