@@ -115,7 +115,8 @@ else()
     $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti -fno-exceptions>)
   set(scope PUBLIC)
 endif()
-set_target_properties(tflm PROPERTIES TFLM_FOLDER "${tflm_DIR}")
+set_target_properties(tflm PROPERTIES
+  TFLM_FOLDER "${tflm_DIR}" COMPILE_WARNING_AS_ERROR OFF)
 # TF_LITE_STATIC_MEMORY changes structs: your own files need it as well.
 target_compile_definitions(tflm ${scope}
   TF_LITE_STATIC_MEMORY TF_LITE_DISABLE_X86_NEON
