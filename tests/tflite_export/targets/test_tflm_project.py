@@ -146,23 +146,18 @@ def test_headers_of_models_compile_together(model, tmp_path):
     assert subprocess.run([program], check=False).returncode == 0
 
 
-def test_vectors_of_types_without_a_name_in_c_are_refused():
-    with pytest.raises(ValueError, match="Received: complex64"):
-        vectors.array("kInput0", np.zeros(2, np.complex64))
+def test_vectors_that_devices_round_differently_are_refused():
+    with pytest.raises(ValueError, match="Received: float32"):
+        vectors.array("kInput0", np.zeros(2, np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "float32", "bool"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
 def test_literals_give_the_values_again(dtype, tmp_path):
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("No C++ compiler.")
-    values = np.array([0, 1, 0.1, -3.4e38], np.float32).astype("float64")
-    if dtype == "bool":
-        values = np.array([True, False])
-    elif dtype != "float32":
-        limits = np.iinfo(dtype)
-        values = np.array([limits.min, -1, limits.max], dtype)
-    values = values.astype(dtype)
+    limits = np.iinfo(dtype)
+    values = np.array([limits.min, 0, limits.max], dtype)
     (tmp_path / "print.cc").write_text(
         "#include <cstdint>\n#include <cstdio>\n"
         f"{vectors.array('values', values)}\n"

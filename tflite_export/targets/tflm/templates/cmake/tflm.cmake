@@ -5,8 +5,9 @@
 # TFLM_MIRROR   where archives are fetched from
 # CMSIS_NN      the kernels of CMSIS-NN, for Cortex-M
 
-# Ends the configuration if TFLM lacks an operator, by its name. Not of a
-# target `tflm` that is not of this file.
+# Adds the kernels of operators to `tflm`, by methods of the resolver such as
+# AddConv2D. One that TFLM lacks ends the configuration, by its name. A target
+# `tflm` that is not of this file is left alone.
 function(tflm_require)
   get_target_property(folder tflm TFLM_FOLDER)
   if(NOT folder)
@@ -20,6 +21,24 @@ function(tflm_require)
         "TFLM must have the operators of the model. Received: '${folder}', "
         "without ${method}(). Use revision @{revision} or a later one.")
     endif()
+    # Up to the next method.
+    string(SUBSTRING "${text}" ${position} -1 body)
+    string(FIND "${body}" "TfLiteStatus " length)
+    string(SUBSTRING "${body}" 0 ${length} body)
+    string(REGEX MATCHALL "Register_[A-Za-z0-9_]+" functions "${body}")
+    list(APPEND registrations ${functions})
+  endforeach()
+  get_target_property(kernels tflm TFLM_KERNELS)
+  get_target_property(added tflm SOURCES)
+  foreach(kernel IN LISTS kernels)
+    file(READ "${kernel}" text)
+    foreach(function IN LISTS registrations)
+      string(FIND "${text}" " ${function}()" position)
+      if(NOT position EQUAL -1 AND NOT kernel IN_LIST added)
+        target_sources(tflm PRIVATE "${kernel}")
+        break()
+      endif()
+    endforeach()
   endforeach()
 endfunction()
 
@@ -74,18 +93,15 @@ tflm_find(ruy ruy/profiler/instrumentation.h google/ruy
   d37128311b445e758136b8602d1bbd2a755e115d)
 
 set(lite "${tflm_DIR}/tensorflow/lite")
-file(GLOB tflm_sources
+file(GLOB core
   ${tflm_DIR}/tensorflow/compiler/mlir/lite/core/api/*.cc
   ${tflm_DIR}/tensorflow/compiler/mlir/lite/schema/*.cc
   ${lite}/core/api/*.cc ${lite}/core/c/*.cc
   ${lite}/kernels/kernel_util.cc
   ${lite}/kernels/internal/*.cc ${lite}/kernels/internal/reference/*.cc
-  ${lite}/micro/*.cc ${lite}/micro/kernels/*.cc
-  ${lite}/micro/arena_allocator/*.cc ${lite}/micro/memory_planner/*.cc
-  ${lite}/micro/tflite_bridge/*.cc)
-# By the name of a file: a folder on the way may be called `test_area`.
-list(FILTER tflm_sources EXCLUDE REGEX
-  "/[^/]*(_test|test_|mock_|fake_|_generated_data|kernel_runner)[^/]*$")
+  ${lite}/micro/*.cc ${lite}/micro/arena_allocator/*.cc
+  ${lite}/micro/memory_planner/*.cc ${lite}/micro/tflite_bridge/*.cc)
+file(GLOB kernels ${lite}/micro/kernels/*.cc)
 
 if(CMSIS_NN)
   tflm_find(cmsis CMSIS/Core/Include/cmsis_compiler.h ARM-software/CMSIS_6
@@ -93,29 +109,47 @@ if(CMSIS_NN)
   tflm_find(cmsis_nn Include/arm_nnfunctions.h ARM-software/CMSIS-NN
     4ab83cc3cc98fb85ed6dafb55e8ca02f1628dcae)
   # Its kernels replace those of the same names.
-  file(GLOB kernels ${lite}/micro/kernels/cmsis_nn/*.cc)
-  foreach(kernel IN LISTS kernels)
+  file(GLOB faster ${lite}/micro/kernels/cmsis_nn/*.cc)
+  foreach(kernel IN LISTS faster)
     get_filename_component(name ${kernel} NAME)
-    list(REMOVE_ITEM tflm_sources ${lite}/micro/kernels/${name})
+    list(REMOVE_ITEM kernels ${lite}/micro/kernels/${name})
   endforeach()
+  list(APPEND kernels ${faster})
   file(GLOB_RECURSE functions ${cmsis_nn_DIR}/Source/*.c)
   list(FILTER functions EXCLUDE REGEX "(_f16|_f32|_flt)\\.c$")
-  list(APPEND tflm_sources ${kernels} ${functions})
+  list(APPEND core ${functions})
 endif()
+
+# By the name of a file: a folder on the way may be called `test_area`.
+set(unused "/[^/]*(_test|test_|mock_|fake_|_generated_data|kernel_runner)[^/]*$")
+list(FILTER core EXCLUDE REGEX "${unused}")
+list(FILTER kernels EXCLUDE REGEX "${unused}")
+# Files that register no operator hold what several kernels share.
+set(registering ${kernels})
+foreach(kernel IN LISTS kernels)
+  file(STRINGS "${kernel}" found REGEX " Register_[A-Za-z0-9_]+\\(\\)" LIMIT_COUNT 1)
+  if(NOT found)
+    list(REMOVE_ITEM registering "${kernel}")
+    list(APPEND core "${kernel}")
+  endif()
+endforeach()
 
 if(TFLM_LIBRARY)
   add_library(tflm INTERFACE)
   target_link_libraries(tflm INTERFACE "${TFLM_LIBRARY}")
   set(scope INTERFACE)
+  set(registering "")
 else()
-  add_library(tflm STATIC ${tflm_sources})
+  add_library(tflm STATIC ${core})
   # The warnings are TFLM's own affair.
   target_compile_options(tflm PRIVATE
     -w -ffunction-sections -fdata-sections $<$<CONFIG:Release>:-O2>
     $<$<COMPILE_LANGUAGE:CXX>:-fno-rtti -fno-exceptions>)
   set(scope PUBLIC)
 endif()
-set_target_properties(tflm PROPERTIES TFLM_FOLDER "${tflm_DIR}")
+set_target_properties(tflm PROPERTIES
+  TFLM_FOLDER "${tflm_DIR}" TFLM_KERNELS "${registering}"
+  COMPILE_WARNING_AS_ERROR OFF)
 # TF_LITE_STATIC_MEMORY changes structs: your own files need it as well.
 target_compile_definitions(tflm ${scope}
   TF_LITE_STATIC_MEMORY TF_LITE_DISABLE_X86_NEON
