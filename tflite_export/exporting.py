@@ -231,7 +231,6 @@ def export_trained(
         # Where no weight was stored otherwise, the file is its own dense form.
         dense=data if is_dense else dense,
         verification=verification,
-        weight_storage=weight_storage,
     )
     package = device.package(proven, trained)
     others = {path.with_name(n): d for n, d in package.others.items()}

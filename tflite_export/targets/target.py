@@ -46,7 +46,6 @@ class ProvenFile:
         data: Its bytes.
         dense: The bytes before `Target.store`, without a record.
         verification: The proof.
-        weight_storage: As in `export`.
     """
 
     name: str
@@ -54,7 +53,6 @@ class ProvenFile:
     data: bytes
     dense: bytes
     verification: "VerificationReport"
-    weight_storage: str
 
 
 class Package(NamedTuple):
