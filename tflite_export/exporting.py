@@ -258,7 +258,6 @@ def export_trained(
         # Where no weight was stored otherwise, the file is its own dense form.
         dense=data if is_dense else dense,
         verification=prove(data, trained),
-        weight_storage=weight_storage,
         project=project,
     )
     package = device.package(proven, trained)

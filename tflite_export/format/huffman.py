@@ -1,13 +1,14 @@
 """Huffman codes of LiteRT for Microcontrollers <-> dense codes, NumPy only.
 
-Each weight is a code word of 1 to 9 bits, the highest bit first. The table has
-an entry for each possible value of the next bits of the stream:
+Each weight is a code word of 1 to 9 bits, the highest bit first. A table has an
+entry for each possible value of the next bits of the stream:
 
     leaf = 0x8000 | bits of the code word << 11 | weight & 0xFF
     node = bits of a further table - 1 << 11 | its distance from this entry
 
-Words here have one table of leaves. Files of others may have nodes: they are
-read too. Source: `decode_state_huffman.h` of tflite-micro.
+The first table has leaves for short words, and leads to further ones for longer
+ones. Files of others may be nested deeper: they are read too. Source:
+`decode_state_huffman.h` of tflite-micro.
 """
 
 import math
@@ -31,8 +32,6 @@ _LEAF = 0x8000
 _LENGTH_SHIFT = 11
 _LENGTH_MASK = 0xF
 _OFFSET_MASK = 0x7FF
-# The reader looks ahead by the bits of a table, on Xtensa by half a word.
-_LOOK_AHEAD_BITS = 16
 _WORD_BITS = 32
 # Longer words, of files of others, would make large tables.
 _MAX_READ_BITS = 16
@@ -52,29 +51,49 @@ class HuffmanCode(NamedTuple):
     lengths: np.ndarray
 
     @property
-    def table_bits(self) -> int:
+    def longest(self) -> int:
         """The bits of the longest word."""
         return int(self.lengths.max())
 
     @property
     def tables(self) -> np.ndarray:
-        """The header and the table, as bytes."""
+        """The header and the tables, as bytes."""
+        lengths, weights = self._windows()
+        _, bits = _first_bits(lengths)
+        first: list[int] = []
+        further: list[int] = []
+        for prefix, row in enumerate(lengths.reshape(2**bits, -1)):
+            spread = max(int(row.max()) - bits, 0)
+            step = row.size >> spread
+            places = slice(prefix * row.size, (prefix + 1) * row.size, step)
+            leaves = _LEAF | weights[places] & 0xFF
+            if not spread:
+                first.append(int(leaves[0]) | int(row[0]) << _LENGTH_SHIFT)
+                continue
+            distance = 2**bits + len(further) - prefix
+            first.append((spread - 1) << _LENGTH_SHIFT | distance)
+            rest: np.ndarray = lengths[places] - bits
+            further += (leaves | rest << _LENGTH_SHIFT).tolist()
         header: np.ndarray = np.zeros(HEADER_BYTES, np.uint8)
         header[[0, *_VERSIONS]] = HUFFMAN, *_VERSIONS.values()
-        header[_SIZE] = (self.table_bits - 1) << 4
-        order = self._order()
-        lengths = self.lengths[order]
-        leaves = _LEAF | lengths << _LENGTH_SHIFT
-        leaves = leaves | ((order + _LOWEST_CODE) & 0xFF)
-        table: np.ndarray = np.repeat(leaves, 1 << (self.table_bits - lengths))
-        # One word alone has one bit, which is 0; 1 never comes.
-        whole: np.ndarray = np.resize(table, 1 << self.table_bits).astype("<u2")
-        return np.concatenate([header, whole.view(np.uint8)])
+        header[_SIZE] = (bits - 1) << 4
+        entries: np.ndarray = np.array(first + further, "<u2")
+        return np.concatenate([header, entries.view(np.uint8)])
 
     @property
     def table_bytes(self) -> int:
         """The size of `tables`."""
-        return int(HEADER_BYTES + 2 * 2**self.table_bits)
+        num_entries, _ = _first_bits(self._windows()[0])
+        return HEADER_BYTES + 2 * num_entries
+
+    def _windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The length and the weight of the word at the front of all bits."""
+        order = self._order()
+        lengths = self.lengths[order]
+        windows: np.ndarray = np.repeat(order, 1 << (self.longest - lengths))
+        # One word alone has one bit, which is 0; 1 never comes.
+        windows = np.resize(windows, 1 << self.longest)
+        return self.lengths[windows], windows + _LOWEST_CODE
 
     def words(self) -> np.ndarray:
         """Returns the words `(256,)`, with their first bit the highest of 9."""
@@ -88,7 +107,9 @@ class HuffmanCode(NamedTuple):
         """Returns the size of a stream; None if a weight has no word."""
         if np.any(counts[self.lengths == 0]):
             return None
-        num_bits = int(counts @ self.lengths) + _LOOK_AHEAD_BITS
+        # The reader takes as many bits as the longest word has, and puts the
+        # others back: at most all but one, after the last word.
+        num_bits = int(counts @ self.lengths) + self.longest - 1
         return -(-num_bits // _WORD_BITS) * _WORD_BITS // 8
 
     def _order(self) -> np.ndarray:
@@ -97,6 +118,21 @@ class HuffmanCode(NamedTuple):
             np.argsort(self.lengths[present], kind="stable")
         ]
         return order
+
+
+def _first_bits(lengths: np.ndarray) -> tuple[int, int]:
+    """The fewest entries of all tables, and the bits of the first one for them.
+
+    `lengths` are those of the words at the front of all bits. Each prefix with
+    longer words has a further table. Among equals the largest is the fastest.
+    """
+    options = []
+    for bits in range(1, lengths.size.bit_length()):
+        longest = lengths.reshape(2**bits, -1).max(axis=1)
+        further = 2 ** (longest[longest > bits] - bits)
+        options.append((2**bits + int(further.sum()), -bits))
+    num_entries, bits = min(options)
+    return num_entries, -bits
 
 
 def count_codes(codes: np.ndarray) -> np.ndarray:
@@ -162,7 +198,7 @@ def smallest_code(counts: np.ndarray) -> HuffmanCode:
         num_bytes = (code.stream_bytes(counts) or 0) + code.table_bytes
         if num_bytes < best_bytes:
             best, best_bytes = code, num_bytes
-        if code.table_bits < max_bits:
+        if code.longest < max_bits:
             break  # No limit binds any more.
     return best or HuffmanCode(code_lengths(counts))
 

@@ -49,7 +49,6 @@ class ProvenFile:
         data: Its bytes.
         dense: The bytes before `Target.store`, without a record.
         verification: The proof.
-        weight_storage: As in `export`.
         project: As in `export`.
     """
 
@@ -58,7 +57,6 @@ class ProvenFile:
     data: bytes
     dense: bytes
     verification: "VerificationReport"
-    weight_storage: str
     project: str | None = None
 
 

@@ -62,6 +62,25 @@ def test_bytes_of_a_tiny_tensor_are_those_written_by_hand():
     assert np.array_equal(decode(stream, tables, shape=(2, 3)), codes)
 
 
+def test_long_words_have_a_table_of_their_own():
+    # 0 has "0", 1 has "1000", 2 has "1001", ... and 8 has "1111".
+    lengths = np.zeros(256, int)
+    lengths[128:137] = [1, *[4] * 8]
+
+    tables = HuffmanCode(lengths).tables
+
+    # 2 and 8 entries in place of 16; the node is 1 in front of its table.
+    rest = [_leaf(3, weight) for weight in range(1, 9)]
+    entries = [_leaf(1, 0), _node(3, 1), *rest]
+    header = [1, 1, 0, 0, 1, 0, *[0] * 10]
+    assert tables.tolist() == [*header, *itertools.chain(*entries)]
+    codes = np.array([0, 3, 2, 6, 0, 1], np.int8)
+    stream = encode_huffman(codes, HuffmanCode(lengths))
+    text = "".join(f"{byte:08b}" for byte in stream)
+    assert text.rstrip("0") == "0" + "1010" + "1001" + "1101" + "0" + "1"
+    assert decode_huffman(stream, tables, shape=(6,)).tolist() == codes.tolist()
+
+
 def test_node_leads_to_a_further_table():
     # The second entry of two leads on: 2 bits, 1 entry behind the node.
     tables = np.array(
@@ -77,6 +96,29 @@ def test_node_leads_to_a_further_table():
     decoded = decode_huffman(stream, tables, shape=(5,))
 
     assert decoded.tolist() == [0, 5, -6, 7, 0]
+
+
+def test_test_vector_of_tflite_micro_is_read():
+    # `decode_state_huffman_test.cc`: a table of 3 bits and six further ones.
+    stream = bytes.fromhex(
+        "f00d79fc9c1a6e4c32af29b35df6360250158ca795db29683fbab7edb119e2e0"
+    )
+    entries = [
+        *(0x986D, 0x9861, 0x986A, 0x0005, 0x0806, 0x0809, 0x000E, 0x000F),
+        *(0x886F, 0x8868, 0x8864, 0x8864, 0x9069, 0x9066, 0x8863, 0x8863),
+        *(0x0002, 0x906B, 0x8867, 0x886C, 0x8865, 0x8862, 0x8870, 0x886E),
+    ]
+    header = [1, 1, 0, 0, 1, 2 << 4, *[0] * 10]
+    tables = [np.array(header, np.uint8), np.array(entries, "<u2")]
+
+    decoded = decode(
+        np.frombuffer(stream, np.uint8),
+        np.concatenate([array.view(np.uint8) for array in tables]),
+        shape=(64,),
+    )
+
+    text = "nmmacnanefdacopjomeckifookhbdbdmjjdmjgojfecpbiibmanbbjbnlgjafejp"
+    assert decoded.tobytes().decode() == text
 
 
 @given(st.data())
@@ -145,19 +187,19 @@ def test_limited_code_is_the_best_of_all(rng, max_bits):
 
 
 @pytest.mark.parametrize(
-    ("values", "table_bits"),
+    ("values", "longest"),
     [([0], 1), ([-128], 1), ([0, 5], 1), (range(-128, 128), 8)],
     ids=["one", "one_negative", "two", "all"],
 )
-def test_degenerate_tensors_come_back(values, table_bits):
+def test_degenerate_tensors_come_back(values, longest):
     codes = np.repeat(np.array(values, np.int8), 3).reshape(-1, 3)
 
     code = smallest_code(count_codes(codes))
     stream = encode_huffman(codes, code)
 
-    assert code.table_bits == table_bits
-    # Half a word follows the words.
-    num_bits = codes.size * table_bits + 16
+    assert code.longest == longest
+    # The reader takes as many bits as the longest word has.
+    num_bits = codes.size * longest + longest - 1
     assert stream.size == -(-num_bits // 32) * 4
     held = decode_huffman(stream, code.tables, shape=codes.shape)
     assert np.array_equal(held, codes)
@@ -168,7 +210,7 @@ def test_rare_weights_get_no_more_than_nine_bits():
     counts[100:130] = 2 ** np.arange(30)
 
     assert code_lengths(counts, 30).max() == 29
-    assert smallest_code(counts).table_bits <= MAX_BITS
+    assert smallest_code(counts).longest <= MAX_BITS
 
 
 def test_what_has_no_code_is_refused():

@@ -70,7 +70,7 @@ def test_tensor_with_other_weights_keeps_a_table_of_its_own(rng):
     *shared, own = plan([*alike, other], "huffman")
 
     assert len({packing.table_key for packing in shared}) == 1
-    assert own.code.table_bits == 1
+    assert own.code.longest == 1
 
 
 def test_small_tensors_share_what_none_of_them_can_pay_alone(rng):

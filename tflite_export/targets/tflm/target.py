@@ -10,6 +10,7 @@ convolutions. LiteRT's FULLY_CONNECTED rounds once. They differ by one step if
 the first rounding makes a tie, in a few outputs of a hundred.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,13 +92,11 @@ class Tflm(Target):
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Runs the file as the device does, and adds C++ source and header."""
         inputs = trained.inputs_of(proven.file, MAX_SAMPLES)
-        report = measure_exactly(proven.data, inputs)
+        data = _with_dense_weights(proven)
+        report = measure_exactly(proven.data, inputs, reference=data)
         notes: tuple[str, ...] = ()
         if report.num_decoded:
-            data = _with_dense_weights(proven)
-            dense = measure_exactly(data, inputs)
-            report = measure_exactly(proven.data, inputs, reference=data)
-            notes = _packing_notes(dense, report)
+            notes = _packing_notes(measure_exactly(data, inputs), report)
         if proven.project is not None:
             files = _project(proven, report, inputs)
             return Package(proven.data, files, report, notes)
@@ -126,6 +125,19 @@ class Tflm(Target):
         placement = {"CPU": operator_counts(file)}
         notes = (*_comparison_notes(report), *_revision_notes(report))
         return CheckReport(self.name, placement, notes, report.to_dict())
+
+    def check_model(self, trained: "TrainedModel") -> CheckReport:
+        """Says where the operators would run, and which firmware is needed."""
+        report = super().check_model(trained)
+        if not report.is_ok:
+            return report
+        note = Finding(
+            "weights",
+            f"are packed by `weight_storage='auto'`. {needed_tflm([DECODE])}",
+            "`weight_storage='int8'` packs none and needs nothing new.",
+            is_blocking=False,
+        )
+        return dataclasses.replace(report, findings=(*report.findings, note))
 
 
 def _revision_notes(report: TflmReport) -> Iterator[Finding]:
