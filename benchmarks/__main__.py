@@ -18,6 +18,7 @@ MODULES = {
     "training_time": "training_time",
     "export_time": "export_time",
     "file_size": "file_size",
+    "file_bytes": "file_bytes",
     "arm_instructions": "arm_instructions",
     "post_training": "post_training",
     "advice": "advice",

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflite_export.format.edits import drop_bias_scales, replace_by_convolution
+from tflite_export.format.edits import (
+    drop_bias_scales,
+    join_equal_scales,
+    replace_by_convolution,
+)
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.runtime import interpreter
 from tflite_export.targets.findings import (
@@ -63,8 +67,9 @@ class Tflm(Target):
     reads_names = False
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
-        """Writes each FULLY_CONNECTED as a convolution, without bias scales."""
+        """Writes each FULLY_CONNECTED as a convolution, and drops scales."""
         write_convolutions(file)
+        join_equal_scales(file, _CONVOLUTIONS)
         drop_bias_scales(file, _CONVOLUTIONS)
         return []
 
