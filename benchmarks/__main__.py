@@ -19,6 +19,7 @@ MODULES = {
     "export_time": "export_time",
     "file_size": "file_size",
     "file_budget": "file_budget",
+    "file_bytes": "file_bytes",
     "arm_instructions": "arm_instructions",
     "post_training": "post_training",
     "advice": "advice",

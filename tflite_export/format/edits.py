@@ -125,6 +125,26 @@ def replace_by_convolution(file: Flatbuffer, operator: Operator) -> None:
     _insert_reshape(file, subgraph, at + 2, narrow, result)
 
 
+def join_equal_scales(file: Flatbuffer, operators: Collection[str]) -> None:
+    """Gives weights whose channels have one scale a single one.
+
+    `operators` are those that read one scale for all channels; other readers
+    keep the weights as they are.
+    """
+    readers: dict[tuple[int, int], set[str]] = {}
+    for operator in file.operators:
+        for index in operator.inputs:
+            key = operator.subgraph, index
+            readers.setdefault(key, set()).add(operator.name)
+    for (subgraph, index), names in readers.items():
+        if index < 0 or not names <= set(operators):
+            continue
+        tensor = file.tensor(subgraph, index)
+        is_equal = tensor.scales.size > 1 and np.ptp(tensor.scales) == 0
+        if is_equal and not tensor.zero_points.any():
+            file.set_scales(subgraph, index, tensor.scales[:1])
+
+
 def drop_bias_scales(file: Flatbuffer, operators: Collection[str]) -> None:
     """Removes the scales of the biases that only such operators read.
 

@@ -7,6 +7,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_export.format import edits
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.names import shorten_names
+from tflite_export.format.records import Constant
 from tflite_export.format.sparse import decode_sparse, encode_sparse
 from tflite_export.runtime import interpreter
 from tflite_export.weights.integer_graph import requantize_output
@@ -111,6 +112,28 @@ def test_scales_of_biases_go_where_only_such_operators_read_them(file):
     assert {held[name] == {False} for name in convolutions} == {True}
     # Its kernel compares the scale of the bias with that of the sums.
     assert held["FULLY_CONNECTED"] == {True}
+    assert np.array_equal(_outputs(file), expected)
+
+
+def test_equal_scales_become_one_and_change_no_output(file):
+    convolutions = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+    for site in weight_sites(file):
+        if site.operator.name in convolutions and site.tensor.scales.size > 1:
+            equal = np.full_like(site.tensor.scales, 0.01)
+            kept = Constant(site.slot.codes, equal, site.slot.axis)
+            if site.tensor.name != "per_channel/kernel":
+                file.replace_inputs({site.site: kept})
+    edits.drop_bias_scales(file, convolutions)
+    expected = _outputs(file)
+
+    edits.join_equal_scales(file, convolutions)
+
+    sizes: dict[str, set] = {}
+    for site in weight_sites(file):
+        sizes.setdefault(site.operator.name, set()).add(site.tensor.scales.size)
+    assert sizes["DEPTHWISE_CONV_2D"] == sizes["TRANSPOSE_CONV"] == {1}
+    # Different scales stay.
+    assert sizes["CONV_2D"] == {1, 8}
     assert np.array_equal(_outputs(file), expected)
 
 

@@ -127,7 +127,7 @@ def test_weights_are_sparse_or_dense_by_size_and_the_notes_say_so(everything):
     *_, result = everything
     file = Flatbuffer(result.path.read_bytes())
 
-    stored = {t.name for t in file.tensors() if t.sparse is not None}
+    stored = {t.index for t in file.tensors() if t.sparse is not None}
     assert len(stored) == sum(": sparse; " in note for note in result.notes) > 0
     assert any(": int8; sparse would need" in note for note in result.notes)
     assert topology.topology_findings(file) == ()

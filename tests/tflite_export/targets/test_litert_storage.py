@@ -100,11 +100,19 @@ def test_inspect_shows_the_layout_of_sparse_tensors(dense):
         assert num_values < row.size_bytes < math.prod(row.shape)
 
 
-def test_auto_packs_dense_layers_and_keeps_small_convolutions(dense):
+def test_auto_packs_dense_layers_and_keeps_convolutions_without_zeros(dense):
     _, notes = _stored(dense, "auto")
+    sites = weight_sites(Flatbuffer(dense))
+    site = next(s for s in sites if s.operator.name == "DEPTHWISE_CONV_2D")
+    codes = np.where(site.slot.codes == 0, 1, site.slot.codes).astype(np.int8)
+
+    choice = choose(site._replace(slot=site.slot._replace(codes=codes)), "auto")
 
     assert any(re.search(r"\(10x32\): int4; saves 160", n) for n in notes)
-    assert any(re.search(r"\(1x3x3x32\): int8; .*four times", n) for n in notes)
+    assert any(re.search(r"\(1x3x3x32\): sparse; 2", n) for n in notes)
+    assert choice.storage == "int8"
+    assert "four times" in choice.reason
+    assert "sparse would need" in choice.reason
 
 
 def test_codes_above_7_stay_int8_and_the_note_names_the_grid(dense):

@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflite_export.format.edits import drop_bias_scales, replace_by_convolution
+from tflite_export.format.edits import (
+    drop_bias_scales,
+    join_equal_scales,
+    replace_by_convolution,
+)
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.operators import DECODE
 from tflite_export.runtime import interpreter
@@ -85,8 +89,7 @@ class Tflm(Target):
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Writes each FULLY_CONNECTED as a convolution, and packs weights."""
-        write_convolutions(file)
-        drop_bias_scales(file, _CONVOLUTIONS)
+        _write_dense(file)
         return store_packed(file, weight_storage)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
@@ -197,11 +200,18 @@ def _packing_notes(dense: TflmReport, packed: TflmReport) -> tuple[str, ...]:
 def _with_dense_weights(proven: ProvenFile) -> bytes:
     """The file that `weight_storage="int8"` makes of the same model."""
     file = Flatbuffer(proven.dense)
-    write_convolutions(file)
+    _write_dense(file)
     record = proven.file.metadata(METADATA_NAME)
     if record is not None:
         file.set_metadata(METADATA_NAME, record)
     return file.to_bytes()
+
+
+def _write_dense(file: Flatbuffer) -> None:
+    """Writes a file as microcontrollers read it, with dense weights."""
+    write_convolutions(file)
+    join_equal_scales(file, _CONVOLUTIONS)
+    drop_bias_scales(file, _CONVOLUTIONS)
 
 
 def write_convolutions(file: Flatbuffer) -> None:
