@@ -2,11 +2,11 @@
 
     python benchmarks file_size [--models resnet8 ds_cnn] [--tfmot]
 
-The networks are trained on synthetic data to 80 % zeros at 4 bits, or with
-`--methods ours_zeros ours_ternary` also at 2 bits. The first
-row of each table is what TFLite's converter makes of the float network, all
-int8; the files below it hold the trained integers, proven by `export`, and are
-run in each target's runtime.
+The networks are trained on synthetic data to 80 % zeros at 4 bits;
+`--methods ours_zeros ours_ternary` adds 2 bits. The first row of each table is
+what TFLite's converter makes of the float network, all int8; the files below it
+hold the trained integers, proven by `export`, and are run in each target's
+runtime.
 
 `--tfmot` compares with TFMOT's own 8-bit scheme: the same float network is
 fine-tuned for the same number of steps with each scheme. Needs the extra
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
         argv,
         smoke={"models": ["ds_cnn"], "epochs": 1, "targets": ["tflm"]},
         models=["ds_cnn", "resnet8"],
+        choices={"methods": METHODS},
         methods=["ours_zeros"],
         epochs=20,
         targets=["litert", "tflm", "ethos-u"],
