@@ -80,7 +80,7 @@ def configure(source, build, *options):
 
 @pytest.fixture(scope="module")
 def folder(sparse_convolutions, grid, tmp_path_factory):
-    """A model with look-up tables, and one with two inputs and two outputs."""
+    """A model with Huffman codes, and one with two inputs and two outputs."""
     need()
     folder = tmp_path_factory.mktemp("projects")
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def folder(sparse_convolutions, grid, tmp_path_factory):
         trained,
         folder / "first.tflite",
         target="tflm",
-        weight_storage="lut",
+        weight_storage="huffman",
         project="cmake",
         representative_dataset=rng.normal(size=(32, 8, 8, 3)),
     )
