@@ -97,7 +97,7 @@ def _fields(kind: str, model: MeasuredModel, name: str) -> dict[str, str]:
         "arena_bytes": f"{model.arena_bytes:,}",
         "arena_size": f"{source.arena_size(model.arena_bytes):,}",
         "interface": "\n".join(_rows(file)),
-        **vectors.fields(model.inputs, model.outputs),
+        **vectors.fields(model.data, model.inputs, model.outputs),
     }
     for part in _PARTS:
         text = (_TEMPLATES / kind / f"{part}.md").read_text().strip()

@@ -1,5 +1,6 @@
 """Test vectors as C++: arrays of samples, and the calls that compare them."""
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,11 @@ _C_TYPES = {
     "uint8": "std::uint8_t",
     "int16": "std::int16_t",
     "int32": "std::int32_t",
+    "uint32": "std::uint32_t",
     "int64": "std::int64_t",
 }
 _VALUES_PER_LINE = 16
+BLOCK_BYTES = 1024
 
 
 def array(name: str, values: np.ndarray) -> str:
@@ -41,16 +44,31 @@ def array(name: str, values: np.ndarray) -> str:
 
 def _literal(value: np.generic) -> str:
     """One value in C++; the smallest integers have no literal of their own."""
+    if value.dtype.kind == "u":
+        return f"{value}u"
     is_smallest = (
         value.dtype.itemsize > 2 and value == np.iinfo(value.dtype).min
     )
     return f"{int(value) + 1} - 1" if is_smallest else str(value)
 
 
+def block_sums(data: bytes) -> np.ndarray:
+    """Returns the CRC-32 of each block of a file; the last one is shorter.
+
+    Example:
+
+    >>> block_sums(b"a" * 1025)
+    array([2085984185, 3904355907], dtype=uint32)
+    """
+    starts = range(0, len(data), BLOCK_BYTES)
+    sums = [zlib.crc32(data[start : start + BLOCK_BYTES]) for start in starts]
+    return np.array(sums, np.uint32)
+
+
 def fields(
-    inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    data: bytes, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
 ) -> dict[str, str]:
-    """Returns the parts of a test of arrays of shape `(n, ...)`."""
+    """Returns the parts of a test of a file on arrays of shape `(n, ...)`."""
     named = [
         *((f"kInput{i}Samples", values) for i, values in enumerate(inputs)),
         *((f"kOutput{i}Samples", values) for i, values in enumerate(outputs)),
@@ -64,6 +82,8 @@ def fields(
         for i in range(len(outputs))
     ]
     return {
+        "block_size": str(BLOCK_BYTES),
+        "sums": array("kBlockSums", block_sums(data)),
         "num_samples": str(len(inputs[0])),
         "arrays": "\n\n".join(array(name, values) for name, values in named),
         "writes": " ||\n      ".join(writes),

@@ -16,10 +16,41 @@ namespace @{name} {
 namespace {
 
 constexpr int kNumSamples = @{num_samples};
+constexpr unsigned kBlockSize = @{block_size};
+
+@{sums}
 
 @{arrays}
 
 alignas(16) std::uint8_t arena[kTensorArenaSize];
+
+// The CRC-32 of zlib, without a table.
+std::uint32_t Crc32(const unsigned char* data, unsigned size) {
+  std::uint32_t crc = 0xFFFFFFFFu;
+  for (unsigned i = 0; i < size; ++i) {
+    crc ^= data[i];
+    for (int bit = 0; bit < 8; ++bit) {
+      crc = (crc >> 1) ^ ((crc & 1u) != 0 ? 0xEDB88320u : 0u);
+    }
+  }
+  return ~crc;
+}
+
+// Samples may not see a changed byte; a damaged model must not be run.
+bool IsModelWhole() {
+  for (unsigned start = 0; start < kModelSize; start += kBlockSize) {
+    const unsigned left = kModelSize - start;
+    const unsigned size = left < kBlockSize ? left : kBlockSize;
+    if (Crc32(kModel + start, size) != kBlockSums[start / kBlockSize]) {
+      std::printf(
+          "@{name}: FAIL: bytes %u to %u of the model are not the exported "
+          "ones\n",
+          start, start + size - 1);
+      return false;
+    }
+  }
+  return true;
+}
 
 bool HasSize(const char* kind, int number, const TfLiteTensor* tensor,
              std::size_t bytes) {
@@ -80,6 +111,7 @@ bool RunSample(tflite::MicroInterpreter& interpreter, int sample) {
 }  // namespace
 
 bool RunTest() {
+  if (!IsModelWhole()) return false;
   tflite::MicroMutableOpResolver<kNumOperators> resolver;
   if (!RegisterOperators(resolver)) {
     std::printf("@{name}: FAIL: TFLM lacks an operator\n");
