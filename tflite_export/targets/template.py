@@ -1,24 +1,21 @@
 """FileTemplate: the bytes of a model's file for any codes, converted once."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from codeq_keras.deployment import quantized_weights
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.names import shorten_names
 from tflite_export.format.records import Constant, InputSite
-from tflite_export.samples import random_samples
 from tflite_export.targets.target import Target, find_target
-from tflite_export.trained_model import (
-    TrainedModel,
-    read_model,
-)
 from tflite_export.weights.matching import arranged, match_slots
 from tflite_export.weights.metadata import write_record
 from tflite_export.weights.records import Match
 from tflite_export.weights.sites import embedding_sites, weight_sites
+
+if TYPE_CHECKING:
+    from tflite_export.trained_model import TrainedModel
 
 _NUM_SAMPLES = 8
 
@@ -44,7 +41,10 @@ class FileTemplate:
         dense: The bytes of the file with the codes of now, one byte a weight.
     """
 
-    def __init__(self, trained: TrainedModel, device: Target) -> None:
+    def __init__(self, trained: "TrainedModel", device: Target) -> None:
+        # Imported here: checking a file must not import Keras.
+        from tflite_export.samples import random_samples
+
         self._device = device
         if not trained.brings_ranges:
             trained = trained.with_samples(
@@ -93,7 +93,7 @@ class FileTemplate:
         return file
 
 
-def _places(file: Flatbuffer, trained: TrainedModel) -> list[_Place | None]:
+def _places(file: Flatbuffer, trained: "TrainedModel") -> list[_Place | None]:
     """The places of a file's weights; None for those that were not trained."""
     sites = [
         *weight_sites(file),
@@ -149,6 +149,9 @@ class FileMeter:
         self._template = None
 
     def _of(self, model: Any) -> tuple[FileTemplate, dict[str, np.ndarray]]:
+        from codeq_keras.deployment import quantized_weights
+        from tflite_export.trained_model import read_model
+
         if model.channel_gates is not None:
             weights = read_model(model, None).weights  # Without what is gone.
         else:
