@@ -18,7 +18,9 @@ from codeq_keras.callbacks.misses import (
     words_on_sparse,
 )
 from codeq_keras.callbacks.refusals import (
+    FRACTION,
     require_channels,
+    require_max_sparsity,
     require_own_rate,
     require_reachable_macs,
 )
@@ -29,6 +31,7 @@ from codeq_keras.quantizers.kernels import (
     move_zeros,
     release_zeros,
     save_zeros,
+    states_of,
 )
 from codeq_keras.training.auto import choose_bit_width, set_bit_width
 from codeq_keras.training.fitting import end_training
@@ -36,7 +39,7 @@ from codeq_keras.training.fitting import end_training
 _RANGES = {
     "relative_bops": Interval(0, 1),
     "relative_macs": Interval(0, 1),
-    "sparsity": Interval(0, 1),
+    "sparsity": FRACTION,
     "bits_per_weight": Interval(0, FLOAT_BITS),
     "size_bytes": Interval(0),
     "file_bytes": Interval(0),
@@ -173,28 +176,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         self.device = target or "litert"
         self._file: FileBytes | None = None
         self.max_sparsity = max_sparsity
-        self._require_max_sparsity()
-
-    def _require_max_sparsity(self) -> None:
-        """Raises a ValueError for limits out of range, or at odds."""
-        limits = self.max_sparsity
-        if limits is None:
-            return
-        named = {"max_sparsity": limits}
-        if isinstance(limits, Mapping):
-            named = {f"max_sparsity[{k!r}]": v for k, v in limits.items()}
-        for name, value in named.items():
-            require_number(
-                name, value, _RANGES["sparsity"], "one for all, or in a map"
-            )
-        if isinstance(limits, Mapping) or self.name != "sparsity":
-            return
-        if self.target > limits:
-            raise ValueError(
-                "`sparsity` must not be above `max_sparsity`: the whole "
-                "cannot have more zeros than each of its parts. Received: "
-                f"sparsity={self.target}, max_sparsity={limits}."
-            )
+        require_max_sparsity(self.name, self.target, max_sparsity)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
@@ -205,7 +187,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
         bits = self._choose_bits(min_densities)
         budget = f"CompressionBudget({self.name}={self.target:g})"
-        say_start(self.model, budget, bits, self.params.get("verbose"))
+        say_start(
+            self.model,
+            budget,
+            bits,
+            is_learned=bits == 2 and self._file is None,
+            verbose=self.params.get("verbose"),
+        )
         now = deployed_costs(kernels)
         self._num_steps, self._epochs = 0, dict[int, list[KernelCost]]()
         # Below what is possible, the penalty would only drown the task.
@@ -254,7 +242,11 @@ class CompressionBudget(FitCallback, CompressionLogger):
     def _choose_bits(self, min_densities: list[float]) -> int | None:
         """Chooses the bits of `"auto"`; measures the file, if it counts."""
         kernels, self._file = self.model.kernels, None
-        if self.name == "file_bytes":
+        is_of_file = self.name == "file_bytes"
+        for state in states_of(kernels):
+            # More bits than are chosen would only make the file larger.
+            state.holds_bits = is_of_file and state.config.bit_width == "auto"
+        if is_of_file:
             self._file = FileBytes(
                 self.model, int(self.target), self.device, min_densities
             )

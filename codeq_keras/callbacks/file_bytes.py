@@ -107,6 +107,7 @@ class FileBytes:
             self._lowered = list(map(bool, self.rates))
             density = self._density(self.bits)
         self._require_reachable(target)
+        self._require_work(target)
         with self._supposed(density, self.bits):
             self.aim = self.estimate(deployed_costs(model.kernels))
         set_bit_width(model.kernels, self.bits)
@@ -245,6 +246,17 @@ class FileBytes:
             "be. `tflite_export.inspect` shows where they go. Received: "
             f"file_bytes={self._limit:,}. Allow more, or make the network "
             "smaller."
+        )
+
+    def _require_work(self, target: str) -> None:
+        dense = self._size(1.0, self.bits)
+        if dense > self._limit:
+            return
+        raise ValueError(
+            f"`file_bytes` must be below {dense:,} here: the bytes of the file "
+            f"for {target!r} with all its weights, so that nothing is to be "
+            f"lowered. Received: file_bytes={self._limit:,}. Train without "
+            "the budget, or allow less."
         )
 
 

@@ -14,14 +14,21 @@ _SCHEDULERS = (
 
 
 def say_start(
-    model: Any, budget: str, bits: int | None, verbose: int | None
+    model: Any,
+    budget: str,
+    bits: int | None,
+    *,
+    is_learned: bool,
+    verbose: int | None,
 ) -> None:
     """Prints the bits that were chosen, and what a constant rate costs."""
     if not verbose:
         return
     lines = []
     if bits is not None:
-        choice = f"{bits} bits" if bits > 2 else "to learn the bits, from 2,"
+        choice = f"{bits} bits"
+        if is_learned:
+            choice = f"to learn the bits, from {bits},"
         lines.append(f"{budget} chose {choice} for bit_width='auto'.")
     if isinstance(model, QuantizedModel) and _has_constant_rate(model):
         lines.append(

@@ -1,9 +1,34 @@
 """Budgets that no training can meet, refused before it begins."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from codeq_keras.callbacks.misses import words_on_frozen
 from codeq_keras.ops.grids import GRIDS
+from codeq_keras.ops.intervals import Interval, require_number
+
+FRACTION = Interval(0, 1)
+
+
+def require_max_sparsity(
+    name: str, target: float, limits: float | Mapping[str, float] | None
+) -> None:
+    """Raises a ValueError for limits out of range, or at odds with a budget."""
+    if limits is None:
+        return
+    named = {"max_sparsity": limits}
+    if isinstance(limits, Mapping):
+        named = {f"max_sparsity[{k!r}]": v for k, v in limits.items()}
+    for key, value in named.items():
+        require_number(key, value, FRACTION, "one for all, or in a map")
+    if isinstance(limits, Mapping) or name != "sparsity":
+        return
+    if target > limits:
+        raise ValueError(
+            "`sparsity` must not be above `max_sparsity`: the whole "
+            "cannot have more zeros than each of its parts. Received: "
+            f"sparsity={target}, max_sparsity={limits}."
+        )
 
 
 def require_own_rate(model: Any) -> None:

@@ -78,6 +78,8 @@ class QuantizerState(keras.layers.Layer):
         self.trained: np.ndarray = np.ones(len(sizes), "float32")
         # Whether a budget moves the fractions that are held.
         self.moves_zeros = False
+        # Whether the bits stay as a budget chose them.
+        self.holds_bits = False
         # What a file of an epoch under a budget holds, see `save_zeros`.
         self.zeros_in_files: Sequence[float] | None = None
         self._parts: _Parts | None = None
@@ -160,7 +162,7 @@ class QuantizerState(keras.layers.Layer):
             elif logit is self.dead_zone_logit:
                 move = moves * logit.take_move(rate=rate, step=step)
                 self.hold_zeros(moved(self.held_zeros, logit.value, move))
-            else:
+            elif not self.holds_bits:
                 logit.advance(rate=bits_rate, step=step, moves=moves)
 
     def restart(self) -> None:

@@ -44,7 +44,10 @@ def suppose(kernels: Sequence[Kernel], densities: Sequence[float]) -> None:
 
 
 def suppose_bits(kernels: Sequence[Kernel], bit_width: int) -> bool:
-    """Gives kernels that learn their bits these; returns whether any does."""
+    """Gives kernels these bits, unless they are fixed.
+
+    Returns whether any kernel learns its bits.
+    """
     learning = [s for s in states_of(kernels) if s.bit_width_logit is not None]
     is_any = False
     for state in learning:
@@ -59,5 +62,5 @@ def suppose_bits(kernels: Sequence[Kernel], bit_width: int) -> bool:
                 max_bit_width=config.max_bit_width,
             )
             state.assign_logit("bit_width_logit", index, logit)
-            is_any = True
+            is_any |= not state.holds_bits
     return is_any

@@ -108,3 +108,10 @@ def test_removed_channels_are_no_bytes(model, data, tmp_path):
     path = tmp_path / "model.tflite"
     size = tflite_export.export(qmodel, path).size_bytes
     assert WITHIN * 20_000 <= size <= 20_000
+
+
+def test_budget_above_the_dense_file_is_refused(model, data):
+    qmodel = codeq_keras.quantize_model(model)
+    budget = CompressionBudget(file_bytes=200_000)
+    with pytest.raises(ValueError, match="nothing is to be lowered"):
+        compile_and_fit(qmodel, data, callbacks=[budget])
