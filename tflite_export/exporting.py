@@ -202,7 +202,7 @@ def export(
     Example:
 
     >>> import tempfile
-    >>> import codeq_keras, numpy as np
+    >>> import codeq_keras, keras, numpy as np
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> qmodel = codeq_keras.quantize_model(model)
     >>> samples = np.random.default_rng(0).normal(size=(100, 4))

@@ -103,7 +103,7 @@ def _checked(
         template = FileTemplate(trained, device)
     except (ValueError, RuntimeError) as error:
         return device.refusal(error)
-    report = device.check(template.dense)
+    report = device.check_untrained(template.dense())
     if not report.is_ok:
         return report
     facts: dict[str, float] = {

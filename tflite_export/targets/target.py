@@ -79,7 +79,8 @@ class Target:
 
     A new target is a subclass that overrides the differences, and one call of
     `register_target`. `export` calls `require_storage`, `convert`, `store` and
-    `package`, in this order; `check` calls `check` or `check_model`.
+    `package`, in this order; `check` calls `check`, or `check_untrained` for a
+    model.
 
     Attributes:
         name: The name that `export(target=)` takes.
@@ -252,10 +253,18 @@ class Target:
         """Returns the faults of a file on the device; none by default."""
         return []
 
-    def check_model(self, trained: "TrainedModel") -> CheckReport:
-        """Checks a model before its training, where `weighs_codes` is False.
+    def check_untrained(self, data: bytes) -> CheckReport:
+        """Says where the operators of a model would run, before its training.
 
-        Other targets check the file of the model with its codes of now.
+        Args:
+            data: The bytes of its file, one byte a weight.
+        """
+        return self.check(data)
+
+    def check_model(self, trained: "TrainedModel") -> CheckReport:
+        """Does the same where `weighs_codes` is False.
+
+        Zeros may change the operators there, so there is no file to check.
 
         Args:
             trained: The model, with samples.

@@ -36,9 +36,6 @@ class FileTemplate:
     It has the operators, biases and scales of the file that `export` would
     write. They do not depend on the codes, so one conversion serves a whole
     training.
-
-    Attributes:
-        dense: The bytes of the file with the codes of now, one byte a weight.
     """
 
     def __init__(self, trained: "TrainedModel", device: Target) -> None:
@@ -53,10 +50,15 @@ class FileTemplate:
         converted = device.convert(trained)
         file = converted.file
         shorten_names(file, keeps_all=device.reads_names)
-        device.store(file, "int8")
         self._places = _places(file, trained)
         write_record(file, converted.silent_channels)
-        self.dense = file.to_bytes()
+        self._data = file.to_bytes()
+
+    def dense(self) -> bytes:
+        """Returns the file with the codes of now, one byte a weight."""
+        file = Flatbuffer(self._data)
+        self._device.store(file, "int8")
+        return file.to_bytes()
 
     def num_bytes(self, codes: Mapping[str, np.ndarray]) -> int:
         """Returns the bytes on the device, with these codes by path."""
@@ -75,7 +77,7 @@ class FileTemplate:
         return sizes
 
     def _stored(self, codes: Mapping[str, np.ndarray]) -> Flatbuffer:
-        file = Flatbuffer(self.dense)
+        file = Flatbuffer(self._data)
         file.replace_inputs(
             {
                 place.site: Constant(

@@ -129,9 +129,9 @@ class Tflm(Target):
         notes = (*_comparison_notes(report), *_revision_notes(report))
         return CheckReport(self.name, placement, notes, report.to_dict())
 
-    def check_model(self, trained: "TrainedModel") -> CheckReport:
+    def check_untrained(self, data: bytes) -> CheckReport:
         """Says where the operators would run, and which firmware is needed."""
-        report = super().check_model(trained)
+        report = self.check(data)
         if not report.is_ok:
             return report
         note = Finding(
