@@ -101,13 +101,12 @@ class FileBytes:
         self._lowered = [is_lowered(kernel) for kernel in model.kernels]
         self._densities = [c.density for c in deployed_costs(model.kernels)]
         self.bits = self._chosen_bits()
+        self._require_within(target)
         density = self._density(self.bits)
         self.rates = self._measured_rates(density)
         if self._lowered != list(map(bool, self.rates)):
             self._lowered = list(map(bool, self.rates))
             density = self._density(self.bits)
-        self._require_reachable(target)
-        self._require_work(target)
         with self._supposed(density, self.bits):
             self.aim = self.estimate(deployed_costs(model.kernels))
         set_bit_width(model.kernels, self.bits)
@@ -203,10 +202,11 @@ class FileBytes:
             ]
             for bits in (_LADDER if is_learned else (self.bits,))
         }
+        dense = self._sizes(1.0, self.bits)
         is_lower = [
-            is_low and at.bytes > below.bytes
-            for is_low, at, below in zip(
-                self._lowered, *pairs[self.bits], strict=True
+            is_low and below.bytes < full.bytes
+            for is_low, below, full in zip(
+                self._lowered, pairs[self.bits][1], dense, strict=True
             )
         ]
         saved: dict[float, float] = defaultdict(float)
@@ -216,7 +216,11 @@ class FileBytes:
                 if is_low:
                     saved[at.bits] += at.bytes - below.bytes
                     fallen[at.bits] += at.weights - below.weights
-        points = [(b, saved[b] / fallen[b]) for b in sorted(saved) if fallen[b]]
+        points = [
+            (bits, saved[bits] / fallen[bits])
+            for bits in sorted(saved)
+            if saved[bits] > 0 and fallen[bits] > 0
+        ]
         return [tuple(points) if is_low else () for is_low in is_lower]
 
     def _sizes(self, density: float, learned: int) -> list[_Size]:
@@ -236,28 +240,25 @@ class FileBytes:
                 )
             ]
 
-    def _require_reachable(self, target: str) -> None:
+    def _require_within(self, target: str) -> None:
+        """Raises a ValueError for a budget that no zeros, or all, meet."""
         least = self._size(_LEAST_DENSITY, _LEAST_BITS)
-        if least <= self._limit:
-            return
-        raise ValueError(
-            f"`file_bytes` must be at least {least:,} here: the bytes of the "
-            f"file for {target!r} with nearly all weights at zero that may "
-            "be. `tflite_export.inspect` shows where they go. Received: "
-            f"file_bytes={self._limit:,}. Allow more, or make the network "
-            "smaller."
-        )
-
-    def _require_work(self, target: str) -> None:
+        if least > self._limit:
+            raise ValueError(
+                f"`file_bytes` must be at least {least:,} here: the bytes of "
+                f"the file for {target!r} with nearly all weights at zero that "
+                "may be. `tflite_export.inspect` shows where they go. "
+                f"Received: file_bytes={self._limit:,}. Allow more, or make "
+                "the network smaller."
+            )
         dense = self._size(1.0, self.bits)
-        if dense > self._limit:
-            return
-        raise ValueError(
-            f"`file_bytes` must be below {dense:,} here: the bytes of the file "
-            f"for {target!r} with all its weights, so that nothing is to be "
-            f"lowered. Received: file_bytes={self._limit:,}. Train without "
-            "the budget, or allow less."
-        )
+        if dense <= self._limit:
+            raise ValueError(
+                f"`file_bytes` must be below {dense:,} here: the bytes of the "
+                f"file for {target!r} with all its weights, so that nothing is "
+                f"to be lowered. Received: file_bytes={self._limit:,}. Train "
+                "without the budget, or allow less."
+            )
 
 
 def _meter_of(model: Any, target: str) -> FileMeter:
