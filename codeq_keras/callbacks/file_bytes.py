@@ -185,7 +185,12 @@ class FileBytes:
         if bits == AUTO_BIT_WIDTH:
             return bits
         saved = self._size(density, AUTO_BIT_WIDTH) - self._size(density, bits)
-        return bits if saved > _LEAST_SAVING * self._limit else AUTO_BIT_WIDTH
+        if saved <= _LEAST_SAVING * self._limit:
+            return AUTO_BIT_WIDTH
+        # Not so few that all weights fit: more bits and some zeros keep more.
+        while bits < AUTO_BIT_WIDTH and self._size(1.0, bits) <= self._limit:
+            bits += 1
+        return bits
 
     def _measured_rates(self, density: float) -> list[Rate]:
         """Slopes of the file's bytes by the weights that are not zero.
