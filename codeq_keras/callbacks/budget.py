@@ -33,7 +33,7 @@ from codeq_keras.quantizers.kernels import (
     save_zeros,
     states_of,
 )
-from codeq_keras.training.auto import choose_bit_width, set_bit_width
+from codeq_keras.training.auto import choose_bit_width
 from codeq_keras.training.fitting import end_training
 
 _RANGES = {
@@ -181,11 +181,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
-        self._require_lowered()
-        kernels, min_densities = self.model.kernels, self._min_densities()
+        kernels, self._file = self.model.kernels, None
+        found = deployed_costs(kernels)
+        self._require_lowered(found)
+        min_densities = self._min_densities()
         if (words := costs.not_covered(kernels)) is not None:
             warnings.warn(f"CompressionBudget: {words}", stacklevel=2)
-        bits = self._choose_bits(min_densities)
+        bits = self._choose_bits(found, min_densities)
         budget = f"CompressionBudget({self.name}={self.target:g})"
         say_start(
             self.model,
@@ -215,7 +217,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         )
         self.model.make_train_function(force=True)
 
-    def _require_lowered(self) -> None:
+    def _require_lowered(self, found: list[KernelCost]) -> None:
         """Raises a ValueError where the budget has nothing to lower."""
         kernels = self.model.kernels
         require_own_rate(self.model)
@@ -226,7 +228,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
             costs.require_macs(self.name, kernels)
         is_lower = any(map(is_lowered, kernels)) or is_of_macs
         if self.name in costs.MEASURES:
-            is_lower &= self._measure(deployed_costs(kernels)) > 0
+            is_lower &= self._measure(found) > 0
         if not is_lower:
             raise ValueError(
                 f"A budget needs quantized kernels with a {self.name} to "
@@ -239,32 +241,34 @@ class CompressionBudget(FitCallback, CompressionLogger):
                 "one; `max_sparsity` limits single kernels."
             )
 
-    def _choose_bits(self, min_densities: list[float]) -> int | None:
+    def _choose_bits(
+        self, found: list[KernelCost], min_densities: list[float]
+    ) -> int | None:
         """Chooses the bits of `"auto"`; measures the file, if it counts."""
-        kernels, self._file = self.model.kernels, None
+        kernels = self.model.kernels
         is_of_file = self.name == "file_bytes"
         for state in states_of(kernels):
             # More bits than are chosen would only make the file larger.
             state.holds_bits = is_of_file and state.config.bit_width == "auto"
-        if is_of_file:
-            self._file = FileBytes(
-                self.model, int(self.target), self.device, min_densities
-            )
-            return set_bit_width(kernels, self._file.bits)
-        return choose_bit_width(
-            kernels, deployed_costs(kernels), self.name, self._limit()
+        if not is_of_file:
+            return choose_bit_width(kernels, found, self.name, self._limit())
+        limit = int(self.target)
+        self._file = FileBytes(
+            self.model, limit, self.device, found, min_densities
         )
+        return self._file.auto_bits
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Measures the file now and then."""
-        file, done = self._file, self.model.schedule.progress()
-        if file is not None and file.is_due(float(done)):
-            self._follow(file)
+        if self._file is not None:
+            progress = float(self.model.schedule.progress())
+            if self._file.is_due(progress):
+                self._follow(self._file, progress)
 
-    def _follow(self, file: FileBytes) -> int:
-        reached = file.measure(float(self.model.schedule.progress()))
+    def _follow(self, file: FileBytes, progress: float) -> int:
+        reached = file.measure(progress)
         self.model.regularizer.move_target(file.aim)
         return reached
 
@@ -288,12 +292,13 @@ class CompressionBudget(FitCallback, CompressionLogger):
         """Adds the numbers to `logs`."""
         super().on_epoch_end(epoch, logs)
         if logs is not None:
+            progress = self.model.schedule.progress()
             penalty = self.model.regularizer.budget_penalty(
-                self.model.kernels, progress=self.model.schedule.progress()
+                self.model.kernels, progress=progress
             )
             logs["budget_penalty"] = float(penalty)
             if self._file is not None:
-                logs["file_bytes"] = self._follow(self._file)
+                logs["file_bytes"] = self._follow(self._file, float(progress))
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
         found = self._epochs[epoch] = deployed_costs(self.model.kernels)

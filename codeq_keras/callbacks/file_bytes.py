@@ -82,7 +82,7 @@ class FileBytes:
     """A budget in bytes of a file, for one training of one model.
 
     Attributes:
-        bits: The bits for kernels of which a budget chooses them.
+        auto_bits: The bits for `bit_width="auto"`; None if no kernel has it.
         rates: Those of `costs.file_bytes`; no points where zeros change
             nothing.
         aim: The budget in `costs.file_bytes`.
@@ -93,23 +93,25 @@ class FileBytes:
         model: Any,
         file_bytes: int,
         target: str,
+        found: Sequence[KernelCost],
         min_densities: Sequence[float],
     ) -> None:
         self._model, self._limit = model, file_bytes
         self._min_densities = min_densities
         self._meter = _meter_of(model, target)
         self._lowered = [is_lowered(kernel) for kernel in model.kernels]
-        self._densities = [c.density for c in deployed_costs(model.kernels)]
-        self.bits = self._chosen_bits()
+        self._densities = [cost.density for cost in found]
+        self._known: dict[tuple[float | bool, ...], int] = {}
+        self._bits = self._chosen_bits()
         self._require_within(target)
-        density = self._density(self.bits)
+        density = self._density(self._bits)
         self.rates = self._measured_rates(density)
         if self._lowered != list(map(bool, self.rates)):
             self._lowered = list(map(bool, self.rates))
-            density = self._density(self.bits)
-        with self._supposed(density, self.bits):
+            density = self._density(self._bits)
+        with self._supposed(density, self._bits):
             self.aim = self.estimate(deployed_costs(model.kernels))
-        set_bit_width(model.kernels, self.bits)
+        self.auto_bits = set_bit_width(model.kernels, self._bits)
         self._next, self._measured_at = _DUE[0], 0.0
         self._remember()
 
@@ -164,8 +166,12 @@ class FileBytes:
             yield
 
     def _size(self, density: float, bits: int) -> int:
-        with self._supposed(density, bits):
-            return self._meter.num_bytes(self._model)
+        """The bytes of the file; bisections come to the same places again."""
+        place = density, bits, *self._lowered
+        if place not in self._known:
+            with self._supposed(density, bits):
+                self._known[place] = self._meter.num_bytes(self._model)
+        return self._known[place]
 
     def _density(self, bits: int) -> float:
         """The density at which the file has the bytes that are aimed at."""
@@ -198,20 +204,20 @@ class FileBytes:
         Of all kernels as one: single ones are full of steps of a few bytes.
         """
         with restored(self._model.kernels):
-            set_bit_width(self._model.kernels, self.bits)
-            is_learned = suppose_bits(self._model.kernels, self.bits)
+            set_bit_width(self._model.kernels, self._bits)
+            is_learned = suppose_bits(self._model.kernels, self._bits)
         pairs = {
             bits: [
                 self._sizes(density, bits),
                 self._sizes(_SLOPE_STEP * density, bits),
             ]
-            for bits in (_LADDER if is_learned else (self.bits,))
+            for bits in (_LADDER if is_learned else (self._bits,))
         }
-        dense = self._sizes(1.0, self.bits)
+        dense = self._sizes(1.0, self._bits)
         is_lower = [
             is_low and below.bytes < full.bytes
             for is_low, below, full in zip(
-                self._lowered, pairs[self.bits][1], dense, strict=True
+                self._lowered, pairs[self._bits][1], dense, strict=True
             )
         ]
         saved: dict[float, float] = defaultdict(float)
@@ -230,7 +236,7 @@ class FileBytes:
 
     def _sizes(self, density: float, learned: int) -> list[_Size]:
         """Bits, weights that are not zero and bytes of each kernel."""
-        with self._supposed(density, self.bits, learned):
+        with self._supposed(density, self._bits, learned):
             sizes = self._meter.kernel_bytes(self._model)
             return [
                 _Size(
@@ -256,7 +262,7 @@ class FileBytes:
                 f"Received: file_bytes={self._limit:,}. Allow more, or make "
                 "the network smaller."
             )
-        dense = self._size(1.0, self.bits)
+        dense = self._size(1.0, self._bits)
         if dense <= self._limit:
             raise ValueError(
                 f"`file_bytes` must be below {dense:,} here: the bytes of the "

@@ -304,7 +304,6 @@ class CompressionRegularizer(keras.layers.Layer):
         """
         factor = ops.exp(self.log_target - self._log_measure(trained))
         least = self.min_densities or (0.0,) * len(kernels)
-        rates = self.rates or (((0.0, 1.0),),) * len(kernels)
         number_of = {id(kernel): n for n, kernel in enumerate(kernels)}
         is_last = progress >= SETTLED_FRACTION
         for state in states_of(kernels):
@@ -313,8 +312,10 @@ class CompressionRegularizer(keras.layers.Layer):
             lows = ops.stack([least[n] for n in numbers])
             density = ops.maximum((1.0 - held) * factor, lows)
             density = ops.minimum(density, 1.0)
-            counts = np.array([bool(rates[n]) for n in numbers])
-            is_moved = ops.logical_and(is_last, counts)
+            counted = np.array(
+                [not self.rates or bool(self.rates[n]) for n in numbers]
+            )
+            is_moved = ops.logical_and(is_last, counted)
             state.hold_zeros(ops.where(is_moved, 1.0 - density, held))
 
     def get_config(self) -> dict[str, Any]:
