@@ -10,11 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from codeq_keras.config import (
-    AUTO_BIT_WIDTH,
-    LEAST_BIT_WIDTH,
-    CoDeQConfig,
-)
+from codeq_keras.config import AUTO_BIT_WIDTH, LEAST_BIT_WIDTH, CoDeQConfig
 from codeq_keras.ops.functions import (
     bit_width_from_logit,
     logit_from_bit_width,
@@ -198,14 +194,17 @@ class QuantizerState(keras.layers.Layer):
             least = min(bit_width, LEAST_BIT_WIDTH)
         logit = self.logits["bit_width_logit"].value[index]
         is_new = least != self.least_bit_width(index)
-        if is_new or logit == config.initial_bit_width_logit:
-            first = logit_from_bit_width(
-                bit_width,
-                min_bit_width=least,
-                max_bit_width=config.max_bit_width,
-            )
-            self.assign_logit("bit_width_logit", index, first)
         _assign_element(self.auto_bit_width, index, least)
+        if is_new or logit == config.initial_bit_width_logit:
+            self.begin_bit_width(index, bit_width)
+
+    def begin_bit_width(self, index: int, bit_width: int) -> None:
+        """Lets a kernel learn its bits from these on, or the nearest."""
+        least, most = self.least_bit_width(index), self.config.max_bit_width
+        logit = logit_from_bit_width(
+            max(bit_width, least), min_bit_width=least, max_bit_width=most
+        )
+        self.assign_logit("bit_width_logit", index, logit)
 
     def least_bit_width(self, index: int) -> int:
         """Returns the fewest bits that a kernel may come to."""

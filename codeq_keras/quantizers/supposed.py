@@ -7,7 +7,6 @@ from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.config import LEAST_BIT_WIDTH
-from codeq_keras.ops.functions import logit_from_bit_width
 from codeq_keras.quantizers.kernels import (
     follow_held_zeros,
     kernels_of,
@@ -51,16 +50,10 @@ def suppose_bits(kernels: Sequence[Kernel], bit_width: int) -> bool:
     learning = [s for s in states_of(kernels) if s.bit_width_logit is not None]
     is_any = False
     for state in learning:
-        config = state.config
+        is_auto = state.config.bit_width == "auto"
         for index in range(len(state.bound_shapes)):
-            least = state.least_bit_width(index)
-            if config.bit_width == "auto" and least >= LEAST_BIT_WIDTH:
+            if is_auto and state.least_bit_width(index) >= LEAST_BIT_WIDTH:
                 continue  # A budget has fixed them.
-            logit = logit_from_bit_width(
-                min(max(bit_width, least), config.max_bit_width),
-                min_bit_width=least,
-                max_bit_width=config.max_bit_width,
-            )
-            state.assign_logit("bit_width_logit", index, logit)
+            state.begin_bit_width(index, bit_width)
             is_any |= not state.holds_bits
     return is_any
