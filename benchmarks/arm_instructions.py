@@ -20,6 +20,7 @@ import keras
 import networks
 import numpy as np
 from harness import cli, files, provenance, results
+from harness.codes import SCALE, block_codes
 
 import codeq_keras
 import tflite_export
@@ -37,7 +38,6 @@ ALPHA = 0.5
 NUM_CLASSES = 10
 NUM_SAMPLES = 16
 SEED = 0
-SCALE = 0.07
 CONFIG = codeq_keras.CoDeQConfig(bit_width=4, level_grid="uniform")
 # Network, block, zeros: every network without blocks first.
 RANDOM = (
@@ -102,21 +102,6 @@ def random_networks() -> Iterator[Named]:
         codeq_keras.reestimate_batch_norm(net, images)
         title = f"{name}, random, blocks of {block}, {zeros:.0%}"
         yield title, codeq_keras.quantize_model(net, CONFIG)
-
-
-def block_codes(
-    rng: np.random.Generator,
-    shape: Sequence[int],
-    sparsity: float,
-    block: int = 1,
-) -> np.ndarray:
-    """Returns 4-bit codes with zeros in blocks of neighbouring channels."""
-    codes = rng.integers(1, 8, shape) * rng.choice([-1, 1], shape)
-    *others, channels = shape
-    if channels % block:
-        block = 1
-    kept = rng.random((*others, channels // block)) >= sparsity
-    return (codes * np.repeat(kept, block, axis=-1)).astype(np.int8)
 
 
 def is_pointwise(shape: Sequence[int]) -> bool:

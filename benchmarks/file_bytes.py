@@ -15,10 +15,10 @@ import keras
 import networks
 import numpy as np
 from harness import cli, provenance, results
+from harness.codes import give_random_codes
 
 import codeq_keras
 import tflite_export
-from codeq_keras.deployment import find_kernels
 from tflite_export.samples import model_inputs, random_samples
 
 # Target, storage, and the suffix of the file that the device gets.
@@ -29,7 +29,7 @@ EXPORTS = (
     ("tflm", "lut", ""),
     ("ethos-u", "int8", "_vela"),
 )
-ZEROS, SCALE = 0.8, 0.07
+ZEROS = 0.8
 SEED, NUM_SAMPLES = 0, 8
 # What a better code of weights would make smaller; the others are the rest.
 WEIGHTS = ("weights", "indices", "tables", "compiled")
@@ -85,12 +85,7 @@ def quantized(name: str) -> tuple[keras.Model, np.ndarray]:
     """Returns a network with random codes, and random samples."""
     keras.utils.set_random_seed(SEED)
     net = getattr(networks, name)()
-    rng = np.random.default_rng(SEED)
-    for kernel in find_kernels(net):
-        shape = kernel.variable.shape
-        codes = rng.integers(1, 8, shape) * rng.choice([-1, 1], shape)
-        is_zero = rng.random(shape) < ZEROS
-        kernel.variable.assign(SCALE * np.where(is_zero, 0, codes))
+    give_random_codes(net, ZEROS, SEED)
     samples = random_samples(model_inputs(net), NUM_SAMPLES)
     # So that no activation dies, and channels have different scales.
     codeq_keras.reestimate_batch_norm(net, samples)

@@ -13,19 +13,17 @@ from collections.abc import Sequence
 
 import keras
 import networks
-import numpy as np
 from harness import cli, files, provenance, results
+from harness.codes import give_random_codes
 
 import codeq_keras
 import tflite_export
-from codeq_keras.deployment import find_kernels
 from tflite_export.samples import model_inputs, random_samples
 from tflite_export.targets.ethos_u.vela import EthosUReport, compile_file
 
 WIDTH, SMOKE_WIDTH = 64, 16
 NUM_SAMPLES = 8
 SEED = 0
-SCALE = 0.07
 _BASE = {"bit_width": 4, "level_grid": "uniform"}
 # The fraction of zeros at random places, and the pattern.
 FORMS: dict[str, tuple[float, str | None]] = {
@@ -84,13 +82,7 @@ def exported(form: str, width: int) -> tuple[bytes, float]:
     keras.utils.set_random_seed(SEED)
     widths = networks.scaled(networks.RESNET_WIDTHS, width / 16)
     net = networks.resnet8(widths=widths)
-    rng = np.random.default_rng(SEED)
-    stem, *kernels = find_kernels(net)
-    for kernel in (stem, *kernels):
-        shape = kernel.variable.shape
-        codes = rng.integers(1, 8, shape) * rng.choice([-1, 1], shape)
-        is_zero = rng.random(shape) < (0 if kernel is stem else zeros)
-        kernel.variable.assign(SCALE * np.where(is_zero, 0, codes))
+    give_random_codes(net, zeros, SEED, dense=("stem/kernel",))
     samples = random_samples(model_inputs(net), NUM_SAMPLES)
     # So that no activation dies or explodes.
     codeq_keras.reestimate_batch_norm(net, samples)
