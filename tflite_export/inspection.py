@@ -17,7 +17,7 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.macs import count_macs
 from tflite_export.format.names import layer_part
-from tflite_export.format.operators import EDGE_TPU, ETHOS_U
+from tflite_export.format.operators import EDGE_TPU, ETHOS_U, UNPACKING
 from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.format.sparse import decode_sparse, validate_sparse
@@ -28,7 +28,6 @@ _COLUMNS = (
     *("operator", "dtype", "shape", "layout"),
     *("bytes", "zeros", "values", "entropy", "name"),
 )
-_UNPACKING = ("DENSIFY", "DEQUANTIZE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,7 +339,7 @@ def _computing(
     readers: Mapping[tuple[int, int], Operator], reader: Operator | None
 ) -> str:
     """The name of the operator behind those that unpack a constant."""
-    while reader and reader.name in _UNPACKING:
+    while reader and reader.name in UNPACKING:
         behind = readers.get((reader.subgraph, reader.outputs[0]))
         if behind is None:
             break

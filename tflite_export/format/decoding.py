@@ -62,11 +62,6 @@ class Decoded:
         return file.to_bytes()
 
 
-def decompress(data: bytes) -> bytes:
-    """Returns a file with dense weights, which LiteRT can read."""
-    return decoded_constants(Flatbuffer(data)).dense(data)
-
-
 def decoded_constants(file: Flatbuffer) -> Decoded:
     """Returns the weights that DECODE unpacks; damaged ones are an error."""
     decoded = Decoded()

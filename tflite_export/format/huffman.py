@@ -17,14 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tflite_export.format.lut import HEADER_BYTES
+from tflite_export.format.lut import HEADER_BYTES, LOWEST_CODE, NUM_CODES
 
 # The first byte of the header.
 HUFFMAN = 1
 # A table of 2**9 entries has 1 kB; 8 bits would not shorten 255 weights.
 MAX_BITS = 9
-NUM_CODES = 256
-_LOWEST_CODE = -128
 _VERSIONS = {1: 1, 4: 1}
 # The byte of the header that says the size of the table, and of an entry.
 _SIZE = 5
@@ -93,7 +91,7 @@ class HuffmanCode(NamedTuple):
         windows: np.ndarray = np.repeat(order, 1 << (self.longest - lengths))
         # One word alone has one bit, which is 0; 1 never comes.
         windows = np.resize(windows, 1 << self.longest)
-        return self.lengths[windows], windows + _LOWEST_CODE
+        return self.lengths[windows], windows + LOWEST_CODE
 
     def words(self) -> np.ndarray:
         """Returns the words `(256,)`, with their first bit the highest of 9."""
@@ -137,7 +135,7 @@ def _first_bits(lengths: np.ndarray) -> tuple[int, int]:
 
 def count_codes(codes: np.ndarray) -> np.ndarray:
     """Counts int8 codes: `(256,)`, for -128 to 127."""
-    flat: np.ndarray = codes.ravel().astype(np.int16) - _LOWEST_CODE
+    flat: np.ndarray = codes.ravel().astype(np.int16) - LOWEST_CODE
     counts: np.ndarray = np.bincount(flat, minlength=NUM_CODES)
     return counts
 
@@ -221,7 +219,7 @@ def encode_huffman(codes: np.ndarray, code: HuffmanCode) -> np.ndarray:
     places = np.arange(MAX_BITS)
     is_used = places < code.lengths[:, None]
     bits = (code.words()[:, None] >> places[::-1] & 1).astype(np.uint8)
-    rows: np.ndarray = codes.ravel().astype(np.int16) - _LOWEST_CODE
+    rows: np.ndarray = codes.ravel().astype(np.int16) - LOWEST_CODE
     packed = np.packbits(bits[rows][is_used[rows]])
     stream: np.ndarray = np.zeros(num_bytes, np.uint8)
     stream[: packed.size] = packed

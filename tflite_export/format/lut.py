@@ -11,12 +11,13 @@ import numpy as np
 
 HEADER_BYTES = 16
 MAX_INDEX_BITS = 7
+# Of int8 weights.
+NUM_CODES = 256
+LOWEST_CODE = -128
 # The first byte of the header.
 LUT = 0
 _VERSION = 1
 _PER_TENSOR_AXIS = 15
-_NUM_CODES = 256
-_LOWEST_CODE = -128
 
 
 class LookUp(NamedTuple):
@@ -81,12 +82,12 @@ def encode_lut(
     ranks = present.cumsum(axis=1) - 1
     values: np.ndarray = np.zeros((len(present), look_up.stride), np.uint8)
     rows, places = np.nonzero(present)
-    values[rows, ranks[rows, places]] = places + _LOWEST_CODE & 0xFF
+    values[rows, ranks[rows, places]] = places + LOWEST_CODE & 0xFF
     channels: np.ndarray = np.zeros((1,) * codes.ndim, int)
     if axis is not None:
         others = [i for i in range(codes.ndim) if i != axis]
         channels = np.expand_dims(np.arange(len(present)), others)
-    indices = ranks[channels, codes.astype(np.int16) - _LOWEST_CODE]
+    indices = ranks[channels, codes.astype(np.int16) - LOWEST_CODE]
     bits = np.unpackbits(indices.astype(np.uint8).reshape(-1, 1), axis=1)
     header: np.ndarray = np.zeros(HEADER_BYTES, np.uint8)
     place = _PER_TENSOR_AXIS if axis is None else axis
@@ -99,9 +100,9 @@ def encode_lut(
 
 def _present(rows: np.ndarray) -> np.ndarray:
     """Which of -128 to 127 each row holds: `(rows, 256)`."""
-    present: np.ndarray = np.zeros((len(rows), _NUM_CODES), bool)
+    present: np.ndarray = np.zeros((len(rows), NUM_CODES), bool)
     number = np.arange(len(rows))[:, None]
-    present[number, rows.astype(np.int16) - _LOWEST_CODE] = True
+    present[number, rows.astype(np.int16) - LOWEST_CODE] = True
     return present
 
 

@@ -20,6 +20,8 @@ OPERATOR_VERSIONS = {
 ETHOS_U, EDGE_TPU = "ethos-u", "edgetpu-custom-op"
 # The custom operator of microcontrollers that unpacks weights before each use.
 DECODE = "TFLM_DECODE"
+# Those of LiteRT that make a stored constant readable for others.
+UNPACKING = ("DENSIFY", "DEQUANTIZE")
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DENSIFY": "DensifyOptions",

@@ -4,7 +4,12 @@ from typing import Any, NamedTuple
 
 from tflite_export.format import reader
 from tflite_export.format.names import layer_part
-from tflite_export.format.operators import DECODE, EDGE_TPU, ETHOS_U
+from tflite_export.format.operators import (
+    DECODE,
+    EDGE_TPU,
+    ETHOS_U,
+    UNPACKING,
+)
 from tflite_export.format.records import Operator
 from tflite_export.format.tensors import GRAPH_TYPES, dtype_name
 
@@ -14,8 +19,7 @@ BIAS_POSITIONS = {
     "FULLY_CONNECTED": 2,
     "TRANSPOSE_CONV": 3,
 }
-# Operators that make a stored constant readable for others.
-UNPACKING = ("DENSIFY", "DEQUANTIZE", DECODE)
+_UNPACKING = (*UNPACKING, DECODE)
 
 
 class Owner(NamedTuple):
@@ -69,7 +73,7 @@ class _Graph:
         self._held |= {
             index
             for operator in self._operators
-            if operator.name in UNPACKING
+            if operator.name in _UNPACKING
             for index in operator.outputs
         }
 
@@ -106,7 +110,7 @@ class _Graph:
 
     def _layer(self, operator: Operator) -> str:
         """The layer of an operator's weights, or its own name."""
-        while operator.name in UNPACKING:
+        while operator.name in _UNPACKING:
             behind = self._readers.get(next(iter(operator.outputs), -1))
             # A damaged graph may go round in circles.
             if behind is None or behind.index <= operator.index:
@@ -122,7 +126,6 @@ class _Graph:
 
 
 def _path(tensor: Any) -> str:
-    """The path of a layer in the name of its weight, or nothing."""
     return layer_part(reader.decoded(tensor.name)).rpartition("/")[0]
 
 

@@ -27,7 +27,7 @@ class Sizes:
         weight_bytes: Bytes of its weights, with their indices and tables.
         entropy_bytes: Bytes that an ideal entropy coder would need for them,
             see `Inspection.entropy_bytes`.
-        bytes_by_kind: See `Inspection.bytes_by_kind`.
+        bytes_by_kind: Where they go, see `ByteAccount.by_kind`.
     """
 
     file_bytes: int

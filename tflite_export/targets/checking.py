@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from tflite_export.trained_model import TrainedModel
 
-NUM_SAMPLES = 8
 _NUM_REASONS = 3
 _SPARSITIES = (0.0, 0.5, 0.8, 0.9)
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -118,13 +117,9 @@ def _checked(
 
 
 def _untrained(model: Any) -> "tuple[Any, TrainedModel]":
-    """The quantized model, and what is read of it.
-
-    That has statistics as after a training, and random samples.
-    """
+    """The quantized model, and that with statistics as after a training."""
     # Imported here: checking a file must not import Keras.
     import codeq_keras
-    from tflite_export.samples import random_samples
     from tflite_export.trained_model import read_plain
 
     if not isinstance(model, codeq_keras.QuantizedModel):
@@ -135,6 +130,4 @@ def _untrained(model: Any) -> "tuple[Any, TrainedModel]":
     for variable in plain.weights:
         if variable.name in _STATISTICS:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    trained = read_plain(plain, codeq_keras.quantized_weights(model))
-    samples = random_samples(trained.inputs, NUM_SAMPLES)
-    return model, trained.with_samples(samples)
+    return model, read_plain(plain, codeq_keras.quantized_weights(model))

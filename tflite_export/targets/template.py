@@ -43,7 +43,7 @@ class FileTemplate:
         from tflite_export.samples import random_samples
 
         self._device = device
-        if not trained.brings_ranges:
+        if trained.samples is None and not trained.brings_ranges:
             trained = trained.with_samples(
                 random_samples(trained.inputs, _NUM_SAMPLES)
             )
@@ -154,13 +154,13 @@ class FileMeter:
         from codeq_keras.deployment import quantized_weights
         from tflite_export.trained_model import read_model
 
-        if model.channel_gates is not None:
-            weights = read_model(model, None).weights  # Without what is gone.
+        if self._template is None or model.channel_gates is not None:
+            trained = read_model(model, None)  # Without removed channels.
+            weights = trained.weights
+            shapes = {path: w.codes.shape for path, w in weights.items()}
+            if self._template is None or shapes != self._shapes:
+                self._template = FileTemplate(trained, self._device)
+                self._shapes = shapes
         else:
             weights = quantized_weights(model)
-        codes = {path: weight.codes for path, weight in weights.items()}
-        shapes = {path: array.shape for path, array in codes.items()}
-        if self._template is None or shapes != self._shapes:
-            self._template = FileTemplate(read_model(model, None), self._device)
-            self._shapes = shapes
-        return self._template, codes
+        return self._template, {path: w.codes for path, w in weights.items()}

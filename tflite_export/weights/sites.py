@@ -9,6 +9,8 @@ import numpy as np
 from tflite_export.format.damaged import DamagedFileError
 from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import UNPACKING
+from tflite_export.format.owners import BIAS_POSITIONS
 from tflite_export.format.records import InputSite, Operator, Tensor
 from tflite_export.format.sparse import decode_sparse
 from tflite_export.weights.matching import (
@@ -24,24 +26,23 @@ if TYPE_CHECKING:
 
 
 class _Inputs(NamedTuple):
-    """Positions of an operator's weights and bias; the axis of its outputs."""
+    """Positions of an operator's weights, and the axis of its outputs."""
 
     weights: tuple[int, ...]
-    bias: int | None
     axis: int | None
 
 
 WEIGHTED_OPERATORS = {
-    "CONV_2D": _Inputs((1,), 2, 0),
-    "DEPTHWISE_CONV_2D": _Inputs((1,), 2, 3),
-    "FULLY_CONNECTED": _Inputs((1,), 2, 0),
-    "TRANSPOSE_CONV": _Inputs((1,), 3, 0),
-    "BATCH_MATMUL": _Inputs((0, 1), None, None),
+    "CONV_2D": _Inputs((1,), 0),
+    "DEPTHWISE_CONV_2D": _Inputs((1,), 3),
+    "FULLY_CONNECTED": _Inputs((1,), 0),
+    "TRANSPOSE_CONV": _Inputs((1,), 0),
+    "BATCH_MATMUL": _Inputs((0, 1), None),
 }
 EMBEDDING_OPERATORS = {
-    "GATHER": _Inputs((0,), None, None),
+    "GATHER": _Inputs((0,), None),
     # Of constant positions: the converter has computed their GATHER.
-    "ADD": _Inputs((0, 1), None, None),
+    "ADD": _Inputs((0, 1), None),
 }
 
 
@@ -98,7 +99,7 @@ def _sites(file: Flatbuffer, operators: dict[str, _Inputs]) -> list[WeightSite]:
     sites = []
     unpacked = unpacked_constants(file) | decoded_constants(file).tensors
     for operator in file.operators:
-        inputs = operators.get(operator.name, _Inputs((), None, None))
+        inputs = operators.get(operator.name, _Inputs((), None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
             tensor = unpacked.get(key) or file.tensor(*key)
@@ -112,7 +113,7 @@ def _sites(file: Flatbuffer, operators: dict[str, _Inputs]) -> list[WeightSite]:
                     InputSite(operator.subgraph, operator.index, position),
                     tensor,
                     Slot(operator.name, tensor.data, axis),
-                    _constant_bias(file, operator, inputs.bias),
+                    _constant_bias(file, operator),
                 )
             )
     return sites
@@ -126,7 +127,7 @@ def float_weight_sites(file: Flatbuffer) -> list[WeightSite]:
     """
     sites: dict[tuple[int, int], WeightSite] = {}
     for operator in file.operators:
-        inputs = WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None, None))
+        inputs = WEIGHTED_OPERATORS.get(operator.name, _Inputs((), None))
         for position in inputs.weights:
             key = (operator.subgraph, operator.inputs[position])
             tensor = file.tensor(*key)
@@ -145,7 +146,7 @@ def float_weight_sites(file: Flatbuffer) -> list[WeightSite]:
                 InputSite(operator.subgraph, operator.index, position),
                 tensor,
                 Slot(operator.name, values, inputs.axis),
-                _constant_bias(file, operator, inputs.bias),
+                _constant_bias(file, operator),
             )
     return list(sites.values())
 
@@ -161,7 +162,7 @@ def unpacked_constants(
     """
     stored: dict[tuple[int, int], Tensor] = {}
     for operator in file.operators:
-        if operator.name not in ("DENSIFY", "DEQUANTIZE"):
+        if operator.name not in UNPACKING:
             continue
         source = (operator.subgraph, operator.inputs[0])
         key = (operator.subgraph, operator.outputs[0])
@@ -186,8 +187,9 @@ def unpacked_constants(
 
 
 def _constant_bias(
-    file: Flatbuffer, operator: Operator, position: int | None
+    file: Flatbuffer, operator: Operator
 ) -> tuple[InputSite, Tensor] | None:
+    position = BIAS_POSITIONS.get(operator.name)
     if position is None or position >= len(operator.inputs):
         return None
     index = operator.inputs[position]

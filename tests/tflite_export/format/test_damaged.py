@@ -13,7 +13,7 @@ from support.plain import read_samples
 
 from tflite_export import check, inspect
 from tflite_export.format.builder import packed_model
-from tflite_export.format.decoding import decompress
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.edits import densify
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.offsets import MAX_TABLES
@@ -75,7 +75,7 @@ def _read(path, data):
     """What inspect and the static checks do with the bytes of a file."""
     path.write_bytes(data)
     str(inspect(path))
-    decompress(data)
+    decoded_constants(Flatbuffer(data)).dense(data)
     EdgeTpu().check(data)
     LiteRtSparse().check(data)
     weight_sites(Flatbuffer(data))

@@ -14,7 +14,7 @@ from keras import layers
 from support.foreign import CODES, FILES, File, scales
 
 from tflite_export import benchmark, check, inspect
-from tflite_export.format.decoding import decoded_constants, decompress
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.records import NO_SCALES, Constant
 from tflite_export.runtime import interpreter
@@ -190,7 +190,7 @@ def test_packed_files_are_verified_inspected_and_measured(
         values["decode_instructions"] == 30 * exported.result.device.num_decoded
     )
     assert "holds weights for TFLM_DECODE" in str(benchmarked)
-    dense = Flatbuffer(decompress(data))
+    dense = Flatbuffer(decoded_constants(Flatbuffer(data)).dense(data))
     held = [site.slot.codes for site in weight_sites(dense)]
     assert len(held) == 4
     for site, codes in zip(weight_sites(file), held, strict=True):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.format.operators import UNPACKING
 from tflite_export.format.records import Operator, Tensor
 from tflite_export.targets.findings import Finding
 
@@ -25,7 +26,6 @@ _ACTIVATIONS = (
     "TANH",
 )
 _INPUT_ARITHMETIC = ("ADD", "DIV", "MUL", "SUB")
-_UNPACKING = ("DENSIFY", "DEQUANTIZE")
 ENTRY_REMEDY = (
     "Build and train the network with `ZeroPadding2D(1)` and `Conv2D(filters, "
     '3, strides=2, padding="valid")` on an image of 3 channels as its first '
@@ -131,7 +131,7 @@ class _LayoutWalk:
         kinds = {m.kind for m in maps}
         if "unknown" in kinds:
             return Layout("unknown")
-        if kinds <= {"constant"} and operator.name in _UNPACKING:
+        if kinds <= {"constant"} and operator.name in UNPACKING:
             return Layout("constant")
         if kinds <= {"flat", "constant"}:
             return self._flat(operator)

@@ -14,11 +14,10 @@ import numpy as np
 
 from tflite_export.format.huffman import (
     HuffmanCode,
-    count_codes,
     encode_huffman,
     smallest_code,
 )
-from tflite_export.format.lut import LookUp, encode_lut, look_ups
+from tflite_export.format.lut import LookUp, encode_lut
 
 # Measured, to within 24 bytes a file: an operator with its vectors and the
 # tensor of the packed weights; a tensor with tables; each further operator that
@@ -123,21 +122,6 @@ class Weights(NamedTuple):
 
     def _decode_bytes(self) -> int:
         return DECODE_BYTES + READER_BYTES * (self.num_readers - 1)
-
-
-def stored_bytes(codes: np.ndarray, axis: int | None = None) -> int:
-    """Returns the bytes of one tensor of int8 codes in a file of `"auto"`.
-
-    Its operators, tensors and tables count. `axis` is that of its scales, None
-    for one scale. Tensors that share a table need less than their sum.
-
-    Example: a fifth of 10,000 weights is 1, the others are 0.
-
-    >>> stored_bytes((np.arange(10_000) % 5 == 0).astype(np.int8))
-    1392
-    """
-    weights = Weights(count_codes(codes), look_ups(codes, axis))
-    return min(option.num_bytes for option in weights.options("auto"))
 
 
 def plan(weights: Sequence[Weights], weight_storage: str) -> list[Packing]:

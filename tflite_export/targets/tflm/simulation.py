@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.format.decoding import decoded_constants, decompress
+from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.macs import count_macs
 from tflite_export.runtime import interpreter
@@ -133,9 +133,7 @@ def measure(
     """
     file = Flatbuffer(data)
     require_dense_storage(file, "microcontrollers", reads_int4=True)
-    positions, outputs = file.interface()
-    runs = interpreter.by_run(file, inputs)
-    columns = {str(positions.index(i)): v for i, v in runs.items()}
+    columns, outputs = _columns(file, inputs)
     first = {name: values[:1] for name, values in columns.items()}
     _, arena = _run(data, first, len(outputs), _FIRST_ARENA_BYTES)
     held, arena = _run_in_small_arena(data, columns, len(outputs), arena)
@@ -159,7 +157,7 @@ def measure(
     )
     try:
         expected = interpreter.run(
-            decompress(data) if reference is None else reference,
+            decoded.dense(data) if reference is None else reference,
             dict(inputs),
             reference_kernels=True,
         )
@@ -193,10 +191,17 @@ def outputs_of(
     data: bytes, inputs: Mapping[int, np.ndarray]
 ) -> list[np.ndarray]:
     """Returns the outputs by position, of samples as in `measure`."""
-    positions, outputs = Flatbuffer(data).interface()
-    runs = interpreter.by_run(Flatbuffer(data), inputs)
-    columns = {str(positions.index(i)): v for i, v in runs.items()}
+    columns, outputs = _columns(Flatbuffer(data), inputs)
     return _run(data, columns, len(outputs), _FIRST_ARENA_BYTES)[0]
+
+
+def _columns(
+    file: Flatbuffer, inputs: Mapping[int, np.ndarray]
+) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:
+    """The inputs of each run by position, and the indices of the outputs."""
+    positions, outputs = file.interface()
+    runs = interpreter.by_run(file, inputs)
+    return {str(positions.index(i)): v for i, v in runs.items()}, outputs
 
 
 def largest_steps(actual: np.ndarray, expected: np.ndarray) -> int:
