@@ -15,6 +15,7 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
+from tflite_export.targets.settings import require_settings, split_target
 from tflite_export.weights.sites import weight_sites
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Target:
         weighs_codes: Whether codes change the bytes of a file, but not its
             operators.
         reads_names: Whether its tools name tensors in their messages.
+        settings: What can be set of the device, as in
+            `target="tflm,max_arena_bytes=32000"`: each name, and what it is.
 
     Example:
 
@@ -123,6 +126,18 @@ class Target:
     skips_pattern: bool = False
     weighs_codes: bool = True
     reads_names: bool = True
+    settings: Mapping[str, str] = {}
+
+    def configured(self, settings: Mapping[str, str]) -> "Target":
+        """Returns a copy with settings.
+
+        Args:
+            settings: Values by name; the names are among those of `settings`.
+
+        Raises:
+            ValueError: If a value is wrong.
+        """
+        raise NotImplementedError
 
     def require_storage(self, weight_storage: str) -> None:
         """Raises a ValueError for a storage that the target does not take.
@@ -315,7 +330,7 @@ name of a LiteRt. Choose another, and register a target once.
 
 
 def find_target(name: str) -> Target:
-    """Returns the target of a name; an unknown name is a ValueError.
+    """Returns the target of a name with its settings; wrong ones are an error.
 
     Example:
 
@@ -325,12 +340,21 @@ def find_target(name: str) -> Target:
     ValueError: `target` must be one of ['litert', 'litert-sparse', 'tflm', \
 'edgetpu', 'ethos-u'] or a size such as 'ethos-u55-128'. Received: \
 target='lite-rt'. Did you mean 'litert'?
+    >>> find_target("tflm,arena=32000")
+    Traceback (most recent call last):
+    ...
+    ValueError: The target 'tflm' can have these settings, each as \
+',name=value': 'max_arena_bytes' (the most RAM of its arena). Received: \
+'tflm,arena=32000'.
     """
-    if isinstance(name, str) and name in _REGISTERED:
-        return _REGISTERED[name]
+    plain, settings = split_target(name) if isinstance(name, str) else ("", {})
+    if plain in _REGISTERED:
+        target = _REGISTERED[plain]
+        require_settings(name, settings, target.settings)
+        return target.configured(settings) if settings else target
     names = [t.name for t in _REGISTERED.values() if not t.is_variant]
     sizes = [t.name for t in _REGISTERED.values() if t.is_variant]
-    closest = difflib.get_close_matches(str(name), _REGISTERED, n=1)
+    closest = difflib.get_close_matches(plain, _REGISTERED, n=1)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""
     if not isinstance(name, str):
         hint = " Call `register_target` with it, and pass its name."

@@ -12,6 +12,7 @@ from support.plain import export_plain
 
 from tflite_export import benchmark, check
 from tflite_export.targets import target as targets
+from tflite_export.targets.target import find_target
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "architecture.md"
@@ -112,3 +113,23 @@ def test_a_target_is_measured_where_it_says_or_the_reason_is_told(
 
     assert "not run on example-npu" in str(report)
     assert "names no `devices`" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("litert,max_arena_bytes=9", "'litert' can have no settings"),
+        ("tflm,ram=9", "settings, each as ',name=value': 'max_arena_bytes'"),
+        ("tflm,max_arena_bytes", "each as ',name=value'"),
+        ("tflm,max_arena_bytes=-1", "a whole number of bytes above 0"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(name, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        find_target(name)
+
+
+def test_settings_do_not_change_the_registered_target():
+    find_target("tflm, max_arena_bytes=9000")
+    assert find_target("tflm") is find_target("tflm")
+    assert find_target("tflm")._arena is None

@@ -38,7 +38,9 @@ def qmodel():
     return qmodel
 
 
-@pytest.mark.parametrize("target", ["litert", "tflm"])
+@pytest.mark.parametrize(
+    "target", ["litert", "tflm", "tflm,max_arena_bytes=9000"]
+)
 def test_foreseen_bytes_are_those_of_the_export(qmodel, tmp_path, target):
     template = FileTemplate(read_model(qmodel, None), find_target(target))
     dense = template.num_bytes(expected_codes(qmodel, 0.0))

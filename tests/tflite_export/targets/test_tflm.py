@@ -133,6 +133,29 @@ def test_packed_weights_save_flash_and_cost_memory_and_work(export_for):
 
 
 @needs_tflm
+def test_arena_has_a_limit_that_decides_which_weights_are_packed(export_for):
+    dense = export_for("tflm", weight_storage="int8")
+    free = export_for("tflm", weight_storage="auto")
+    limit = (dense.device.arena_bytes + free.device.arena_bytes) // 2
+
+    held = export_for(
+        f"tflm,max_arena_bytes={limit}", weight_storage="auto"
+    )
+
+    assert held.device.arena_bytes <= limit < free.device.arena_bytes
+    assert free.size_bytes < held.size_bytes < dense.size_bytes
+    assert any("would not fit `max_arena_bytes`" in n for n in held.notes)
+    assert held.device.max_lsb == 0
+
+
+@needs_tflm
+def test_arena_that_no_storage_has_is_refused_with_the_least_one(export_for):
+    least = export_for("tflm", weight_storage="int8").device.arena_bytes
+    with pytest.raises(ValueError, match=f"must be at least {least:,} here"):
+        export_for(f"tflm,max_arena_bytes={least - 1}")
+
+
+@needs_tflm
 def test_needed_firmware_is_stated_wherever_weights_are_packed(export_for):
     result = export_for("tflm", weight_storage="huffman")
 

@@ -133,10 +133,8 @@ def measure(
     """
     file = Flatbuffer(data)
     require_dense_storage(file, "microcontrollers", reads_int4=True)
-    columns, outputs = _columns(file, inputs)
-    first = {name: values[:1] for name, values in columns.items()}
-    _, arena = _run(data, first, len(outputs), _FIRST_ARENA_BYTES)
-    held, arena = _run_in_small_arena(data, columns, len(outputs), arena)
+    _, outputs = file.interface()
+    held, arena = _run_in_small_arena(data, inputs)
     counts = operator_counts(file)
     decoded = decoded_constants(file)
     sizes = {k: math.prod(t.shape) for k, t in decoded.tensors.items()}
@@ -222,13 +220,19 @@ def largest_steps(actual: np.ndarray, expected: np.ndarray) -> int:
     return int(min(steps, _MAX_STEPS))
 
 
+def measure_arena(data: bytes, inputs: Mapping[int, np.ndarray]) -> int:
+    """Returns the bytes of an arena that is enough for a run."""
+    return _run_in_small_arena(data, inputs)[1]
+
+
 def _run_in_small_arena(
-    data: bytes,
-    columns: Mapping[str, np.ndarray],
-    num_outputs: int,
-    used_bytes: int,
+    data: bytes, inputs: Mapping[int, np.ndarray]
 ) -> tuple[list[np.ndarray], int]:
     """The outputs, and an arena that is enough: planning needs more bytes."""
+    columns, outputs = _columns(Flatbuffer(data), inputs)
+    num_outputs = len(outputs)
+    first = {name: values[:1] for name, values in columns.items()}
+    _, used_bytes = _run(data, first, num_outputs, _FIRST_ARENA_BYTES)
     step = max(used_bytes // 32 // 64, 4) * 64
     for attempt in range(_MAX_ATTEMPTS):
         arena_bytes = used_bytes + attempt * step

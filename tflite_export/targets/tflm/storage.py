@@ -3,6 +3,7 @@
 DECODE unpacks them into the arena before each use, on the device.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -27,19 +28,25 @@ class _Packable(NamedTuple):
     weights: Weights
 
 
-def store_packed(file: Flatbuffer, weight_storage: str) -> list[str]:
+def store_packed(
+    file: Flatbuffer,
+    weight_storage: str,
+    *,
+    max_unpacked_bytes: float = math.inf,
+) -> list[str]:
     """Stores dense int8 weights in fewer bytes, in place; returns notes.
 
     `"auto"` takes for each tensor the smallest of int8, look-up tables and
     Huffman codes, `"lut"` the smaller of the first two. `"huffman"` packs all
     that DECODE can unpack, even if it gets larger. A form that fits no tensor
-    is a ValueError. `"int8"` changes nothing.
+    is a ValueError. `"int8"` changes nothing. Tensors of more than
+    `max_unpacked_bytes` stay as they are: DECODE would unpack them into RAM.
     """
     if weight_storage == "int8":
         return []
     require_dense_storage(file, "microcontrollers")
     sites = {site.key: site for site in weight_sites(file)}
-    kept = _kept(file, sites)
+    kept = _kept(file, sites, max_unpacked_bytes)
     readers = Counter(
         (operator.subgraph, index)
         for operator in file.operators
@@ -85,7 +92,11 @@ def _pack(
         insert_decode(file, subgraph, index, packed, known[place])
 
 
-def _kept(file: Flatbuffer, sites: Mapping[Key, WeightSite]) -> dict[Key, str]:
+def _kept(
+    file: Flatbuffer,
+    sites: Mapping[Key, WeightSite],
+    max_unpacked_bytes: float,
+) -> dict[Key, str]:
     """The reasons to leave tensors as they are, by subgraph and index."""
     others = {
         (operator.subgraph, index): operator.name
@@ -103,6 +114,8 @@ def _kept(file: Flatbuffer, sites: Mapping[Key, WeightSite]) -> dict[Key, str]:
             kept[key] = "another operator unpacks it already"
         elif not site.slot.codes.size:
             kept[key] = "it has no values"
+        elif site.slot.codes.size > max_unpacked_bytes:
+            kept[key] = "unpacked, it would not fit `max_arena_bytes`"
     return kept
 
 

@@ -11,6 +11,7 @@ the first rounding makes a tie, in a few outputs of a hundred.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +34,14 @@ from tflite_export.targets.findings import (
     storage_findings,
     untried,
 )
+from tflite_export.targets.settings import positive_size
 from tflite_export.targets.target import (
     Package,
     ProvenFile,
     Target,
     register_target,
 )
+from tflite_export.targets.tflm.arena import ArenaLimit
 from tflite_export.targets.tflm.project import (
     KINDS,
     NUM_SAMPLES,
@@ -80,6 +83,19 @@ class Tflm(Target):
     devices = ("tflm",)
     reads_names = False
     projects = KINDS
+    settings: Mapping[str, str] = {
+        "max_arena_bytes": "the most RAM of its arena"
+    }
+
+    def __init__(self, max_arena_bytes: int | None = None) -> None:
+        self._arena: ArenaLimit | None = None
+        if max_arena_bytes is not None:
+            self._arena = ArenaLimit(max_arena_bytes)
+
+    def configured(self, settings: Mapping[str, str]) -> "Tflm":
+        """Returns a microcontroller with so much RAM for the arena."""
+        ((key, text),) = settings.items()
+        return Tflm(positive_size(key, text))
 
     def require_project(self, project: str | None, path: Path) -> None:
         """Also refuses to replace a folder that is not such a project."""
@@ -90,7 +106,8 @@ class Tflm(Target):
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Writes each FULLY_CONNECTED as a convolution, and packs weights."""
         _write_dense(file)
-        return store_packed(file, weight_storage)
+        limit = self._arena.unpacked_bytes(file) if self._arena else math.inf
+        return store_packed(file, weight_storage, max_unpacked_bytes=limit)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Runs the file as the device does, and adds C++ source and header."""
