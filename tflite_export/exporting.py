@@ -157,7 +157,8 @@ def export(
               These are faster than int8 from about 80 % zeros in 1x1
               convolutions on. Inputs and outputs are float32;
             - `"tflm"`: microcontrollers; C++ source and header are written
-              beside the file;
+              beside the file. `"tflm,max_arena_bytes=32000"` packs weights
+              only as far as the arena has room to unpack them;
             - `"ethos-u"` (a U55 with 128 MACs), or a size such as
               `"ethos-u65-512"`: Arm's microNPU; the compiled file of Vela is
               written beside it, as `*_vela.tflite`;
@@ -168,9 +169,6 @@ def export(
             `"int8"` stores all densely. `"int4"` and `"sparse"` (for
             `"litert"`) and `"huffman"` (for `"tflm"`) take that form wherever
             it runs right, `"lut"` (for `"tflm"`) wherever it is smaller.
-            that the target runs at full speed, and notes why; `"int8"` stores
-            all densely. `"int4"` and `"sparse"` (for `"litert"`) and `"lut"`
-            (for `"tflm"`) take that form wherever it runs right.
         project: For `"tflm"`, a folder named as the file, beside it, in place
             of the C++ source: the model, its operators, arena and scales, test
             vectors with the outputs of the proof, a program that runs them and

@@ -5,11 +5,10 @@ gradient: slopes that are measured when it begins.
 """
 
 import contextlib
-import importlib.metadata
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from codeq_keras import costs
 from codeq_keras.callbacks.misses import is_lowered
 from codeq_keras.config import AUTO_BIT_WIDTH
 from codeq_keras.costs import KernelCost, Rate, deployed_costs
-from codeq_keras.extras import missing_extra
 from codeq_keras.quantizers.supposed import restored, suppose, suppose_bits
+from codeq_keras.reports.meter import file_meter
 from codeq_keras.training.auto import (
     bit_width_at,
     has_say,
@@ -26,9 +25,6 @@ from codeq_keras.training.auto import (
     set_bit_width,
 )
 from codeq_keras.training.schedule import SETTLED_FRACTION
-
-# Exporters register `(model, target) -> FileMeter` under it.
-ENTRY_POINTS = "codeq_keras.file_meters"
 
 # The part of the budget that is aimed at: histograms of codes move until the
 # last step, and a file must not be above it.
@@ -59,19 +55,6 @@ _DUE = (*np.arange(0.2, 0.9, 0.05), *np.arange(0.9, 1.0, 0.02))
 _MAX_CHANGE = 1.5
 
 
-class FileMeter(Protocol):
-    """What an exporter knows of a model's file before it is written."""
-
-    def num_bytes(self, model: Any) -> int:
-        """The bytes of the file that the model would be exported to now."""
-
-    def kernel_bytes(self, model: Any) -> Mapping[str, float]:
-        """The bytes of it that each kernel takes, by path."""
-
-    def renew(self) -> None:
-        """Looks at all but the codes anew, when it measures next."""
-
-
 class _Size(NamedTuple):
     bits: float
     weights: float
@@ -98,7 +81,7 @@ class FileBytes:
     ) -> None:
         self._model, self._limit = model, file_bytes
         self._min_densities = min_densities
-        self._meter = _meter_of(model, target)
+        self._meter = file_meter(model, target, needed_for="`file_bytes`")
         self._lowered = [is_lowered(kernel) for kernel in model.kernels]
         self._densities = [cost.density for cost in found]
         self._known: dict[tuple[float | bool, ...], int] = {}
@@ -270,11 +253,3 @@ class FileBytes:
                 f"to be lowered. Received: file_bytes={self._limit:,}. Train "
                 "without the budget, or allow less."
             )
-
-
-def _meter_of(model: Any, target: str) -> FileMeter:
-    """What an installed exporter measures files with."""
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        make: Callable[[Any, str], FileMeter] = entry.load()
-        return make(model, target)
-    raise missing_extra("`file_bytes`", "the exporter", "export")

@@ -1,6 +1,9 @@
 """KernelReport and ActivationReport, the parts of a CompressionReport."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -129,3 +132,52 @@ class ActivationReport:
                 f"{', '.join(self.inner)}"
             )
         return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileReport:
+    """The file that a model would be exported to now.
+
+    Attributes:
+        target: The device, as in `export`.
+        bytes_by_layer: Its bytes by Keras layer and kind, the largest layer
+            first; `""` has what belongs to no layer. A layer that the
+            exporter cannot tell apart has the name of its operator.
+
+    Example:
+
+    >>> FileReport("tflm", {"dense": {"weights": 64, "biases": 16}}).size_bytes
+    80
+    """
+
+    target: str
+    bytes_by_layer: Mapping[str, Mapping[str, int]]
+
+    @property
+    def bytes_by_kind(self) -> dict[str, int]:
+        """Its bytes by kind: weights, biases, scales, graph and others."""
+        kinds = Counter[str]()
+        for held in self.bytes_by_layer.values():
+            kinds.update(held)
+        return dict(kinds.most_common())
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size on the device."""
+        return sum(self.bytes_by_kind.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the numbers as plain Python types, ready for JSON."""
+        return {
+            "target": self.target,
+            "size_bytes": self.size_bytes,
+            "bytes_by_kind": self.bytes_by_kind,
+            "bytes_by_layer": {
+                layer: dict(held) for layer, held in self.bytes_by_layer.items()
+            },
+        }
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        kinds = (f"{kind} {n:,}" for kind, n in self.bytes_by_kind.items())
+        return f"{self.size_bytes:,} for {self.target!r}: {', '.join(kinds)}"

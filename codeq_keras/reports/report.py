@@ -17,11 +17,13 @@ from codeq_keras.reports.kernel_reports import (
     float_report,
     quantized_report,
 )
+from codeq_keras.reports.meter import file_meter
 from codeq_keras.reports.outputs import output_snrs
 from codeq_keras.reports.plot import plot_kernels
 from codeq_keras.reports.records import (
     ActivationReport,
     ChannelReport,
+    FileReport,
     KernelReport,
 )
 from codeq_keras.training.quantized import HasQuantizers, require_quantized
@@ -65,6 +67,7 @@ class CompressionReport:
             not at all in bytes and entropies.
         channels: One `ChannelReport` per class of channels; empty without
             `channel_multiple`.
+        file: `FileReport` of the file for a `target`; None without one.
     """
 
     sparsity: float
@@ -79,6 +82,7 @@ class CompressionReport:
     held_sparsity: float | None = None
     relative_macs: float | None = None
     channels: tuple[ChannelReport, ...] = ()
+    file: FileReport | None = None
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ class CompressionReport:
             del kernel["histogram"]
             kernel["levels"] = [float(level) for level in kernel["levels"]]
         result["layers"] = list(result["layers"])
+        result["file"] = None if self.file is None else self.file.to_dict()
         return result
 
     def plot(self, path: str | os.PathLike[str]) -> None:
@@ -165,10 +170,14 @@ class CompressionReport:
             )
         if self.activations is not None:
             lines.append(str(self.activations))
+        if self.file is not None:
+            lines += _aligned("file bytes", str(self.file))
         return "\n".join([*lines, *_wrapped(self.advice)])
 
 
-def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
+def report(
+    qmodel: HasQuantizers, *, samples: Any = None, target: str | None = None
+) -> CompressionReport:
     """Returns sparsity, bits, BOPs, entropy, bytes and SNR per kernel.
 
     Args:
@@ -177,13 +186,17 @@ def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
             tell what each kernel does to the outputs; the first 256 are used.
             It takes two predictions of them for each kernel. Best asked before
             a training, see `docs/quickstart.md`. None for all but that.
+        target: A device, as in `tflite_export.export`, to tell where the bytes
+            of the file for it would go. It takes one conversion. None for all
+            but that.
 
     Returns:
         `CompressionReport`. Print it, plot it, or call `to_dict()`.
 
     Raises:
-        ValueError: If `qmodel` is not a quantized model, or `samples` do not
-            fit it.
+        ImportError: If `target` is given and no exporter is installed.
+        ValueError: If `qmodel` is not a quantized model, `samples` do not fit
+            it, or `target` is unknown.
 
     Example:
 
@@ -225,6 +238,7 @@ def report(qmodel: HasQuantizers, *, samples: Any = None) -> CompressionReport:
         held_sparsity=held_sparsity(qmodel.kernels),
         relative_macs=summary.get("relative_macs"),
         channels=_channel_reports(gates),
+        file=None if target is None else _file_report(qmodel, target),
     )
 
 
@@ -253,6 +267,11 @@ def summarize(qmodel: HasQuantizers) -> dict[str, float]:
         result["relative_bops"] = float(costs.relative_bops(found))
         result["relative_macs"] = float(costs.relative_macs(found))
     return result
+
+
+def _file_report(qmodel: HasQuantizers, target: str) -> FileReport:
+    meter = file_meter(qmodel, target, needed_for="`report(target=)`")
+    return FileReport(target, meter.bytes_by_layer(qmodel))
 
 
 def _channel_reports(gates: ChannelGates | None) -> tuple[ChannelReport, ...]:
@@ -308,13 +327,13 @@ def _wrapped(advice: Sequence[str]) -> list[str]:
     shown = list(advice[:_MAX_ADVICE])
     if len(advice) > _MAX_ADVICE:
         shown.append(f"{len(advice) - _MAX_ADVICE} more in `report.advice`")
-    return [
-        line
-        for text in shown
-        for line in textwrap.wrap(
-            f"advice         {text}", _WIDTH, subsequent_indent=" " * 15
-        )
-    ]
+    return [line for text in shown for line in _aligned("advice", text)]
+
+
+def _aligned(title: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        f"{title:<14} {text}", _WIDTH, subsequent_indent=" " * 15
+    )
 
 
 def _decibels(kernel: KernelReport) -> str:

@@ -1,39 +1,53 @@
-"""Settings in the name of a target, as `"tflm,max_arena_bytes=32000"`."""
+"""TargetName: a target and its settings, as `"tflm,max_arena_bytes=32000"`."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
 _SIZE = re.compile(r"[1-9]\d*")
 
 
-def split_target(name: str) -> tuple[str, dict[str, str]]:
-    """Returns the plain name of a target, and its settings as texts.
+@dataclasses.dataclass(frozen=True)
+class TargetName:
+    """What a user writes for a target.
 
     Example:
 
-    >>> split_target("tflm, max_arena_bytes=32000")
+    >>> name = TargetName("tflm, max_arena_bytes=32000")
+    >>> name.plain, name.settings
     ('tflm', {'max_arena_bytes': '32000'})
     """
-    plain, *texts = name.split(",")
-    pairs = [text.partition("=") for text in texts]
-    settings = {key.strip(): value.strip() for key, _, value in pairs}
-    return plain.strip(), settings
 
+    text: str
 
-def require_settings(
-    name: str, settings: Mapping[str, str], known: Mapping[str, str]
-) -> None:
-    """Raises a ValueError for a setting that a target does not know."""
-    if settings.keys() <= known.keys() and all(settings.values()):
-        return
-    plain, _ = split_target(name)
-    allowed = "can have no settings"
-    if known:
-        texts = [f"{key!r} ({text})" for key, text in known.items()]
-        allowed = (
-            f"can have these settings, each as ',name=value': {', '.join(texts)}"
+    @property
+    def plain(self) -> str:
+        """The name of the target alone."""
+        return self.text.partition(",")[0].strip()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings, as texts by name."""
+        pairs = [text.partition("=") for text in self.text.split(",")[1:]]
+        return {key.strip(): value.strip() for key, _, value in pairs}
+
+    def require_known(self, known: Mapping[str, str]) -> None:
+        """Raises a ValueError for a setting without a value, or an unknown one.
+
+        `known` has what each setting of the target is, by name.
+        """
+        settings = self.settings
+        if settings.keys() <= known.keys() and all(settings.values()):
+            return
+        allowed = "can have no settings"
+        if known:
+            texts = ", ".join(
+                f"{key!r} ({what})" for key, what in known.items()
+            )
+            allowed = f"can have these settings, each as ',name=value': {texts}"
+        raise ValueError(
+            f"The target {self.plain!r} {allowed}. Received: {self.text!r}."
         )
-    raise ValueError(f"The target {plain!r} {allowed}. Received: {name!r}.")
 
 
 def positive_size(key: str, text: str) -> int:

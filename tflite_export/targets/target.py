@@ -15,7 +15,7 @@ from tflite_export.targets.findings import (
     operator_counts,
     storage_findings,
 )
-from tflite_export.targets.settings import require_settings, split_target
+from tflite_export.targets.settings import TargetName
 from tflite_export.weights.sites import weight_sites
 
 if TYPE_CHECKING:
@@ -209,13 +209,13 @@ class Target:
         """
         return []
 
-    def deployed_bytes(self, data: bytes) -> int:
-        """Returns the bytes that the device holds of a file.
+    def deployed(self, data: bytes) -> bytes:
+        """Returns the file that the device holds.
 
         Args:
             data: The bytes of a file, stored as the device reads it.
         """
-        return len(data)
+        return data
 
     def weight_bytes(self, file: Flatbuffer) -> list[float]:
         """Returns those of each weight, in the order of `weight_sites`.
@@ -347,14 +347,15 @@ target='lite-rt'. Did you mean 'litert'?
 ',name=value': 'max_arena_bytes' (the most RAM of its arena). Received: \
 'tflm,arena=32000'.
     """
-    plain, settings = split_target(name) if isinstance(name, str) else ("", {})
-    if plain in _REGISTERED:
-        target = _REGISTERED[plain]
-        require_settings(name, settings, target.settings)
+    given = TargetName(name if isinstance(name, str) else "")
+    if given.plain in _REGISTERED:
+        target = _REGISTERED[given.plain]
+        given.require_known(target.settings)
+        settings = given.settings
         return target.configured(settings) if settings else target
     names = [t.name for t in _REGISTERED.values() if not t.is_variant]
     sizes = [t.name for t in _REGISTERED.values() if t.is_variant]
-    closest = difflib.get_close_matches(plain, _REGISTERED, n=1)
+    closest = difflib.get_close_matches(given.plain, _REGISTERED, n=1)
     hint = f" Did you mean {closest[0]!r}?" if closest else ""
     if not isinstance(name, str):
         hint = " Call `register_target` with it, and pass its name."

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tflite_export.format.accounting import ByteAccount
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.names import shorten_names
 from tflite_export.format.records import Constant, InputSite
@@ -62,7 +63,11 @@ class FileTemplate:
 
     def num_bytes(self, codes: Mapping[str, np.ndarray]) -> int:
         """Returns the bytes on the device, with these codes by path."""
-        return self._device.deployed_bytes(self._stored(codes).to_bytes())
+        return len(self.deployed(codes))
+
+    def deployed(self, codes: Mapping[str, np.ndarray]) -> bytes:
+        """Returns the file that the device holds, with these codes by path."""
+        return self._device.deployed(self._stored(codes).to_bytes())
 
     def kernel_bytes(self, codes: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns the bytes of each kernel among them, by path."""
@@ -120,7 +125,7 @@ def _places(file: Flatbuffer, trained: "TrainedModel") -> list[_Place | None]:
 class FileMeter:
     """Measures the file of a quantized model during its training.
 
-    A `codeq_keras.callbacks.file_bytes.FileMeter`. Converts again where
+    A `codeq_keras.reports.meter.FileMeter`. Converts again where
     channels were removed.
     """
 
@@ -145,6 +150,11 @@ class FileMeter:
         """Returns the bytes of each kernel among them, by path."""
         template, codes = self._of(model)
         return template.kernel_bytes(codes)
+
+    def bytes_by_layer(self, model: Any) -> dict[str, dict[str, int]]:
+        """Returns all bytes of it by layer and kind."""
+        template, codes = self._of(model)
+        return ByteAccount(template.deployed(codes)).by_layer
 
     def renew(self) -> None:
         """Forgets the biases and ranges of before."""

@@ -60,6 +60,19 @@ def test_kernels_take_the_bytes_that_the_file_has_for_weights(qmodel):
     assert sizes["head/kernel"] == 2 * 2 * 32 * 4
 
 
+def test_report_says_where_the_bytes_of_the_file_would_go(qmodel, tmp_path):
+    path = tmp_path / "model.tflite"
+    tflite_export.export(qmodel, path, target="tflm")
+
+    report = codeq_keras.report(qmodel, target="tflm")
+
+    account = tflite_export.inspect(path).account
+    assert report.file.bytes_by_layer == account.by_layer
+    assert report.file.bytes_by_kind == account.by_kind
+    assert report.to_dict()["file"]["size_bytes"] == path.stat().st_size
+    assert f"file bytes     {path.stat().st_size:,} for 'tflm'" in str(report)
+
+
 def test_removed_channels_are_measured_without_them(qmodel):
     gated = codeq_keras.quantize_model(
         qmodel.latent_model, activation_bit_width=8, channel_multiple=8

@@ -138,9 +138,7 @@ def test_arena_has_a_limit_that_decides_which_weights_are_packed(export_for):
     free = export_for("tflm", weight_storage="auto")
     limit = (dense.device.arena_bytes + free.device.arena_bytes) // 2
 
-    held = export_for(
-        f"tflm,max_arena_bytes={limit}", weight_storage="auto"
-    )
+    held = export_for(f"tflm,max_arena_bytes={limit}", weight_storage="auto")
 
     assert held.device.arena_bytes <= limit < free.device.arena_bytes
     assert free.size_bytes < held.size_bytes < dense.size_bytes

@@ -68,9 +68,9 @@ class EthosU(Target):
         self.devices = (accelerator,)
         self.skips_pattern = accelerator.startswith("ethos-u85")
 
-    def deployed_bytes(self, data: bytes) -> int:
-        """Returns the bytes of the file that Vela compiles."""
-        return len(compile_file(data, accelerator=self.accelerator).compiled)
+    def deployed(self, data: bytes) -> bytes:
+        """Returns the file that Vela compiles."""
+        return compile_file(data, accelerator=self.accelerator).compiled
 
     def weight_bytes(self, file: Flatbuffer) -> list[float]:
         """Shares those out by entropy: Vela codes all weights alike."""
@@ -79,7 +79,7 @@ class EthosU(Target):
             codes.size * entropy_bits(np.unique(codes, return_counts=True)[1])
             for codes in all_codes
         ]
-        num_bytes = self.deployed_bytes(file.to_bytes())
+        num_bytes = len(self.deployed(file.to_bytes()))
         return [num_bytes * each / max(sum(bits), 1.0) for each in bits]
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
