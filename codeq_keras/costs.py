@@ -5,6 +5,7 @@ formula for the training and the report.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -77,8 +78,11 @@ def deployed_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
 
 
 def _deployed_cost(kernel: QuantizedKernel) -> KernelCost:
-    zeros = int(ops.count_nonzero(ops.equal(kernel.values(), 0)))
-    cost = _quantized_cost(kernel, zeros / kernel.num_weights)
+    values = kernel.values()
+    zeros = int(ops.count_nonzero(ops.equal(values, 0))) / kernel.num_weights
+    if not bool(ops.all(ops.isfinite(values))):
+        zeros = math.nan  # A training that diverged has no sparsity.
+    cost = _quantized_cost(kernel, zeros)
     return dataclasses.replace(
         cost,
         density=float(cost.density),

@@ -16,6 +16,7 @@ from codeq_keras.activations.rounding import rounded_model
 from codeq_keras.architecture.channels import find_channels
 from codeq_keras.architecture.copying import copy_model, require_model
 from codeq_keras.architecture.dead_channels import without_dead_channels
+from codeq_keras.architecture.finite import require_finite
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.narrowing import narrow_model, narrowed
 from codeq_keras.architecture.visits import all_layers
@@ -189,8 +190,9 @@ def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
         `QuantizedWeight`. Kernels left in float are not in it.
 
     Raises:
-        ValueError: If `qmodel` is not a quantized model, or a kernel is on
-            the grid `"paper"`, which has no integers.
+        ValueError: If `qmodel` is not a quantized model or has NaN among its
+            weights, or a kernel is on the grid `"paper"`, which has no
+            integers.
 
     Example:
 
@@ -204,6 +206,7 @@ def quantized_weights(qmodel: HasQuantizers) -> dict[str, QuantizedWeight]:
     (dtype('int8'), 4)
     """
     require_quantized(qmodel)
+    require_finite(qmodel.kernels)
     return {k.path: k.deployed() for k in qmodel.quantized_kernels}
 
 

@@ -40,6 +40,8 @@ LAYERS = {
         "__main__",
     ],
 }
+# What the exporter may read of `codeq_keras`, beside its `__init__`.
+PUBLIC_ROOMS = ("deployment", "reports", "tfmot")
 MAX_ROOMS = {"codeq_keras": 16, "tflite_export": 18}
 MAX_FLOORS = {"codeq_keras": 11, "tflite_export": 10}
 MAX_FILE_LINES = 400
@@ -83,7 +85,9 @@ def test_no_circle_and_no_upward_import(package):
 
 def test_exporter_takes_only_public_names_of_codeq_keras():
     files = house.modules(ROOT, "codeq_keras")
-    public = {"codeq_keras", "codeq_keras.deployment", "codeq_keras.tfmot"}
+    # `codeq_keras.reports`: the pages of both packages look alike.
+    modules = ("codeq_keras", *(f"codeq_keras.{n}" for n in PUBLIC_ROOMS))
+    public = set(modules)
     for module in sorted(public):
         public |= {f"{module}.{name}" for name in _exported(files[module])}
     inner = {

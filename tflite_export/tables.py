@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from codeq_keras.reports import Block
 
 _NUMBER = re.compile(r"-|-?[\d,.]+(e[-+]\d+)?%?|inf")
 _GAP = "  "
@@ -116,3 +119,21 @@ def _markdown_of(table: Table) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (table.columns, *table.rows)]
     rule = f"|{'|'.join(ends)}|"
     return "\n".join([f"{table.title}:", "", lines[0], rule, *lines[1:]])
+
+
+def as_blocks(parts: Parts) -> "list[Block]":
+    """Returns lines and tables as parts of an HTML page."""
+    # Imported here: a table needs no Keras.
+    from codeq_keras.reports import Cell, Grid, Lines
+
+    blocks: list[Block] = []
+    for part in parts:
+        if isinstance(part, Table):
+            rows = [[Cell(text) for text in row] for row in part.rows]
+            numeric = part.is_numeric()
+            blocks.append(Grid(part.title, part.columns, numeric, rows))
+        elif blocks and isinstance(blocks[-1], Lines):
+            blocks[-1] = Lines("Notes", [*blocks[-1].lines, part])
+        else:
+            blocks.append(Lines("Notes", [part]))
+    return blocks

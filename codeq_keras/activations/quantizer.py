@@ -16,6 +16,10 @@ ACTIVATION_BIT_WIDTHS = (8,)
 # range is the mean over the batches so far.
 _RATE = 0.01
 
+# The most that a batch counts for, as a multiple of the range's width. A range
+# that has to grow does, by 3 % a step once it has settled.
+_MAX_GROWTH = 4.0
+
 # Below this width an activation is always zero, as after a layer that was
 # pruned away. Every range fits it then, and a tiny scale crashes LiteRT.
 _MIN_WIDTH = 1e-6
@@ -128,6 +132,9 @@ class ActivationQuantizer(keras.layers.Layer):
     returns its input. With `trainable=False` it observes nothing more.
 
     The gradient passes unchanged where `low <= x <= high`, and is zero outside.
+    A batch counts for four widths of the range at most, and one with NaN for
+    none, so a broken sample does not ruin a range. The first batch counts as it
+    is.
 
     Args:
         fixed_range: None to observe the range, or the tuple `(low, high)`
@@ -230,10 +237,14 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def _observe(self, values: Any) -> None:
         rate = ops.maximum(1.0 / (self.num_updates + 1.0), _RATE)
+        # One broken sample must not ruin the range for thousands of steps.
+        width = self.high - self.low
+        limit = ops.where(width > 0, _MAX_GROWTH * width, math.inf)
         for held, seen in (
-            (self.low, ops.minimum(ops.min(values), 0.0)),
-            (self.high, ops.maximum(ops.max(values), 0.0)),
+            (self.low, ops.clip(ops.min(values), -limit, 0.0)),
+            (self.high, ops.clip(ops.max(values), 0.0, limit)),
         ):
+            seen = ops.where(ops.isnan(seen), held, seen)
             held.assign(held + rate * (seen - held))
         self.num_updates.assign(self.num_updates + 1.0)
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from codeq_keras.architecture.finite import require_finite
 from codeq_keras.architecture.kernels import find_kernels
 from codeq_keras.architecture.visits import all_layers
 from codeq_keras.architecture.wrapping import ModelWrapper
@@ -52,13 +53,7 @@ def require_quantizable(model: Any) -> None:
             f"{model.name!r} without any variable of rank >= 2 named "
             "'kernel', '..._kernel' or 'embeddings'."
         )
-    for kernel in kernels:
-        values = ops.convert_to_numpy(kernel.variable)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(
-                "Expected finite weights. Received: NaN or infinity in "
-                f"{kernel.path!r}. Load or train a sound checkpoint first."
-            )
+    require_finite(kernels)
 
 
 def _model_for(value: Any) -> str:

@@ -1,10 +1,12 @@
 """CompressionBudget: trains a quantized model to one number."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from codeq_keras import costs
+from codeq_keras.architecture.finite import require_finite
 from codeq_keras.callbacks.file_bytes import FileBytes
 from codeq_keras.callbacks.fit_callback import FitCallback
 from codeq_keras.callbacks.hints import say_start
@@ -19,6 +21,7 @@ from codeq_keras.callbacks.misses import (
 )
 from codeq_keras.callbacks.refusals import (
     FRACTION,
+    out_of_reach,
     require_channels,
     require_max_sparsity,
     require_own_rate,
@@ -182,6 +185,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         """Switches the budget penalty on."""
         super().on_train_begin(logs)
         kernels, self._file = self.model.kernels, None
+        require_finite(kernels)
         found = deployed_costs(kernels)
         self._require_lowered(found)
         min_densities = self._min_densities()
@@ -198,14 +202,14 @@ class CompressionBudget(FitCallback, CompressionLogger):
         )
         now = deployed_costs(kernels)
         self._num_steps, self._epochs = 0, dict[int, list[KernelCost]]()
-        # Below what is possible, the penalty would only drown the task.
         least = least_costs(kernels, now, min_densities)
         if self.name == "relative_macs":
             require_reachable_macs(
                 self.model, self.target, self._measure(least)
             )
         start, limit = self._measure(now), self._limit()
-        limit = max(limit, self._measure(least))
+        if self._file is None and self._measure(least) > limit:
+            raise out_of_reach(self.name, self.target, self._value(least))
         if self._file is not None:
             start, limit = self._file.estimate(now), self._file.aim
         self.model.regularizer.set_budget(
@@ -302,7 +306,9 @@ class CompressionBudget(FitCallback, CompressionLogger):
         # Now: a callback that restores weights restores the counter as well.
         self._num_steps = int(self.model.schedule.steps_done())
         found = self._epochs[epoch] = deployed_costs(self.model.kernels)
-        save_zeros(self.model.kernels, [1 - cost.density for cost in found])
+        if not any(math.isnan(cost.density) for cost in found):
+            zeros = [1 - cost.density for cost in found]
+            save_zeros(self.model.kernels, zeros)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Switches the penalty off, where `fit` does not."""
@@ -322,7 +328,7 @@ class CompressionBudget(FitCallback, CompressionLogger):
         warnings.warn(
             f"CompressionBudget({self.name}={self.target:g}) was missed: "
             f"{self.name} is {self._value(now):.6g}. "
-            f"{self._reason(now)}",
+            f"{self._reason()}",
             stacklevel=2,
         )
 
@@ -384,13 +390,10 @@ class CompressionBudget(FitCallback, CompressionLogger):
         value = self._measure(found)
         return 1.0 - value if self.name == "sparsity" else value
 
-    def _reason(self, now: list[KernelCost]) -> str:
+    def _reason(self) -> str:
         """Why the budget was missed, and what to do."""
         return reason_of_miss(
             self.model,
-            now,
-            self._min_densities(),
-            value=self._value,
             is_met=self._is_met,
             num_steps=self._num_steps,
             last=list(self._epochs.values())[-1],

@@ -109,7 +109,7 @@ class FileBytes:
         self._measured_at = progress
         self._remember()
         self._next = next((p for p in _DUE if p > progress), math.inf)
-        if progress < _DUE[0]:
+        if progress < _DUE[0] or math.isnan(self._at):
             return self._bytes
         wanted = self._at + _AIM * self._limit - self._bytes
         low, high = self._at / _MAX_CHANGE, self._at * _MAX_CHANGE
@@ -121,8 +121,9 @@ class FileBytes:
         return self._bytes + self.estimate(found) - self._at
 
     def _remember(self) -> None:
-        self._bytes = self._meter.num_bytes(self._model)
         self._at = self.estimate(deployed_costs(self._model.kernels))
+        if not math.isnan(self._at):  # A training that diverged has no file.
+            self._bytes = self._meter.num_bytes(self._model)
 
     def estimate(self, found: Sequence[KernelCost]) -> float:
         """Returns the bytes of the file that follow the kernels."""

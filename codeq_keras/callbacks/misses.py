@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from codeq_keras.architecture.finite import REMEDY, words_on_divergence
 from codeq_keras.architecture.kernels import Kernel
 from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import KernelCost
@@ -80,7 +81,7 @@ def least_costs(
 ) -> list[KernelCost]:
     """The costs at the fewest bits and channels, and these densities.
 
-    A density is that of what removed channels leave.
+    A density is that of what removed channels leave, of one weight at least.
     """
     result = []
     least = [part for gates in gates_of(kernels) for part in gates.least_kept()]
@@ -90,7 +91,8 @@ def least_costs(
             kept = least[kernel.gate.index]
         inside, bits = cost.density / cost.kept, cost.bit_width
         if is_lowered(kernel):
-            inside, quantizer = density, kernel.quantizer
+            inside = max(density, 1.0 / kernel.num_weights)
+            quantizer = kernel.quantizer
             if isinstance(quantizer, DeadZoneQuantizer):
                 bits = quantizer.least_bit_width
             elif quantizer.config.bit_width == "learned":
@@ -119,34 +121,18 @@ def early_checkpoints(
 
 def reason_of_miss(
     model: Any,
-    now: Sequence[KernelCost],
-    min_densities: Sequence[float],
     *,
-    value: Callable[[list[KernelCost]], float],
     is_met: Callable[[list[KernelCost]], bool],
     num_steps: int,
     last: list[KernelCost],
 ) -> str:
     """Says why a budget was missed, and what to do.
 
-    `value` and `is_met` are of a list of costs; `num_steps` is the length of
-    the training, and `last` has the costs at its end.
+    `is_met` is of a list of costs; `num_steps` is the length of the training,
+    and `last` has the costs at its end.
     """
-    empty = least_costs(model.kernels, now, [0.0] * len(now))
-    if not is_met(empty):
-        return (
-            f"With every weight at zero that may be, it would be "
-            f"{value(empty):.6g}: kernels left in float or frozen, "
-            "and scales, cost that much. Quantize or train more kernels, "
-            "or allow more."
-        )
-    least = least_costs(model.kernels, now, min_densities)
-    if not is_met(least):
-        return (
-            "With all the zeros that `max_sparsity` allows it would be "
-            f"{value(least):.6g}. Allow more zeros in a kernel, or "
-            "a larger budget."
-        )
+    if words := words_on_divergence(model.kernels):
+        return f"The training diverged: {words}. {REMEDY}"
     # The counter of steps is restored with the weights.
     is_restored = model.schedule.steps_done() < num_steps
     if is_restored and is_met(last):

@@ -189,7 +189,8 @@ class ParetoCheckpoint(keras.callbacks.Callback):
             metric=metric,
             relative_bops=bops,
         )
-        if math.isnan(metric) or self._is_dominated(point, self._points):
+        is_known = not math.isnan(metric) and not math.isnan(bops)
+        if not is_known or self._is_dominated(point, self._points):
             return
         self._save(point)
 

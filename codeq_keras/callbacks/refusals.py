@@ -71,3 +71,15 @@ def require_reachable_macs(
             f"relative_macs={relative_macs}. Allow more, train more "
             "layers, or make `channel_multiple` smaller."
         )
+
+
+def out_of_reach(name: str, given: float, least: float) -> ValueError:
+    """The error for a budget that one weight in each kernel does not meet."""
+    side = "above" if name == "sparsity" else "below"
+    return ValueError(
+        f"`{name}` cannot be {side} {least:.4g} here: so much is left with one "
+        "weight in each kernel that is trained, or with all the zeros that "
+        "`max_sparsity` allows. Kernels in float or frozen, and scales, are "
+        f"part of it. Received: {name}={given:g}. Allow more, or quantize and "
+        "train more kernels."
+    )

@@ -1,1 +1,29 @@
-"""Results of a compression as records, text and pictures."""
+"""Reports on quantized models; `__all__` is what an exporter's pages take."""
+
+from codeq_keras.reports import charts
+from codeq_keras.reports.page import (
+    Block,
+    Cell,
+    Fact,
+    Facts,
+    Figure,
+    Figures,
+    Grid,
+    Lines,
+    write_page,
+)
+from codeq_keras.reports.report_page import report_blocks
+
+__all__ = [
+    "Block",
+    "Cell",
+    "Fact",
+    "Facts",
+    "Figure",
+    "Figures",
+    "Grid",
+    "Lines",
+    "charts",
+    "report_blocks",
+    "write_page",
+]

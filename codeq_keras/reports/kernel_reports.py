@@ -81,6 +81,7 @@ def quantized_report(
         snr_db=snr,
         output_snr_db=at_outputs,
         better=better,
+        zero_interval=_zero_interval(latent, values),
     )
 
 
@@ -93,6 +94,13 @@ def _kept(
     return narrowed(
         gates.channels, array, kernel.variable, gates.kept_channels()
     )
+
+
+def _zero_interval(
+    latent: np.ndarray, values: np.ndarray
+) -> tuple[float, float] | None:
+    zeros = latent[values == 0]
+    return (float(zeros.min()), float(zeros.max())) if zeros.size else None
 
 
 def _array(tensor: Any) -> np.ndarray:

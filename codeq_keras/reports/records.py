@@ -40,6 +40,8 @@ class KernelReport:
             kernel alone quantized, on the `samples` of `report`; None without.
         better: `Choice` of fewer bits, with the zeros and the SNR that they
             have at no more bytes, where that is 1 dB more; None if none are.
+        zero_interval: The least and the largest latent weight that became
+            zero; None in float, and where none did.
     """
 
     path: str
@@ -59,6 +61,7 @@ class KernelReport:
     snr_db: float | None = None
     output_snr_db: float | None = None
     better: Choice | None = None
+    zero_interval: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codeq_keras import costs
+from codeq_keras.architecture.finite import require_finite
 from codeq_keras.costs import FLOAT_BITS
 from codeq_keras.deployment import activation_ranges
 from codeq_keras.quantizers.channel_gates import ChannelGates
@@ -19,6 +20,7 @@ from codeq_keras.reports.kernel_reports import (
 )
 from codeq_keras.reports.meter import file_meter
 from codeq_keras.reports.outputs import output_snrs
+from codeq_keras.reports.page import write_page
 from codeq_keras.reports.plot import plot_kernels
 from codeq_keras.reports.records import (
     ActivationReport,
@@ -26,6 +28,7 @@ from codeq_keras.reports.records import (
     FileReport,
     KernelReport,
 )
+from codeq_keras.reports.report_page import report_blocks
 from codeq_keras.training.quantized import HasQuantizers, require_quantized
 
 _MAX_ADVICE = 4  # The rest is of smaller kernels.
@@ -122,6 +125,42 @@ class CompressionReport:
             title += f", {self.relative_bops:.2%} relative BOPs"
         plot_kernels(self.layers, path, title=title)
 
+    def to_html(
+        self, path: str | os.PathLike[str], *, history: Any = None
+    ) -> None:
+        """Writes one HTML file, which needs no other file and no network.
+
+        It has the headline numbers, the advice, a table of the kernels and
+        their histograms, with what becomes zero shaded.
+
+        Args:
+            path: File to write; it ends in ".html". An old one is replaced.
+            history: What `fit` returned, to draw each metric over the epochs.
+                None for none.
+
+        Raises:
+            ImportError: If jinja2 is not installed.
+            ValueError: If `path` does not end in ".html", or its folder does
+                not exist.
+
+        Example:
+
+        >>> import codeq_keras, keras, pathlib, tempfile
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> qmodel = codeq_keras.quantize_model(model)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "report.html")
+        ...     codeq_keras.report(qmodel).to_html(path)
+        ...     "dense/kernel" in path.read_text()
+        True
+        """
+        write_page(
+            path,
+            title="Compression report",
+            summary=[f"{len(self.layers)} kernels"],
+            blocks=report_blocks(self, history),
+        )
+
     def __str__(self) -> str:
         """Returns a table with a line per kernel and a summary."""
         width = max(6, *(len(kernel.path) for kernel in self.layers))
@@ -195,8 +234,8 @@ def report(
 
     Raises:
         ImportError: If `target` is given and no exporter is installed.
-        ValueError: If `qmodel` is not a quantized model, `samples` do not fit
-            it, or `target` is unknown.
+        ValueError: If `qmodel` is not a quantized model or has NaN among its
+            weights, `samples` do not fit it, or `target` is unknown.
 
     Example:
 
@@ -214,6 +253,7 @@ def report(
       Differs from it in: nothing.
     """
     require_quantized(qmodel)
+    require_finite(qmodel.kernels)
     gates = qmodel.channel_gates
     at_outputs = {} if samples is None else output_snrs(qmodel, samples)
     kernels = tuple(

@@ -10,7 +10,7 @@ from tflite_export.measuring.devices import microcontroller
 from tflite_export.measuring.devices.records import Measurement, NotRun
 from tflite_export.measuring.plot import Panel, plot_panels
 from tflite_export.measuring.sizes import Sizes
-from tflite_export.tables import Table, as_text
+from tflite_export.tables import Table, as_blocks, as_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +160,35 @@ entropy bound  times bound
         """
         panels = [*self._size_panels(), *self._device_panels()]
         plot_panels(panels, self.labels(), self._machine(), Path(path))
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes the tables and bars as one HTML file; an old one is replaced.
+
+        Args:
+            path: File to write; it ends in ".html".
+
+        Raises:
+            ImportError: If jinja2 is not installed.
+            ValueError: If `path` does not end in ".html", or its folder does
+                not exist.
+        """
+        from codeq_keras.reports import Figure, Figures, charts, write_page
+
+        panels = [*self._size_panels(), *self._device_panels()]
+        bars = [
+            Figure(
+                charts.bars(dict(zip(self.labels(), p.values, strict=True))),
+                p.title,
+            )
+            for p in panels
+        ]
+        machine, *parts = self.parts()
+        write_page(
+            path,
+            title="Benchmark",
+            summary=[str(machine)],
+            blocks=[Figures("Beside each other", bars), *as_blocks(parts)],
+        )
 
     def parts(self) -> list[str | Table]:
         """Returns the machine, the tables of all devices, and the failures."""

@@ -59,8 +59,24 @@ def test_range_begins_as_the_mean_and_goes_on_as_a_moving_average():
 
     assert float(quantizer.high) == pytest.approx(np.mean(highs))
     quantizer.num_updates.assign(1000.0)
-    quantizer(np.array([0.0, 13.0], "float32"), training=True)
-    assert float(quantizer.high) == pytest.approx(3.0 + 0.01 * (13.0 - 3.0))
+    quantizer(np.array([0.0, 11.0], "float32"), training=True)
+    assert float(quantizer.high) == pytest.approx(3.0 + 0.01 * (11.0 - 3.0))
+
+
+@pytest.mark.parametrize("broken", [1e30, float("inf"), float("nan")])
+def test_one_broken_sample_does_not_ruin_a_range(broken):
+    quantizer = ActivationQuantizer()
+    batch = np.array([-1.0, 0.5, 3.0], "float32")
+    for _ in range(100):
+        quantizer(batch, training=True)
+    quantizer(np.array([0.0, broken], "float32"), training=True)
+    # A hundredth of what a batch counts for: four widths of 4.
+    assert -1.0 <= float(quantizer.low) <= -0.98
+    assert 2.96 <= float(quantizer.high) <= 3.0 + 0.01 * (4 * 4.0 - 3.0) + 1e-5
+    for _ in range(1000):
+        quantizer(10 * batch, training=True)
+    # 1e-3 of the way is left: 0.99 ** 1000 is 4e-5, after some growth.
+    assert float(quantizer.high) == pytest.approx(30.0, rel=1e-3)
 
 
 def test_evaluation_and_a_frozen_quantizer_hold_the_range():

@@ -1,5 +1,6 @@
 """CompressionBudget: met by every measure, under any optimizer."""
 
+import math
 import warnings
 
 import keras
@@ -113,8 +114,8 @@ def test_missed_budget_warns_with_the_value_reached(qmodel, data):
 def test_budget_that_cannot_be_met_says_why(wide_cnn, data):
     qmodel = codeq_keras.quantize_model(wide_cnn, overrides={"dense": None})
 
-    reason = "would be .*: kernels left in float"
-    with pytest.warns(UserWarning, match=reason):
+    reason = "`size_bytes` cannot be below .* Kernels in float"
+    with pytest.raises(ValueError, match=reason):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(size_bytes=200)]
         )
@@ -407,8 +408,8 @@ def test_budget_out_of_reach_says_the_nearest_value(cnn, data):
     budget = CompressionBudget(relative_bops=0.01, max_sparsity=0.5)
 
     # Half of the weights at the fewest bits, of 32.
-    reason = f"`max_sparsity` allows it would be {0.5 * 4 / 32}"
-    with pytest.warns(UserWarning, match=reason):
+    reason = f"`relative_bops` cannot be below {0.5 * 4 / 32} here"
+    with pytest.raises(ValueError, match=reason):
         compile_and_fit(qmodel, data, callbacks=[budget])
 
 
@@ -417,7 +418,7 @@ def test_zeros_beyond_the_limit_are_warned_of(cnn, data):
     qmodel = codeq_keras.quantize_model(
         cnn, codeq_keras.CoDeQConfig(bit_width=3, level_grid="uniform")
     )
-    budget = CompressionBudget(relative_bops=0.09, max_sparsity=0.01)
+    budget = CompressionBudget(relative_bops=0.093, max_sparsity=0.01)
 
     with pytest.warns(UserWarning, match=r"max_sparsity=0.01` was exceeded"):
         compile_and_fit(qmodel, data, callbacks=[budget])
@@ -447,4 +448,43 @@ def test_rule_that_matches_nothing_is_refused(cnn, data):
     with pytest.raises(ValueError, match="Every key of `max_sparsity`"):
         compile_and_fit(
             codeq_keras.quantize_model(cnn), data, callbacks=[budget]
+        )
+
+
+def test_budget_of_less_than_a_weight_is_refused(qmodel, data):
+    budget = CompressionBudget(relative_bops=1e-6)
+    with pytest.raises(ValueError, match=r"`relative_bops` cannot be below"):
+        compile_and_fit(qmodel, data, epochs=1, callbacks=[budget])
+
+
+def test_divergence_is_named_by_logs_budget_report_and_codes(qmodel, data):
+    kernel = qmodel.kernels[0]
+
+    class Diverge(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            value = keras.ops.convert_to_numpy(kernel.variable).copy()
+            value.flat[0] = float("nan")
+            kernel.variable.assign(value)
+
+    words = f"diverged: NaN or infinity in '{kernel.path}'"
+    with pytest.warns(UserWarning, match=words):
+        history = compile_and_fit(
+            qmodel,
+            data,
+            epochs=1,
+            callbacks=[Diverge(), CompressionBudget(relative_bops=0.05)],
+        )
+
+    assert math.isnan(history.history["sparsity"][-1])
+    assert math.isnan(history.history["relative_bops"][-1])
+    words = f"NaN or infinity in '{kernel.path}'"
+    for read in (codeq_keras.report, codeq_keras.quantized_weights):
+        with pytest.raises(ValueError, match=words):
+            read(qmodel)
+    with pytest.raises(ValueError, match=words):
+        compile_and_fit(
+            qmodel,
+            data,
+            epochs=1,
+            callbacks=[CompressionBudget(relative_bops=0.05)],
         )

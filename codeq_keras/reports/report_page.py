@@ -1,0 +1,173 @@
+"""The parts of the HTML page of a CompressionReport."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codeq_keras.reports import charts
+from codeq_keras.reports.page import (
+    Block,
+    Cell,
+    Fact,
+    Facts,
+    Figure,
+    Figures,
+    Grid,
+    Lines,
+)
+from codeq_keras.reports.records import FileReport, KernelReport
+
+_COLUMNS = (
+    *("kernel", "weights", "MACs", "zeros", "bits", "entropy", "bytes"),
+    *("of float32", "SNR, dB", ""),
+)
+_FLOAT_BITS, _FLOAT_BYTES = 32, 4
+# Keras's prefix of metrics of the validation data.
+_VALIDATION = "val_"
+# What may be below 1 and is no fraction.
+_NO_FRACTIONS = ("loss", "penalty", "learning_rate")
+# A constant is no picture.
+_LEAST_VALUES = 2
+
+
+def report_blocks(report: Any, history: Any = None) -> list[Block]:
+    """Returns what is to be read of a report, the most important first.
+
+    `history` is what `fit` returned, or its dict.
+    """
+    return [
+        _facts(report),
+        Lines("Advice", report.advice),
+        Figures("Training", _training(history)),
+        _kernels(report.layers),
+        Figures("Weights, levels and what becomes zero", _weights(report)),
+        *([] if report.file is None else [_file(report.file)]),
+        Lines("Notes", _notes(report)),
+    ]
+
+
+def _facts(report: Any) -> Facts:
+    ratio = report.float_size_bytes / max(report.size_bytes, 1)
+    facts = [
+        Fact("zeros", f"{report.sparsity:.1%}", "of the quantized weights"),
+        Fact(
+            "bits a weight",
+            f"{report.mean_bit_width:.2f}",
+            f"{report.bits_per_weight:.2f} without the zeros",
+        ),
+        Fact(
+            "kernels, bytes",
+            f"{report.size_bytes:,}",
+            f"{ratio:.1f}x smaller than float32",
+        ),
+        Fact("entropy bound", f"{report.entropy_size_bytes:,}", "bytes"),
+    ]
+    if report.relative_bops is not None:
+        facts.append(
+            Fact("BOPs", f"{report.relative_bops:.2%}", "of dense float32")
+        )
+    if report.channels and report.relative_macs is not None:
+        facts.append(
+            Fact(
+                "MACs",
+                f"{report.relative_macs:.1%}",
+                "of those with all channels",
+            )
+        )
+    if report.file is not None:
+        facts.append(
+            Fact(
+                "file, bytes",
+                f"{report.file.size_bytes:,}",
+                f"for {report.file.target}",
+            )
+        )
+    return Facts(facts)
+
+
+def _kernels(kernels: Sequence[KernelReport]) -> Grid:
+    return Grid(
+        "Kernels",
+        _COLUMNS,
+        (False, *[True] * (len(_COLUMNS) - 2), False),
+        [_row(kernel) for kernel in kernels],
+    )
+
+
+def _row(kernel: KernelReport) -> list[Cell]:
+    share = kernel.size_bytes / (_FLOAT_BYTES * kernel.num_weights)
+    remarks = [
+        f"left in float: {kernel.float_reason}" * (not kernel.is_quantized),
+        "frozen" * kernel.is_frozen,
+        kernel.sparsity_pattern or "",
+        f"no 2:4: {kernel.pattern_obstacle}" if kernel.pattern_obstacle else "",
+    ]
+    snr = "" if kernel.snr_db is None else f"{kernel.snr_db:.1f}"
+    macs = "?" if kernel.num_macs is None else f"{kernel.num_macs:,}"
+    return [
+        Cell(kernel.path),
+        Cell(f"{kernel.num_weights:,}"),
+        Cell(macs),
+        Cell(f"{kernel.sparsity:.1%}", kernel.sparsity),
+        Cell(str(kernel.bit_width), kernel.bit_width / _FLOAT_BITS),
+        Cell(f"{kernel.entropy_bits:.2f}", kernel.entropy_bits / _FLOAT_BITS),
+        Cell(f"{kernel.size_bytes:,}"),
+        Cell(f"{share:.1%}", min(share, 1.0)),
+        Cell(snr),
+        Cell("; ".join(filter(None, remarks))),
+    ]
+
+
+def _weights(report: Any) -> list[Figure]:
+    return [
+        Figure(
+            charts.histogram(kernel),
+            f"{kernel.path}: {kernel.sparsity:.1%} zeros, {kernel.bit_width} "
+            "bits",
+        )
+        for kernel in report.layers
+        if kernel.is_quantized
+    ]
+
+
+def _training(history: Any) -> list[Figure]:
+    """A picture a metric, with that of the validation data in it."""
+    logs: Mapping[str, Sequence[float]] = getattr(history, "history", history)
+    figures = []
+    for name, values in (logs or {}).items():
+        if name.startswith(_VALIDATION):
+            continue
+        held = {name: values}
+        if (beside := f"{_VALIDATION}{name}") in logs:
+            held[beside] = logs[beside]
+        known = {v for vs in held.values() for v in vs}
+        if len(known) < _LEAST_VALUES:
+            continue
+        is_fraction = all(0 <= v <= 1 for v in known)
+        percent = is_fraction and not name.endswith(_NO_FRACTIONS)
+        figures.append(Figure(charts.lines(held, percent=percent), ""))
+    return figures
+
+
+def _file(file: FileReport) -> Grid:
+    total = max(file.size_bytes, 1)
+    return Grid(
+        f"Bytes of the file for {file.target}",
+        ("kind", "bytes", "share"),
+        (False, True, True),
+        [
+            [Cell(kind), Cell(f"{n:,}"), Cell(f"{n / total:.1%}", n / total)]
+            for kind, n in file.bytes_by_kind.items()
+        ],
+    )
+
+
+def _notes(report: Any) -> list[str]:
+    notes = [str(each) for each in report.channels]
+    if report.held_sparsity is not None:
+        notes.append(
+            f"{report.held_sparsity:.1%} zeros are held in trainings without a "
+            "budget, until `release_budget()`."
+        )
+    if report.activations is not None:
+        notes += str(report.activations).splitlines()
+    return notes
