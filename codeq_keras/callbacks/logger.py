@@ -13,8 +13,8 @@ class CompressionLogger(keras.callbacks.Callback):
 
     At the end of every epoch `sparsity`, `mean_bit_width` and, where the
     input size is fixed, `relative_bops` join the metrics: in the progress
-    bar, in `History`, and in every callback listed after this one, such as
-    `TensorBoard` and `CSVLogger`.
+    bar, in `History`, and in every other callback, such as `TensorBoard` and
+    `CSVLogger`, in whatever order they are listed.
 
     Example:
 
@@ -29,6 +29,9 @@ class CompressionLogger(keras.callbacks.Callback):
     >>> history.history["mean_bit_width"]
     [4.0]
     """
+
+    # `fit` of a quantized model calls such callbacks before all others.
+    adds_logs = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks that the model is a quantized one."""

@@ -60,7 +60,11 @@ def begin_fit(
             "CallbackList. Pass `callbacks.callbacks`."
         )
     schedule = ScheduleCallback(qmodel.schedule, qmodel.states)
-    callbacks = [schedule, *keras.tree.flatten(callbacks or [])]
+    given = keras.tree.flatten(callbacks or [])
+    # Those that add to the logs are first, so the others read them wherever
+    # they are listed; and what restores a training finds a budget begun.
+    given.sort(key=lambda callback: not getattr(callback, "adds_logs", False))
+    callbacks = [schedule, *given]
     if reestimate:
         x, own = with_reestimation(
             qmodel, x, callbacks, batch_size, validation_split

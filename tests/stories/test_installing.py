@@ -6,12 +6,14 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+import yaml
 
 import codeq_keras
 import tflite_export
@@ -67,6 +69,30 @@ def wheel(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
     return path
+
+
+def test_wheel_and_source_archive_are_fit_for_an_index(wheel, tmp_path):
+    source = wheel.parent / "source"
+    build = ("-m", "build", "--sdist", "--outdir", tmp_path, source)
+    done = run(sys.executable, *build, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+
+    check = ("-m", "twine", "check", "--strict", wheel, archive)
+    done = run(sys.executable, *check, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
+def test_citation_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert cited["version"] == project["version"]
+    assert cited["license"] == project["license"]
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+    (paper,) = (each["url"] for each in cited["references"])
+    assert paper == project["urls"]["Paper"]
 
 
 def make_environment(folder, wheel):
