@@ -1,0 +1,52 @@
+"""Exit codes, progress and reports in the terminal."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from tflite_export.tables import Parts
+
+EXIT_OK = 0
+# The file is readable, and the answer of the command is no.
+EXIT_NO = 1
+# argparse ends with 2 on wrong arguments.
+EXIT_ERROR = 3
+_PIPE_WIDTH = 140
+
+
+class _Report(Protocol):
+    def parts(self) -> Parts: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Shows on a terminal that work goes on."""
+    from rich.console import Console
+
+    # On stderr, so that the table or the JSON can be piped.
+    with Console(stderr=True).status(f"{text} ..."):
+        yield
+
+
+def show(
+    options: argparse.Namespace, report: _Report, *, note: str | None = None
+) -> None:
+    """Prints a report and a note, as JSON or in color."""
+    notes = [] if note is None else [note]
+    if options.json:
+        plain = report.to_dict() | ({"notes": notes} if notes else {})
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+        return
+    from rich.console import Console
+
+    from tflite_export.cli.render import as_rich
+
+    # A pipe has no width; a table in it should not be folded to 80 columns.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    parts = [*report.parts(), *(f"note: {text}" for text in notes)]
+    Console(width=width).print(as_rich(parts), highlight=False)
