@@ -6,7 +6,6 @@ number must be that of the CPU, or XNNPACK takes kernels that the CPU lacks. And
 `-cpu max` computes wrong int8 results, through SME: only real CPUs are offered.
 """
 
-import importlib.metadata
 import json
 import os
 import re
@@ -65,6 +64,9 @@ def root() -> Path:
 
 def manifest() -> dict[str, str | int]:
     """Returns the manifest of a folder for this installation."""
+    # Slow to import, and only this needs it.
+    import importlib.metadata
+
     versions = {name: importlib.metadata.version(name) for name in WHEELS}
     return {"layout": LAYOUT_VERSION, **versions}
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tflite_export.cli.options import add_command, add_samples
+from tflite_export.cli.options import add_command, add_labels, add_samples
 from tflite_export.cli.output import EXIT_OK, progress, show
 from tflite_export.files import require_writable
 
@@ -24,6 +24,7 @@ def add_benchmark(commands: Any) -> None:
         "litert-sparse, which is measured as litert)",
     )
     add_samples(command)
+    add_labels(command)
     command.add_argument(
         "--threads",
         type=int,
@@ -40,7 +41,7 @@ def add_benchmark(commands: Any) -> None:
 
 def _benchmark(options: argparse.Namespace) -> int:
     with progress("Measuring"):
-        from tflite_export.cli.loading import load_samples
+        from tflite_export.cli.loading import load_labels, load_samples
         from tflite_export.measuring.benchmark import DEFAULT_TARGETS, benchmark
 
         if options.plot is not None:
@@ -49,6 +50,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             *options.files,
             targets=options.target or DEFAULT_TARGETS,
             samples=options.samples and load_samples(options.samples),
+            labels=options.labels and load_labels(options.labels),
             num_threads=options.threads,
             benchmark_model=options.benchmark_model,
         )

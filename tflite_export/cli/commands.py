@@ -13,6 +13,7 @@ from tflite_export.cli.benchmarking import add_benchmark
 from tflite_export.cli.checking import add_check, is_model
 from tflite_export.cli.compressing import add_compress
 from tflite_export.cli.exporting import add_export
+from tflite_export.cli.gating import add_gate
 from tflite_export.cli.inspecting import add_inspect
 from tflite_export.cli.output import EXIT_ERROR, EXIT_NO, EXIT_OK
 from tflite_export.cli.verifying import add_verify
@@ -28,6 +29,7 @@ _COMMANDS = (
     add_verify,
     add_check,
     add_benchmark,
+    add_gate,
 )
 
 
@@ -58,9 +60,11 @@ def _require_target(
     options: argparse.Namespace, parser: argparse.ArgumentParser
 ) -> None:
     """Ends with 2 on a wrong target or storage, before a file is loaded."""
+    named = getattr(options, "target", None)
+    if not named:  # The targets take longer to load than a file.
+        return
     from tflite_export.targets.target import find_target
 
-    named = getattr(options, "target", None) or []
     storage = getattr(options, "weight_storage", "auto")
     try:
         for name in [named] if isinstance(named, str) else named:

@@ -44,14 +44,13 @@ def write(options: argparse.Namespace, model: Any, samples: Any) -> int:
     """Exports a model and shows the result."""
     from tflite_export.exporting import export
 
-    with progress("Converting the model and running the file"):
-        result = export(
-            model,
-            options.file,
-            target=options.target,
-            weight_storage=options.weight_storage,
-            project=options.project,
-            representative_dataset=samples,
-        )
+    result = export(
+        model,
+        options.file,
+        target=options.target,
+        weight_storage=options.weight_storage,
+        project=options.project,
+        representative_dataset=samples,
+    )
     show(options, result)
     return EXIT_OK

@@ -13,10 +13,20 @@ def add_inspect(commands: Any) -> None:
         commands, "inspect", _inspect, "show what a .tflite file holds"
     )
     command.add_argument("file", help="a .tflite file of any origin")
+    command.add_argument(
+        "--model-explorer",
+        metavar="JSON",
+        help="node data to write for Model Explorer: out.json becomes "
+        "out.zeros.json, out.bits.json, out.entropy.json and out.bytes.json",
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from tflite_export.inspection import inspect
+    from tflite_export.inspection import inspect, write_node_data
 
-    show(options, inspect(options.file))
+    notes = []
+    if options.model_explorer is not None:
+        written = write_node_data(options.model_explorer, options.file)
+        notes = [f"written for Model Explorer: {path}" for path in written]
+    show(options, inspect(options.file), notes=notes)
     return EXIT_OK

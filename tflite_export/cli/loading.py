@@ -54,6 +54,8 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
     ...     load_keras_model(path).input_shape
     (None, 2)
     """
+    # The start-up notes of TensorFlow are not about this model; errors are.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Commands on files come here for samples only. A quantized model is known
     # to Keras when `codeq_keras` is imported.
     import keras
@@ -100,6 +102,17 @@ def load_samples(
         raise ValueError(
             f"Expected {_SAMPLES}. Received: path={str(path)!r}, {error}."
         ) from error
+
+
+def load_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Loads the classes of samples (`.npy`)."""
+    labels = load_samples(path)
+    if isinstance(labels, dict):
+        raise ValueError(
+            "Expected labels as one array in a .npy file. Received: "
+            f"{str(path)!r}, arrays {sorted(labels)}. Save the one of them."
+        )
+    return labels
 
 
 @contextlib.contextmanager

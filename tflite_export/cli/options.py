@@ -34,6 +34,15 @@ def add_samples(
     )
 
 
+def add_labels(command: argparse.ArgumentParser) -> None:
+    """Adds `--labels`."""
+    command.add_argument(
+        "--labels",
+        help="the classes of the samples, for the accuracy: a .npy file of "
+        "integers of shape (n,)",
+    )
+
+
 def add_target(command: argparse.ArgumentParser) -> None:
     """Adds `--target`."""
     command.add_argument(

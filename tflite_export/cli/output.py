@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -34,12 +34,11 @@ def progress(text: str) -> Iterator[None]:
 
 
 def show(
-    options: argparse.Namespace, report: _Report, *, note: str | None = None
+    options: argparse.Namespace, report: _Report, *, notes: Sequence[str] = ()
 ) -> None:
-    """Prints a report and a note, as JSON or in color."""
-    notes = [] if note is None else [note]
+    """Prints a report and notes, as JSON or in color."""
     if options.json:
-        plain = report.to_dict() | ({"notes": notes} if notes else {})
+        plain = report.to_dict() | ({"notes": list(notes)} if notes else {})
         sys.stdout.write(json.dumps(plain, indent=2) + "\n")
         return
     from rich.console import Console

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from tflite_export.cli.options import add_command, add_samples
+from tflite_export.cli.options import add_command, add_labels, add_samples
 from tflite_export.cli.output import EXIT_NO, EXIT_OK, progress, show
 from tflite_export.format.kinds import read_tflite
 
@@ -21,19 +21,25 @@ def add_verify(commands: Any) -> None:
     command.add_argument("file", help="the .tflite file")
     command.add_argument("model", help="the quantized model, a .keras file")
     add_samples(command)
+    add_labels(command)
 
 
 def _verify(options: argparse.Namespace) -> int:
     with progress("Loading the model"):
-        from tflite_export.cli.loading import load_keras_model, load_samples
+        from tflite_export.cli.loading import (
+            load_keras_model,
+            load_labels,
+            load_samples,
+        )
         from tflite_export.verification.verify import verify
 
         # Another kind of file is refused before the work.
         read_tflite(options.file)
         samples = options.samples and load_samples(options.samples)
+        labels = options.labels and load_labels(options.labels)
         model = load_keras_model(options.model)
     with progress("Running the file and the model"):
-        report = verify(options.file, model, samples)
-    note = _RANDOM_NOTE if options.samples is None else None
-    show(options, report, note=note)
+        report = verify(options.file, model, samples, labels)
+    notes = [_RANDOM_NOTE] if options.samples is None else []
+    show(options, report, notes=notes)
     return EXIT_OK if report.codes_equal else EXIT_NO

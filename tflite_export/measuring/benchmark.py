@@ -30,6 +30,12 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.runtime import interpreter
+from tflite_export.runtime.predicting import (
+    accuracy,
+    named_inputs,
+    require_labels,
+    run_floats,
+)
 from tflite_export.targets.ethos_u.target import ACCELERATORS
 from tflite_export.targets.target import find_target
 
@@ -45,6 +51,7 @@ def benchmark(
     *paths: str | os.PathLike[str],
     targets: Sequence[str] = DEFAULT_TARGETS,
     samples: Any = None,
+    labels: Any = None,
     num_threads: int = 1,
     benchmark_model: str | os.PathLike[str] | None = None,
 ) -> BenchmarkReport:
@@ -65,6 +72,8 @@ def benchmark(
             - `"edgetpu"`: the time on a Coral device, if there is one.
         samples: Inputs as in training, to compare outputs on: an array of shape
             `(n, ...)`, or a dict of arrays by input name. None for random ones.
+        labels: The classes of the samples, for the accuracy of each file in
+            LiteRT: integers of shape `(n,)`, counted from 0.
         num_threads: Threads on this machine and on the phone. On Linux they
             are pinned to as many CPUs.
         benchmark_model: LiteRT's `benchmark_model` for the phone. None for the
@@ -85,6 +94,7 @@ def benchmark(
         raise ValueError("Expected paths of .tflite files. Received: none.")
     _require_threads(num_threads)
     files = [_candidate(as_path(path), samples) for path in paths]
+    scores = [_accuracy(file, samples, labels) for file in files]
     program = None if benchmark_model is None else Path(benchmark_model)
     measures: dict[str, Measure] = {}
     for target in targets:
@@ -95,6 +105,9 @@ def benchmark(
     rows = []
     for position, file in enumerate(files):
         held = [column[position] for column in results]
+        score = scores[position]
+        if isinstance(score, NotRun):
+            held.append(score)
         rows.append(
             BenchmarkRow(
                 path=file.path,
@@ -104,6 +117,7 @@ def benchmark(
                     r for r in held if isinstance(r, Measurement)
                 ),
                 not_run=tuple(r for r in held if isinstance(r, NotRun)),
+                accuracy=None if isinstance(score, NotRun) else score,
             )
         )
     return BenchmarkReport(tuple(rows), _machine(num_threads))
@@ -159,6 +173,26 @@ def _candidate(path: Path, samples: Any) -> Candidate:
         )
     inputs = interpreter.quantized_inputs(file, arrays, list(named))
     return Candidate(path, data, inputs)
+
+
+def _accuracy(
+    file: Candidate, samples: Any, labels: Any
+) -> float | NotRun | None:
+    """The accuracy of a file in LiteRT, or why it has none."""
+    if labels is None:
+        return None
+    if samples is None:
+        raise ValueError(
+            "`labels` need samples. Received: samples=None. Give `samples`."
+        )
+    flatbuffer = Flatbuffer(file.data)
+    inputs = named_inputs(flatbuffer, samples)
+    num_samples = len(next(iter(inputs.values())))
+    classes = require_labels(labels, flatbuffer.outputs(), num_samples)
+    try:
+        return accuracy(run_floats(file.data, inputs), classes)
+    except ValueError as error:
+        return NotRun.because("accuracy", error)
 
 
 def _require_threads(num_threads: int) -> None:
