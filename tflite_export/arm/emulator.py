@@ -9,7 +9,6 @@ number must be that of the CPU, or XNNPACK takes kernels that the CPU lacks. And
 import json
 import os
 import re
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -136,6 +135,9 @@ def instructions_between_marks(log: str, num_repeats: int) -> int:
     >>> instructions_between_marks(log, 3)
     500
     """
+    # Slow to import: `find_target` comes by here.
+    import statistics
+
     marks = [int(m) for m in re.findall(r"^instructions (\d+)$", log, re.M)]
     if len(marks) != 4 * num_repeats:
         raise RuntimeError(

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +85,8 @@ def load_samples(
     kind = kind_at(path)
     if kind not in (NPY, NPZ):
         raise wrong_kind(path, kind, _SAMPLES)
+    import zipfile  # Slow to import, and a gate on bytes needs no samples.
+
     try:
         if kind == NPY:
             # Mapped: a header cannot claim more bytes than the file has.
@@ -138,6 +139,8 @@ def _memory_limit(num_bytes: int) -> Iterator[None]:
 
 def _loading_errors() -> tuple[type[Exception], ...]:
     """The errors of Keras and its parts on damaged contents."""
+    import zipfile
+
     errors = (
         zipfile.BadZipFile,
         MemoryError,
@@ -157,6 +160,8 @@ def _loading_errors() -> tuple[type[Exception], ...]:
 
 
 def _require_keras_file(path: Path) -> None:
+    import zipfile
+
     kind = kind_at(path)
     is_named = path.suffix == ".keras"
     # An archive of that name may be a damaged model: Keras says what it lacks.

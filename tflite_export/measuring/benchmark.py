@@ -1,7 +1,6 @@
 """`benchmark`: measures files side by side, device by device."""
 
 import functools
-import importlib.metadata
 import numbers
 import os
 from collections.abc import Callable, Sequence
@@ -206,6 +205,9 @@ def _require_threads(num_threads: int) -> None:
 
 
 def _machine(num_threads: int) -> dict[str, str]:
+    # Slow to import, and a wrong argument needs none.
+    import importlib.metadata
+
     cpus = host.pinned_cpus(num_threads)
     pinned = f"pinned to CPU {cpus}" if cpus else "not pinned"
     versions = {}

@@ -15,10 +15,6 @@ import numpy as np
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import as_path, read_tflite
 from tflite_export.inspection import tensor_rows
-from tflite_export.measuring.devices import ethos_u, microcontroller
-from tflite_export.measuring.devices.records import Candidate, NotRun
-from tflite_export.runtime.interpreter import zero_inputs
-from tflite_export.runtime.predicting import predict
 from tflite_export.tables import Table, as_markdown, as_text
 
 ACCELERATOR = "ethos-u55-128"
@@ -303,16 +299,9 @@ def _check(
 def _measured(
     path: Path, data: bytes, needed: set[str], accelerator: str
 ) -> dict[str, float]:
-    file = Flatbuffer(data)
     measured: dict[str, float] = {"bytes": len(data)}
-    candidate = Candidate(path, data, {})
-    if "arena_bytes" in needed:
-        candidate = dataclasses.replace(candidate, inputs=zero_inputs(file))
-        values = _values(microcontroller.measure(candidate), "the arena")
-        measured["arena_bytes"] = int(values["arena_bytes"])
-    if "cycles" in needed:
-        found = ethos_u.measure(candidate, accelerator=accelerator)
-        measured["cycles"] = int(_values(found, "cycles")["cycles"])
+    if needed & {"arena_bytes", "cycles"}:
+        measured |= _on_devices(path, data, needed, accelerator)
     sparsity = _sparsity(data)
     if sparsity is not None:
         measured["sparsity"] = sparsity
@@ -326,11 +315,32 @@ def _measured(
     return measured
 
 
+def _on_devices(
+    path: Path, data: bytes, needed: set[str], accelerator: str
+) -> dict[str, float]:
+    # Imported here: bytes and zeros need no tool, and no target.
+    from tflite_export.measuring.devices import ethos_u, microcontroller
+    from tflite_export.measuring.devices.records import Candidate
+    from tflite_export.runtime.interpreter import zero_inputs
+
+    candidate = Candidate(path, data, zero_inputs(Flatbuffer(data)))
+    measured: dict[str, float] = {}
+    if "arena_bytes" in needed:
+        values = _values(microcontroller.measure(candidate), "the arena")
+        measured["arena_bytes"] = int(values["arena_bytes"])
+    if "cycles" in needed:
+        found = ethos_u.measure(candidate, accelerator=accelerator)
+        measured["cycles"] = int(_values(found, "cycles")["cycles"])
+    return measured
+
+
 def _values(found: Any, what: str) -> Mapping[str, Any]:
-    if isinstance(found, NotRun):
+    """The results of a measure; what was not run is an error here."""
+    reason = getattr(found, "reason", None)
+    if reason is not None:
         raise ValueError(
             f"Expected a file and a tool that tell {what}. Received, on "
-            f"{found.device}: {found.reason}"
+            f"{found.device}: {reason}"
         )
     values: Mapping[str, Any] = found.values
     return values
@@ -356,6 +366,8 @@ def _agreement(
             "`--min-agreement` needs a file to agree with, and samples. "
             "Received: none. Add `--reference other.tflite --samples x.npy`."
         )
+    from tflite_export.runtime.predicting import predict
+
     outputs = [predict(file, samples) for file in (path, reference)]
     first, second = (
         held if isinstance(held, dict) else {"": held} for held in outputs
