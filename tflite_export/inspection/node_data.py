@@ -62,8 +62,9 @@ def write_node_data(
 def node_data(file: Flatbuffer) -> dict[str, dict[str, Any]]:
     """Returns the node data of each kind, by graph.
 
-    An operator without constants has none, and one without weights of known
-    values has bytes alone.
+    A constant counts once, at the first operator that reads it, so the bytes
+    add up. An operator without constants has no data, and one without weights
+    of known values has bytes alone.
     """
     rows: dict[tuple[int, int], list[TensorRow]] = {}
     for operator, row in located_rows(file):
