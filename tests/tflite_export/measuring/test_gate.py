@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +229,20 @@ def test_the_hook_names_a_command_that_runs(file):
     assert hook["language"] == "python"
     assert hook["pass_filenames"] is False
     assert done.returncode == EXIT_OK, done.stderr
+
+
+def test_the_commands_of_the_page_run(file, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tflite_micro")
+    page = (ROOT / "docs" / "how_to" / "gate.md").read_text()
+    commands = re.findall(r"^tflite-export (gate .*)$", page, re.MULTILINE)
+    (tmp_path / "kws.tflite").write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+
+    codes = [main(shlex.split(command)) for command in commands]
+
+    capsys.readouterr()
+    # Half of the zoo's codes are zeros, and the page asks for 60 %.
+    assert codes == [EXIT_NO, EXIT_OK, EXIT_OK]
 
 
 def _shell(command, environment):
