@@ -330,7 +330,15 @@ def _on_devices(
         measured["arena_bytes"] = int(values["arena_bytes"])
     if "cycles" in needed:
         found = ethos_u.measure(candidate, accelerator=accelerator)
-        measured["cycles"] = int(_values(found, "cycles")["cycles"])
+        values = _values(found, "cycles")
+        if values["num_cpu_operators"]:
+            raise ValueError(
+                "Expected a file that runs on the NPU alone: Vela counts no "
+                f"cycles of a CPU. Received: {values['num_cpu_operators']} "
+                "operators on the CPU. `tflite-export check --target "
+                f"{accelerator}` names them."
+            )
+        measured["cycles"] = int(values["cycles"])
     return measured
 
 

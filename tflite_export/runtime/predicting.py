@@ -41,9 +41,18 @@ def predict(
 
     Example:
 
-    >>> logits = predict("model.tflite", images)  # doctest: +SKIP
-    >>> logits.argmax(axis=-1)  # doctest: +SKIP
-    array([3, 1, 7])
+    >>> import codeq_keras, keras, tempfile, tflite_export
+    >>> from pathlib import Path
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> qmodel = codeq_keras.quantize_model(model)
+    >>> samples = np.random.default_rng(0).normal(size=(32, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "model.tflite")
+    ...     _ = tflite_export.export(
+    ...         qmodel, path, representative_dataset=samples
+    ...     )
+    ...     predict(path, samples[:5]).shape
+    (5, 3)
     """
     data = read_tflite(path)
     outputs = run_floats(data, named_inputs(Flatbuffer(data), inputs))
