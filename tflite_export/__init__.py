@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tflite_export.inspection import Inspection, TensorRow, inspect
     from tflite_export.measuring.benchmark import benchmark
     from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
+    from tflite_export.runtime.predicting import predict
     from tflite_export.targets.checking import check
     from tflite_export.targets.findings import CheckReport, Finding
     from tflite_export.targets.target import Package, Target, register_target
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "export",
     "inspect",
+    "predict",
     "register_target",
     "verify",
 ]
@@ -56,6 +58,7 @@ _HOMES = {
     "check": "targets.checking",
     "export": "exporting",
     "inspect": "inspection",
+    "predict": "runtime.predicting",
     "register_target": "targets.target",
     "verify": "verification.verify",
 }

@@ -3,9 +3,13 @@
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
 
 from tflite_export.files import write_atomically
 from tflite_export.format.names import shorten_names
@@ -31,6 +35,12 @@ if TYPE_CHECKING:
 # As of `store_weights`, or of a path of the model.
 _WEIGHT_NOTE = re.compile(r"(?P<name>'[^']+'|\S+ \([\dx]+\))(?P<text>: .*)")
 _NUM_NAMES = 3
+_RANDOM_NOTE = (
+    f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. Give "
+    "`representative_dataset` to compare on real ones."
+)
+# Those that `export` and `export_trained` begin.
+_NUM_STEPS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +141,7 @@ def export(
     weight_storage: str = "auto",
     project: str | None = None,
     representative_dataset: Any = None,
+    verbose: int = 1,
 ) -> ExportResult:
     """Writes a quantized model as an int8 `.tflite` file and proves it.
 
@@ -188,6 +199,8 @@ def export(
               features or a tuple `(features, labels)`;
             - a function without arguments that returns a generator of lists of
               arrays with a batch of 1 (TFLite's own convention).
+        verbose: 1 shows a progress bar, on stderr and only where that is a
+            terminal or a notebook: a log gets no line. 0 shows nothing.
 
     Returns:
         `ExportResult`; print it.
@@ -210,18 +223,21 @@ def export(
     >>> result.verification.codes_equal
     True
     """
-    path = checked_path(path)
-    device = find_target(target)
-    device.require_storage(weight_storage)
-    device.require_project(project, path)
-    trained = read_model(model, representative_dataset)
-    return export_trained(
-        trained,
-        path,
-        target=target,
-        weight_storage=weight_storage,
-        project=project,
-    )
+    with _steps(verbose) as begin:
+        path = checked_path(path)
+        device = find_target(target)
+        device.require_storage(weight_storage)
+        device.require_project(project, path)
+        begin("Reading the model")
+        trained = read_model(model, representative_dataset)
+        return export_trained(
+            trained,
+            path,
+            target=target,
+            weight_storage=weight_storage,
+            project=project,
+            begin=begin,
+        )
 
 
 def export_trained(
@@ -231,33 +247,33 @@ def export_trained(
     target: str = "litert",
     weight_storage: str = "auto",
     project: str | None = None,
+    begin: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
-    """Writes and proves a model that was read; see `export`."""
+    """Writes and proves a model that was read; see `export`.
+
+    `begin` is told each step, for a progress bar.
+    """
     device = find_target(target)
+    begin("Converting, and writing the codes")
     file, notes, silent_channels = device.convert(trained)
     notes = [*trained.removed, *notes, *trained.open_size_notes(file)]
     notes += trained.pattern_notes(device.title, device.skips_pattern)
     if trained.samples is None:
         trained = trained.with_random_samples(file)
-        notes.append(
-            f"The outputs were compared on {NUM_RANDOM_SAMPLES} random inputs. "
-            "Give `representative_dataset` to compare on real ones."
-        )
+        notes.append(_RANDOM_NOTE)
+    begin("Storing the weights")
     shorten_names(file, keeps_all=device.reads_names)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
     is_dense = file.to_bytes() == dense
-    write_record(file, silent_channels)
+    write_record(file, target, trained.origin, silent_channels)
     data = file.to_bytes()
-    proven = ProvenFile(
-        name=path.stem,
-        file=file,
-        data=data,
-        # Where no weight was stored otherwise, the file is its own dense form.
-        dense=data if is_dense else dense,
-        verification=prove(data, trained),
-        project=project,
-    )
+    # Where no weight was stored otherwise, the file is its own dense form.
+    dense = data if is_dense else dense
+    begin("Running the file, and comparing")
+    proof = prove(data, trained)
+    proven = ProvenFile(path.stem, file, data, dense, proof, project)
+    begin(f"Packaging for {device.title}")
     package = device.package(proven, trained)
     others = {path.parent / n: d for n, d in package.others.items()}
     write_atomically({path: package.data, **others}, below=path.parent)
@@ -265,7 +281,7 @@ def export_trained(
     return ExportResult(
         path=path,
         size_bytes=sizes.file_bytes,
-        verification=proven.verification,
+        verification=proof,
         notes=(*notes, *package.notes),
         gzip_size_bytes=sizes.gzip_bytes,
         zstd_size_bytes=sizes.zstd_bytes,
@@ -275,6 +291,26 @@ def export_trained(
         device=package.device,
         bytes_by_kind=sizes.bytes_by_kind,
     )
+
+
+@contextmanager
+def _steps(verbose: int) -> Iterator[Callable[[str], None]]:
+    """A bar that is told each step of `export`, and is gone at its end."""
+    if verbose not in (0, 1):
+        raise ValueError(
+            "`verbose` must be 1 for a progress bar, or 0. Received: "
+            f"verbose={verbose!r}."
+        )
+    console = Console(stderr=True)
+    is_seen = verbose and (console.is_terminal or console.is_jupyter)
+    with Progress(console=console, transient=True, disable=not is_seen) as bar:
+        task = bar.add_task("", total=_NUM_STEPS)
+
+        def begin(step: str) -> None:
+            is_first = not bar.tasks[0].description
+            bar.update(task, description=step, advance=0 if is_first else 1)
+
+        yield begin
 
 
 def grouped_notes(notes: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from codeq_keras import report
+from codeq_keras import QuantizedModel, report
 from codeq_keras.deployment import (
     ActivationRange,
     QuantizedWeight,
@@ -74,6 +74,20 @@ class TrainedModel:
     def brings_ranges(self) -> bool:
         """Whether the ranges of the activations were trained."""
         return self.fake_quantizes or bool(self.ranges)
+
+    @property
+    def origin(self) -> str:
+        """The versions and the options that made the model, for its file.
+
+        Options are those of `quantize_model` that are not the default.
+        """
+        parts = [f"keras {keras.__version__}"]
+        # Another backend has none, and exports nothing either.
+        if tensorflow := sys.modules.get("tensorflow"):
+            parts.append(f"tensorflow {tensorflow.__version__}")
+        if isinstance(self.reference, QuantizedModel):
+            parts += _options(self.reference)
+        return ", ".join(parts)
 
     def inputs_of(
         self, file: Flatbuffer, limit: int | None = None
@@ -201,6 +215,21 @@ def read_plain(
         weights=weights,
         kernels=_kernels(named, weights),
     )
+
+
+def _options(qmodel: QuantizedModel) -> list[str]:
+    """The options of a model that are not the default, as they are written."""
+    config = {
+        field.name: value
+        for field in dataclasses.fields(qmodel.config)
+        if (value := getattr(qmodel.config, field.name)) != field.default
+    }
+    held = {
+        **config,
+        "activation_bit_width": qmodel.activation_bit_width,
+        "channel_multiple": qmodel.channel_multiple,
+    }
+    return [f"{name}={v!r}" for name, v in held.items() if v is not None]
 
 
 def _without_channels(qmodel: Any) -> tuple[Any, tuple[str, ...]]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": ("model.tflite", "model.keras"),
     "check": ("model.tflite",),
     "benchmark": ("model.tflite",),
+    "gate": ("model.tflite", "--max-bytes", "100k"),
 }
 
 

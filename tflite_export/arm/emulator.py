@@ -6,11 +6,9 @@ number must be that of the CPU, or XNNPACK takes kernels that the CPU lacks. And
 `-cpu max` computes wrong int8 results, through SME: only real CPUs are offered.
 """
 
-import importlib.metadata
 import json
 import os
 import re
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +63,9 @@ def root() -> Path:
 
 def manifest() -> dict[str, str | int]:
     """Returns the manifest of a folder for this installation."""
+    # Slow to import, and only this needs it.
+    import importlib.metadata
+
     versions = {name: importlib.metadata.version(name) for name in WHEELS}
     return {"layout": LAYOUT_VERSION, **versions}
 
@@ -134,6 +135,9 @@ def instructions_between_marks(log: str, num_repeats: int) -> int:
     >>> instructions_between_marks(log, 3)
     500
     """
+    # Slow to import: `find_target` comes by here.
+    import statistics
+
     marks = [int(m) for m in re.findall(r"^instructions (\d+)$", log, re.M)]
     if len(marks) != 4 * num_repeats:
         raise RuntimeError(

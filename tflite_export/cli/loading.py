@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,8 @@ def load_keras_model(path: str | os.PathLike[str]) -> "keras.Model":
     ...     load_keras_model(path).input_shape
     (None, 2)
     """
+    # The start-up notes of TensorFlow are not about this model; errors are.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Commands on files come here for samples only. A quantized model is known
     # to Keras when `codeq_keras` is imported.
     import keras
@@ -84,6 +85,8 @@ def load_samples(
     kind = kind_at(path)
     if kind not in (NPY, NPZ):
         raise wrong_kind(path, kind, _SAMPLES)
+    import zipfile  # Slow to import, and a gate on bytes needs no samples.
+
     try:
         if kind == NPY:
             # Mapped: a header cannot claim more bytes than the file has.
@@ -100,6 +103,17 @@ def load_samples(
         raise ValueError(
             f"Expected {_SAMPLES}. Received: path={str(path)!r}, {error}."
         ) from error
+
+
+def load_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Loads the classes of samples (`.npy`)."""
+    labels = load_samples(path)
+    if isinstance(labels, dict):
+        raise ValueError(
+            "Expected labels as one array in a .npy file. Received: "
+            f"{str(path)!r}, arrays {sorted(labels)}. Save the one of them."
+        )
+    return labels
 
 
 @contextlib.contextmanager
@@ -125,6 +139,8 @@ def _memory_limit(num_bytes: int) -> Iterator[None]:
 
 def _loading_errors() -> tuple[type[Exception], ...]:
     """The errors of Keras and its parts on damaged contents."""
+    import zipfile
+
     errors = (
         zipfile.BadZipFile,
         MemoryError,
@@ -144,6 +160,8 @@ def _loading_errors() -> tuple[type[Exception], ...]:
 
 
 def _require_keras_file(path: Path) -> None:
+    import zipfile
+
     kind = kind_at(path)
     is_named = path.suffix == ".keras"
     # An archive of that name may be a damaged model: Keras says what it lacks.

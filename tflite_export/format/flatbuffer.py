@@ -73,6 +73,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             for o in range(len(subgraph.operators or ()))
         ]
 
+    def subgraph_name(self, subgraph: int = 0) -> str:
+        """The name of a subgraph; empty if it has none."""
+        name = self._model.subgraphs[subgraph].name or b""
+        return name.decode(errors="replace")
+
     def tensors(self, subgraph: int = 0) -> list[Tensor]:
         """All tensors of one subgraph, by index."""
         count = len(self._tensors(subgraph) or ())
@@ -120,6 +125,11 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         return None
 
     # Add and copy.
+
+    @property
+    def description(self) -> str:
+        """What the file says of itself."""
+        return (self._model.description or b"").decode(errors="replace")
 
     def describe(self, text: str) -> None:
         """Replaces the description, and removes all metadata records."""

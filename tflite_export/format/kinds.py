@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -179,6 +178,9 @@ def _kind_of_bytes(head: bytes) -> Kind:
 
 
 def _kind_of_zip(path: Path) -> Kind:
+    # Slow to import, and a .tflite file needs none.
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

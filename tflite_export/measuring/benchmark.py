@@ -1,7 +1,6 @@
 """`benchmark`: measures files side by side, device by device."""
 
 import functools
-import importlib.metadata
 import numbers
 import os
 from collections.abc import Callable, Sequence
@@ -30,6 +29,12 @@ from tflite_export.measuring.devices.records import (
 from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.runtime import interpreter
+from tflite_export.runtime.predicting import (
+    accuracy,
+    named_inputs,
+    require_labels,
+    run_floats,
+)
 from tflite_export.targets.ethos_u.target import ACCELERATORS
 from tflite_export.targets.target import find_target
 
@@ -45,6 +50,7 @@ def benchmark(
     *paths: str | os.PathLike[str],
     targets: Sequence[str] = DEFAULT_TARGETS,
     samples: Any = None,
+    labels: Any = None,
     num_threads: int = 1,
     benchmark_model: str | os.PathLike[str] | None = None,
 ) -> BenchmarkReport:
@@ -65,6 +71,8 @@ def benchmark(
             - `"edgetpu"`: the time on a Coral device, if there is one.
         samples: Inputs as in training, to compare outputs on: an array of shape
             `(n, ...)`, or a dict of arrays by input name. None for random ones.
+        labels: The classes of the samples, for the accuracy of each file in
+            LiteRT: integers of shape `(n,)`, counted from 0.
         num_threads: Threads on this machine and on the phone. On Linux they
             are pinned to as many CPUs.
         benchmark_model: LiteRT's `benchmark_model` for the phone. None for the
@@ -85,6 +93,7 @@ def benchmark(
         raise ValueError("Expected paths of .tflite files. Received: none.")
     _require_threads(num_threads)
     files = [_candidate(as_path(path), samples) for path in paths]
+    scores = [_accuracy(file, samples, labels) for file in files]
     program = None if benchmark_model is None else Path(benchmark_model)
     measures: dict[str, Measure] = {}
     for target in targets:
@@ -95,6 +104,9 @@ def benchmark(
     rows = []
     for position, file in enumerate(files):
         held = [column[position] for column in results]
+        score = scores[position]
+        if isinstance(score, NotRun):
+            held.append(score)
         rows.append(
             BenchmarkRow(
                 path=file.path,
@@ -104,6 +116,7 @@ def benchmark(
                     r for r in held if isinstance(r, Measurement)
                 ),
                 not_run=tuple(r for r in held if isinstance(r, NotRun)),
+                accuracy=None if isinstance(score, NotRun) else score,
             )
         )
     return BenchmarkReport(tuple(rows), _machine(num_threads))
@@ -161,6 +174,26 @@ def _candidate(path: Path, samples: Any) -> Candidate:
     return Candidate(path, data, inputs)
 
 
+def _accuracy(
+    file: Candidate, samples: Any, labels: Any
+) -> float | NotRun | None:
+    """The accuracy of a file in LiteRT, or why it has none."""
+    if labels is None:
+        return None
+    if samples is None:
+        raise ValueError(
+            "`labels` need samples. Received: samples=None. Give `samples`."
+        )
+    flatbuffer = Flatbuffer(file.data)
+    inputs = named_inputs(flatbuffer, samples)
+    num_samples = len(next(iter(inputs.values())))
+    classes = require_labels(labels, flatbuffer.outputs(), num_samples)
+    try:
+        return accuracy(run_floats(file.data, inputs), classes)
+    except ValueError as error:
+        return NotRun.because("accuracy", error)
+
+
 def _require_threads(num_threads: int) -> None:
     available = os.cpu_count() or 1
     is_number = isinstance(num_threads, numbers.Integral)
@@ -172,6 +205,9 @@ def _require_threads(num_threads: int) -> None:
 
 
 def _machine(num_threads: int) -> dict[str, str]:
+    # Slow to import, and a wrong argument needs none.
+    import importlib.metadata
+
     cpus = host.pinned_cpus(num_threads)
     pinned = f"pinned to CPU {cpus}" if cpus else "not pinned"
     versions = {}

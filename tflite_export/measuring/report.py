@@ -24,6 +24,8 @@ class BenchmarkRow:
         not_run: The devices on which it was not measured, with the reason.
         macs: Multiply-accumulates of one run, counted in the file, zeros
             included; None where an operator does not tell.
+        accuracy: The fraction in [0, 1] of samples whose largest output in
+            LiteRT is their label; None without labels.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class BenchmarkRow:
     measurements: tuple[Measurement, ...]
     not_run: tuple[NotRun, ...]
     macs: int | None = None
+    accuracy: float | None = None
 
     def values(self, device: str) -> Mapping[str, Any]:
         """Returns the results on a device; empty if it was not measured."""
@@ -45,6 +48,7 @@ class BenchmarkRow:
             "path": str(self.path),
             "sizes": self.sizes.to_dict(),
             "macs": self.macs,
+            "accuracy": self.accuracy,
             "measurements": {
                 m.device: dict(m.values) for m in self.measurements
             },
@@ -194,7 +198,8 @@ entropy bound  times bound
         """Returns the machine, the tables of all devices, and the failures."""
         tables = [self._device_table(device) for device in self.devices]
         lines = [*self._not_run(), *self._not_compared()]
-        return [self._machine(), self._sizes(), *tables, *lines]
+        tables = [self._sizes(), *self._accuracies(), *tables]
+        return [self._machine(), *tables, *lines]
 
     def __str__(self) -> str:
         """Returns the parts as text."""
@@ -250,6 +255,16 @@ entropy bound  times bound
         columns = ("file", "bytes", "ratio", "MACs", "ratio", "gzip", "zstd")
         weights = ("weight bytes", "entropy bound", "times bound")
         return Table("Size", (*columns, *weights), rows)
+
+    def _accuracies(self) -> list[Table]:
+        """One table where labels were given."""
+        rows = [
+            (label, f"{row.accuracy:.2%}")
+            for label, row in zip(self.labels(), self.rows, strict=True)
+            if row.accuracy is not None
+        ]
+        table = Table("Accuracy in LiteRT", ("file", "accuracy"), rows)
+        return [table] if rows else []
 
     def _device_table(self, device: str) -> Table:
         measured = [row.values(device) for row in self.rows]

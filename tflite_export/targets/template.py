@@ -52,7 +52,9 @@ class FileTemplate:
         file = converted.file
         shorten_names(file, keeps_all=device.reads_names)
         self._places = _places(file, trained)
-        write_record(file, converted.silent_channels)
+        write_record(
+            file, device.name, trained.origin, converted.silent_channels
+        )
         self._data = file.to_bytes()
 
     def dense(self) -> bytes:

@@ -53,6 +53,9 @@ class VerificationReport:
         narrow_features: For each input and output with features of very
             different sizes, the places in the last axis whose values all are
             within one step. Empty if the outputs agree.
+        accuracy: The fraction in [0, 1] of samples whose largest output of the
+            file is their label; None without labels.
+        model_accuracy: The same of the model.
 
     Example:
 
@@ -75,6 +78,9 @@ class VerificationReport:
     narrow_features: Mapping[str, tuple[int, ...]] = dataclasses.field(
         default_factory=dict
     )
+
+    accuracy: float | None = None
+    model_accuracy: float | None = None
 
     @property
     def first_difference(self) -> str | None:
@@ -154,6 +160,11 @@ class VerificationReport:
             if output.top1_agreement is not None:
                 line += f", top-1 agreement {output.top1_agreement:.3f}"
             lines.append(line)
+        if self.accuracy is not None and self.model_accuracy is not None:
+            lines.append(
+                f"accuracy on {self.num_samples} samples: file "
+                f"{self.accuracy:.2%}, model {self.model_accuracy:.2%}"
+            )
         lines += [
             f"{name}: the features {_listed(places)} are narrower than one "
             "step of its int8 scale, so they are lost. Normalize inputs before "

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
 from tflite_export.format.records import Tensor
 from tflite_export.runtime import interpreter
+from tflite_export.runtime.predicting import accuracy, require_labels
 from tflite_export.samples import pack_inputs
 from tflite_export.trained_model import TrainedModel, read_model
 from tflite_export.verification.by_layer import layer_agreement
@@ -35,6 +36,7 @@ def verify(
     path: str | os.PathLike[str],
     model: "codeq_keras.QuantizedModel",
     samples: Any = None,
+    labels: Any = None,
 ) -> VerificationReport:
     """Compares a file with a quantized model: the codes and the outputs.
 
@@ -47,13 +49,17 @@ def verify(
         samples: Inputs to run both on, as `representative_dataset` of
             `export`; all of them are used. None for random ones over the
             ranges of the file's inputs.
+        labels: Their classes, for the accuracy of the file and of the model:
+            integers of shape `(n,)`, counted from 0, or `(n, ...)` for an
+            output with classes at each place.
 
     Returns:
         `VerificationReport`; differences raise no error.
 
     Raises:
         ValueError: If the file is no `.tflite` file, the model is not
-            quantized, or the samples do not have the model's input shape.
+            quantized, the samples do not have the model's input shape, or the
+            labels are not the classes of the samples.
 
     Example:
 
@@ -72,9 +78,23 @@ def verify(
     """
     data = read_tflite(path)
     trained = read_model(model, samples, argument="samples", limit=None)
-    if samples is None:
-        trained = trained.with_random_samples(Flatbuffer(data))
-    return compare(data, trained)
+    file = Flatbuffer(data)
+    if labels is None:
+        if samples is None:
+            trained = trained.with_random_samples(file)
+        return compare(data, trained)
+    if trained.samples is None:
+        raise ValueError(
+            "`labels` need samples. Received: samples=None. Give `samples`."
+        )
+    num_samples = len(trained.samples[0])
+    classes = require_labels(labels, file.outputs(), num_samples)
+    report, both = _compared(data, trained)
+    return dataclasses.replace(
+        report,
+        accuracy=accuracy(both.actual, classes),
+        model_accuracy=accuracy(both.expected, classes),
+    )
 
 
 def prove(data: bytes, trained: TrainedModel) -> VerificationReport:
@@ -101,6 +121,23 @@ def compare(
     The outputs are of the first `limit` samples of the model. `run_on` runs
     the file; None is this machine.
     """
+    report, _ = _compared(data, trained, run_on, limit)
+    return report
+
+
+class _Outputs(NamedTuple):
+    """The outputs of the file and of the model, by their names in the file."""
+
+    actual: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+
+
+def _compared(
+    data: bytes,
+    trained: TrainedModel,
+    run_on: interpreter.Run | None = None,
+    limit: int | None = None,
+) -> tuple[VerificationReport, _Outputs]:
     file = Flatbuffer(data)
     samples = [array[:limit] for array in trained.samples or ()]
     expected = _predict(trained, samples)
@@ -111,8 +148,9 @@ def compare(
     # LiteRT lacks the operator that unpacks weights on microcontrollers.
     dense = decoded_constants(file).dense(data)
     actual = interpreter.predict(dense, samples, names, run_on=run_on)
+    outputs = _Outputs(actual, expected)
     unequal = unequal_weights(file, trained.weights, trained.kernels)
-    outputs = tuple(
+    compared = tuple(
         _compare_output(name, tensor, actual[name], expected[name])
         for name, tensor in file.outputs().items()
     )
@@ -120,23 +158,24 @@ def compare(
         codes_equal=not unequal,
         num_tensors=len(trained.weights),
         unequal=tuple(unequal),
-        outputs=outputs,
+        outputs=compared,
         num_samples=len(samples[0]),
     )
     if not report.differs:
-        return report
+        return report, outputs
     narrow = {
         **narrow_features(file.inputs(), given),
         **narrow_features(file.outputs(), expected),
     }
     report = dataclasses.replace(report, narrow_features=narrow)
     if not trained.ranges:
-        return report
+        return report, outputs
     ranged = ranged_model(trained, trained.plain)
     agreement = layer_agreement(
         Flatbuffer(dense), ranged, trained.inputs, samples
     )
-    return dataclasses.replace(report, layer_agreement=agreement)
+    report = dataclasses.replace(report, layer_agreement=agreement)
+    return report, outputs
 
 
 def _by_name_in_file(

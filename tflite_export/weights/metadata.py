@@ -1,6 +1,5 @@
 """The record that an exported file carries of its trained weights."""
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +9,32 @@ from tflite_export.format.flatbuffer import Flatbuffer
 METADATA_NAME = "codeq_keras"
 
 
-def write_record(file: Flatbuffer, silent_channels: Mapping[str, int]) -> None:
+def write_record(
+    file: Flatbuffer,
+    target: str,
+    origin: str,
+    silent_channels: Mapping[str, int],
+) -> None:
     """Says who wrote the file, in place of what the converter says of itself.
 
-    A record of silent channels follows if there are any. No runtime reads the
-    converter's records, and its least version does not know our operators.
+    `origin` is that of `TrainedModel`. No date, path or name of a machine: the
+    same model makes the same file. A record of silent channels follows if there
+    are any. No runtime reads the converter's records, and its least version
+    does not know our operators.
     """
-    file.describe(f"codeq-keras {_version()}")
+    file.describe(f"codeq-keras {_version()} for {target}; {origin}")
+    _write_silent_channels(file, silent_channels)
+
+
+def copy_record(file: Flatbuffer, source: Flatbuffer) -> None:
+    """Writes the record of another file of the same model."""
+    file.describe(source.description)
+    _write_silent_channels(file, read_silent_channels(source))
+
+
+def _write_silent_channels(
+    file: Flatbuffer, silent_channels: Mapping[str, int]
+) -> None:
     if any(silent_channels.values()):
         text = json.dumps(dict(silent_channels), separators=(",", ":"))
         file.set_metadata(METADATA_NAME, text.encode())
@@ -50,6 +68,9 @@ def read_silent_channels(file: Flatbuffer) -> dict[str, int]:
 
 
 def _version() -> str:
+    # Reading a file needs none, and it is slow to import.
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("codeq-keras")
     except importlib.metadata.PackageNotFoundError:

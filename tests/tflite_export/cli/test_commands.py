@@ -162,6 +162,49 @@ def test_verify_ends_with_0_for_the_model_and_1_for_another(
     assert different == EXIT_NO
 
 
+def test_labels_give_the_accuracy_of_the_file_and_of_the_model(
+    folder, exported, capsys
+):
+    samples = np.load(folder / "samples.npy").astype("float32")
+    model = keras.saving.load_model(folder / "model.keras")
+    classes = model.predict(samples, verbose=0).argmax(axis=-1)
+    classes[:5] = (classes[:5] + 1) % 3  # So 15 of 20 are right.
+    np.save(folder / "labels.npy", classes)
+    options = ("--samples", folder / "samples.npy")
+    options += ("--labels", folder / "labels.npy")
+
+    verified, text = _run(
+        capsys, "verify", exported[1], folder / "model.keras", *options
+    )
+    code, plain = _run(
+        capsys,
+        *("benchmark", exported[1], "--target", "edgetpu", "--json"),
+        *options,
+    )
+
+    assert verified == code == EXIT_OK
+    assert "accuracy on 20 samples: file " in text.out
+    assert "model 75.00%" in text.out
+    (row,) = json.loads(plain.out)["rows"]
+    # Roundings to int8 may move a sample near a tie.
+    assert abs(row["accuracy"] - 0.75) <= 0.1
+
+
+@pytest.mark.parametrize("command", ["verify", "benchmark"])
+def test_labels_that_do_not_fit_are_named(folder, exported, capsys, command):
+    np.save(folder / "one_hot.npy", np.eye(20, 3, dtype=int))
+    model = (folder / "model.keras",) * (command == "verify")
+    samples = ("--samples", folder / "samples.npy")
+    labels = ("--labels", folder / "one_hot.npy")
+
+    code, text = _run(capsys, command, exported[1], *model, *samples, *labels)
+    without, told = _run(capsys, command, exported[1], *model, *labels)
+
+    assert code == without == EXIT_ERROR
+    assert "They look one-hot" in text.err
+    assert "`labels` need samples" in told.err
+
+
 def test_verify_without_samples_takes_random_ones_and_says_so(
     folder, exported, capsys
 ):

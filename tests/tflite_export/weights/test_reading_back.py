@@ -56,6 +56,6 @@ def test_unrecorded_channel_of_zeros_is_found(zoo):
     file = Flatbuffer(zoo.result.path.read_bytes())
     kernels = read_plain(zoo.model, zoo.trained).kernels
 
-    write_record(file, {})
+    write_record(file, "litert", "keras 3", {})
 
     assert unequal_weights(file, zoo.trained, kernels) == ["silent/kernel"]

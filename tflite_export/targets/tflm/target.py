@@ -58,7 +58,7 @@ from tflite_export.targets.tflm.simulation import (
 )
 from tflite_export.targets.tflm.source import header, model_name, source
 from tflite_export.targets.tflm.storage import store_packed
-from tflite_export.weights.metadata import read_silent_channels, write_record
+from tflite_export.weights.metadata import copy_record
 
 if TYPE_CHECKING:
     from tflite_export.trained_model import TrainedModel
@@ -218,7 +218,7 @@ def _with_dense_weights(proven: ProvenFile) -> bytes:
     """The file that `weight_storage="int8"` makes of the same model."""
     file = Flatbuffer(proven.dense)
     _write_dense(file)
-    write_record(file, read_silent_channels(proven.file))
+    copy_record(file, proven.file)
     return file.to_bytes()
 
 

@@ -1,0 +1,56 @@
+"""`tflite-export export`: writes a `.tflite` file."""
+
+import argparse
+from typing import Any
+
+from tflite_export.cli.options import (
+    add_command,
+    add_project,
+    add_samples,
+    add_target,
+    add_weight_storage,
+)
+from tflite_export.cli.output import EXIT_OK, progress, show
+
+
+def add_export(commands: Any) -> None:
+    """Adds the command."""
+    command = add_command(commands, "export", _export, "write a .tflite file")
+    command.add_argument("model", help="quantized model, a .keras file")
+    command.add_argument("file", help="the .tflite file to write")
+    add_samples(command)
+    add_target(command)
+    add_weight_storage(command)
+    add_project(command)
+
+
+def _export(options: argparse.Namespace) -> int:
+    return write(options, *model_and_samples(options))
+
+
+def model_and_samples(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Loads both, after wrong paths were refused."""
+    with progress("Loading the model"):
+        from tflite_export.cli.loading import load_keras_model, load_samples
+        from tflite_export.exporting import checked_path
+
+        # Wrong arguments before the work.
+        checked_path(options.file)
+        samples = options.samples and load_samples(options.samples)
+        return load_keras_model(options.model), samples
+
+
+def write(options: argparse.Namespace, model: Any, samples: Any) -> int:
+    """Exports a model and shows the result."""
+    from tflite_export.exporting import export
+
+    result = export(
+        model,
+        options.file,
+        target=options.target,
+        weight_storage=options.weight_storage,
+        project=options.project,
+        representative_dataset=samples,
+    )
+    show(options, result)
+    return EXIT_OK

@@ -1,0 +1,72 @@
+"""Options that several commands share."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+) -> argparse.ArgumentParser:
+    """Adds a command with what all commands have."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    command.add_argument(
+        "--json", action="store_true", help="write JSON, not a table"
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def add_samples(
+    command: argparse.ArgumentParser, *, required: bool = False
+) -> None:
+    """Adds `--samples`."""
+    command.add_argument(
+        "--samples",
+        required=required,
+        help="inputs as in training: a .npy file of shape (n, ...), or a "
+        ".npz file of arrays by input name",
+    )
+
+
+def add_labels(command: argparse.ArgumentParser) -> None:
+    """Adds `--labels`."""
+    command.add_argument(
+        "--labels",
+        help="the classes of the samples, for the accuracy: a .npy file of "
+        "integers of shape (n,)",
+    )
+
+
+def add_target(command: argparse.ArgumentParser) -> None:
+    """Adds `--target`."""
+    command.add_argument(
+        "--target",
+        default="litert",
+        metavar="TARGET",
+        help="the device, such as tflm or ethos-u; an unknown name lists all "
+        "(default: %(default)s)",
+    )
+
+
+def add_weight_storage(command: argparse.ArgumentParser) -> None:
+    """Adds `--weight-storage`."""
+    command.add_argument(
+        "--weight-storage",
+        default="auto",
+        help="auto, int8, int4, sparse, lut or huffman (default: %(default)s)",
+    )
+
+
+def add_project(command: argparse.ArgumentParser) -> None:
+    """Adds `--project`."""
+    command.add_argument(
+        "--project",
+        metavar="KIND",
+        help="for tflm, also a folder that builds: cmake, zephyr or esp-idf",
+    )
