@@ -79,10 +79,13 @@ def deployed_costs(kernels: Iterable[Kernel]) -> list[KernelCost]:
 
 def _deployed_cost(kernel: QuantizedKernel) -> KernelCost:
     values = kernel.values()
-    zeros = int(ops.count_nonzero(ops.equal(values, 0))) / kernel.num_weights
     if not bool(ops.all(ops.isfinite(values))):
-        zeros = math.nan  # A training that diverged has no sparsity.
-    cost = _quantized_cost(kernel, zeros)
+        # A training that diverged has neither zeros nor bits.
+        return KernelCost(
+            kernel.num_weights, kernel.num_macs, math.nan, math.nan
+        )
+    zeros = int(ops.count_nonzero(ops.equal(values, 0)))
+    cost = _quantized_cost(kernel, zeros / kernel.num_weights)
     return dataclasses.replace(
         cost,
         density=float(cost.density),
