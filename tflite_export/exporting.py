@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from tflite_export.files import write_atomically
 from tflite_export.format.names import shorten_names
+from tflite_export.measuring.export_page import export_blocks
 from tflite_export.measuring.sizes import measure_sizes
 from tflite_export.tables import as_text, entropy_text
 from tflite_export.targets.target import (
@@ -102,13 +103,44 @@ class ExportResult:
         device = [] if self.device is None else [str(self.device)]
         kinds = [f"{kind} {n:,}" for kind, n in self.bytes_by_kind.items()]
         bytes_line = [f"bytes: {', '.join(kinds)}"] if kinds else []
-        others = [f"also written: {text}" for text in self._others()]
-        notes = [f"note: {note}" for note in grouped_notes(self.notes)]
+        others = [f"also written: {text}" for text in self.other_names()]
+        notes = [f"note: {note}" for note in self.grouped_notes()]
         proof = self.verification.parts()
         return [sizes, *bytes_line, *proof, *device, *others, *notes]
 
-    def _others(self) -> list[str]:
-        """The other files, those of a project as one."""
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        report: "codeq_keras.CompressionReport | None" = None,
+        history: Any = None,
+    ) -> None:
+        """Writes the result as one HTML file; an old one is replaced.
+
+        Args:
+            path: File to write; it ends in ".html".
+            report: `codeq_keras.report` of the model, to have the kernels on
+                the same page.
+            history: With it, what `fit` returned; see its `to_html`.
+
+        Raises:
+            ImportError: If jinja2 is not installed.
+            ValueError: If `path` does not end in ".html", or its folder does
+                not exist.
+        """
+        from codeq_keras.reports import report_blocks, write_page
+
+        blocks = export_blocks(self)
+        if report is not None:
+            blocks += report_blocks(report, history)
+        write_page(path, title=self.path.name, summary=[], blocks=blocks)
+
+    def grouped_notes(self) -> list[str]:
+        """Returns the notes; those that differ in their weight alone as one."""
+        return grouped_notes(self.notes)
+
+    def other_names(self) -> list[str]:
+        """Returns the names of the other files, those of a project as one."""
         parent = self.path.parent
         beside = [path for path in self.other_files if path.parent == parent]
         texts = [str(path) for path in beside]

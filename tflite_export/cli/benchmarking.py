@@ -3,7 +3,12 @@
 import argparse
 from typing import Any
 
-from tflite_export.cli.options import add_command, add_labels, add_samples
+from tflite_export.cli.options import (
+    add_command,
+    add_html,
+    add_labels,
+    add_samples,
+)
 from tflite_export.cli.output import EXIT_OK, progress, show
 from tflite_export.files import require_writable
 
@@ -37,6 +42,7 @@ def add_benchmark(commands: Any) -> None:
         "one in /data/local/tmp of the phone)",
     )
     command.add_argument("--plot", help="a PNG file to write as well")
+    add_html(command)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
@@ -56,5 +62,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         )
         if options.plot is not None:
             report.plot(options.plot)
+        if options.html is not None:
+            report.to_html(options.html)
     show(options, report)
     return EXIT_OK

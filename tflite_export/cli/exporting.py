@@ -5,6 +5,7 @@ from typing import Any
 
 from tflite_export.cli.options import (
     add_command,
+    add_html,
     add_project,
     add_samples,
     add_target,
@@ -22,6 +23,7 @@ def add_export(commands: Any) -> None:
     add_target(command)
     add_weight_storage(command)
     add_project(command)
+    add_html(command)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -52,5 +54,7 @@ def write(options: argparse.Namespace, model: Any, samples: Any) -> int:
         project=options.project,
         representative_dataset=samples,
     )
+    if options.html is not None:
+        result.to_html(options.html)
     show(options, result)
     return EXIT_OK

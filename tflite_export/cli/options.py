@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from tflite_export.files import require_writable
+
 
 def add_command(
     commands: Any,
@@ -70,3 +72,25 @@ def add_project(command: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="for tflm, also a folder that builds: cmake, zephyr or esp-idf",
     )
+
+
+def add_html(command: argparse.ArgumentParser) -> None:
+    """Adds `--html`."""
+    command.add_argument(
+        "--html",
+        type=_html_path,
+        metavar="PATH",
+        help="an HTML file to write as well, with all of the report",
+    )
+
+
+def _html_path(path: str) -> str:
+    if not path.endswith(".html"):
+        raise argparse.ArgumentTypeError(
+            f"must end in '.html'. Received: {path!r}."
+        )
+    try:
+        require_writable(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
