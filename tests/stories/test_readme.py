@@ -19,7 +19,7 @@ EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
 ]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS = FENCED.findall(README)
@@ -38,6 +38,7 @@ SHOWN = {
     "check": "ethos-u: ok",
     "inspect": "CONV_2D",
     "benchmark": "old.tflite",
+    "gate": "model.tflite: ok",
 }
 
 

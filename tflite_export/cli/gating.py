@@ -80,7 +80,8 @@ def _gate(options: argparse.Namespace) -> int:
     with progress("Measuring"):
         from tflite_export.cli.loading import load_samples
         from tflite_export.files import require_writable, write_atomically
-        from tflite_export.measuring.gate import Limits, gate, read_baseline
+        from tflite_export.measuring.gate import gate, read_baseline
+        from tflite_export.measuring.gate_report import Limits
 
         outputs = (options.markdown, options.junit, options.write_baseline)
         for path in outputs:
