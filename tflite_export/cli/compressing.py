@@ -6,6 +6,7 @@ from typing import Any
 from tflite_export.cli.exporting import model_and_samples, write
 from tflite_export.cli.options import (
     add_command,
+    add_io_dtype,
     add_project,
     add_samples,
     add_target,
@@ -44,6 +45,7 @@ def add_compress(commands: Any) -> None:
     )
     add_target(command)
     add_weight_storage(command)
+    add_io_dtype(command)
     add_project(command)
 
 

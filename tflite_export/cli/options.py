@@ -70,3 +70,13 @@ def add_project(command: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="for tflm, also a folder that builds: cmake, zephyr or esp-idf",
     )
+
+
+def add_io_dtype(command: argparse.ArgumentParser) -> None:
+    """Adds `--io-dtype`."""
+    command.add_argument(
+        "--io-dtype",
+        metavar="TYPE",
+        help="inputs and outputs, for litert: int8, uint8 or float32 "
+        "(default: int8)",
+    )
