@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tflite_export.files import write_atomically
+from tflite_export.format.borders import Borders
 from tflite_export.format.names import shorten_names
 from tflite_export.measuring.export_page import export_blocks
 from tflite_export.measuring.sizes import measure_sizes
@@ -171,6 +172,7 @@ def export(
     *,
     target: str = "litert",
     weight_storage: str = "auto",
+    io_dtype: str | None = None,
     project: str | None = None,
     representative_dataset: Any = None,
     verbose: int = 1,
@@ -180,7 +182,8 @@ def export(
     Each code in the file is the trained code: BatchNormalization is folded into
     the scale of each channel, not into the codes. The file is run before it is
     written, and a model that cannot be written exactly is an error. Inputs and
-    outputs are int8 (integer inputs stay int32), the batch is 1.
+    outputs are int8 unless `io_dtype` says otherwise (integer inputs stay
+    int32), the batch is 1.
 
     Some layers are rewritten in a copy that computes the same, with a note,
     since the converter would spoil them. Recurrent layers are unrolled over the
@@ -212,6 +215,10 @@ def export(
             `"int8"` stores all densely. `"int4"` and `"sparse"` (for
             `"litert"`) and `"huffman"` (for `"tflm"`) take that form wherever
             it runs right, `"lut"` (for `"tflm"`) wherever it is smaller.
+        io_dtype: The type of inputs and outputs that are real numbers, for
+            `"litert"`: `"int8"`, the default; `"uint8"`, whose codes are those
+            of int8 plus 128, so an image of scale 1/255 goes in as it is; or
+            `"float32"`, which the file rounds itself.
         project: For `"tflm"`, a folder named as the file, beside it, in place
             of the C++ source: the model, its operators, arena and scales, test
             vectors with the outputs of the proof, a program that runs them and
@@ -259,6 +266,7 @@ def export(
         path = checked_path(path)
         device = find_target(target)
         device.require_storage(weight_storage)
+        io_dtype = device.require_io_dtype(io_dtype)
         device.require_project(project, path)
         begin("Reading the model")
         trained = read_model(model, representative_dataset)
@@ -267,6 +275,7 @@ def export(
             path,
             target=target,
             weight_storage=weight_storage,
+            io_dtype=io_dtype,
             project=project,
             begin=begin,
         )
@@ -278,6 +287,7 @@ def export_trained(
     *,
     target: str = "litert",
     weight_storage: str = "auto",
+    io_dtype: str = "int8",
     project: str | None = None,
     begin: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
@@ -295,6 +305,7 @@ def export_trained(
         notes.append(_RANDOM_NOTE)
     begin("Storing the weights")
     shorten_names(file, keeps_all=device.reads_names)
+    notes += Borders(file).convert(io_dtype)
     dense = file.to_bytes()
     notes += device.store(file, weight_storage)
     is_dense = file.to_bytes() == dense

@@ -70,6 +70,7 @@ def _require_target(
         for name in [named] if isinstance(named, str) else named:
             target = find_target(name)
             target.require_storage(storage)
+            target.require_io_dtype(getattr(options, "io_dtype", None))
             if getattr(options, "project", None) is not None:
                 target.require_project(options.project, Path(options.file))
     except ValueError as error:

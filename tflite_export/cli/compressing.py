@@ -7,6 +7,7 @@ from tflite_export.cli.exporting import model_and_samples, write
 from tflite_export.cli.options import (
     add_command,
     add_html,
+    add_io_dtype,
     add_project,
     add_samples,
     add_target,
@@ -45,6 +46,7 @@ def add_compress(commands: Any) -> None:
     )
     add_target(command)
     add_weight_storage(command)
+    add_io_dtype(command)
     add_project(command)
     add_html(command)
 

@@ -6,6 +6,7 @@ from typing import Any
 from tflite_export.cli.options import (
     add_command,
     add_html,
+    add_io_dtype,
     add_project,
     add_samples,
     add_target,
@@ -22,6 +23,7 @@ def add_export(commands: Any) -> None:
     add_samples(command)
     add_target(command)
     add_weight_storage(command)
+    add_io_dtype(command)
     add_project(command)
     add_html(command)
 
@@ -51,6 +53,7 @@ def write(options: argparse.Namespace, model: Any, samples: Any) -> int:
         options.file,
         target=options.target,
         weight_storage=options.weight_storage,
+        io_dtype=options.io_dtype,
         project=options.project,
         representative_dataset=samples,
     )

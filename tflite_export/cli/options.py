@@ -94,3 +94,13 @@ def _html_path(path: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return path
+
+
+def add_io_dtype(command: argparse.ArgumentParser) -> None:
+    """Adds `--io-dtype`."""
+    command.add_argument(
+        "--io-dtype",
+        metavar="TYPE",
+        help="inputs and outputs, for litert: int8, uint8 or float32 "
+        "(default: int8)",
+    )

@@ -195,6 +195,37 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
             _quantization(scales) if scales.size else None
         )
 
+    def set_type(
+        self,
+        subgraph: int,
+        index: int,
+        dtype: str,
+        scales: np.ndarray = NO_SCALES,
+        zero_point: int = 0,
+    ) -> None:
+        """Gives a tensor another type, and scales with one zero point."""
+        self._tensors(subgraph)[index].type = dtype_code(dtype)
+        self.set_scales(subgraph, index, scales)
+        if scales.size:
+            points = np.full(scales.size, zero_point, np.int64)
+            self._tensors(subgraph)[index].quantization.zeroPoint = points
+
+    def set_interface(
+        self, inputs: Mapping[int, int], outputs: Mapping[int, int]
+    ) -> None:
+        """Replaces inputs and outputs of the model, by old tensor index."""
+        graph = self._model.subgraphs[0]
+        signatures = [
+            s for s in self._model.signatureDefs or () if not s.subgraphIndex
+        ]
+        for side, moved in (("inputs", inputs), ("outputs", outputs)):
+            held = [moved.get(i, i) for i in indices(getattr(graph, side))]
+            setattr(graph, side, np.array(held, np.int32))
+            for signature in signatures:
+                for entry in getattr(signature, side) or ():
+                    index = int(entry.tensorIndex)
+                    entry.tensorIndex = moved.get(index, index)
+
     def quantize_like(self, subgraph: int, index: int, source: int) -> None:
         """Gives a tensor the type and the scales of another one."""
         tensors = self._tensors(subgraph)

@@ -88,6 +88,7 @@ class Target:
         title: The name in texts, as in "weights for the Edge TPU".
         storages: The values of `weight_storage` that it takes.
         refused_storages: The reason against each other value, and the remedy.
+        io_dtypes: The values of `io_dtype` that it takes, its own first.
         devices: Names of the devices on which `benchmark` measures its files.
         projects: The values of `project` that it takes, besides None.
         is_variant: Whether it is a size of another target.
@@ -120,6 +121,7 @@ class Target:
     title: str = ""
     storages: tuple[str, ...] = ("auto", "int8")
     refused_storages: Mapping[str, str] = PACKED_REFUSALS
+    io_dtypes: tuple[str, ...] = ("int8",)
     devices: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
     is_variant: bool = False
@@ -162,6 +164,27 @@ class Target:
         raise ValueError(
             f"`weight_storage` for the target {self.name!r} must be {allowed}. "
             f"Received: {weight_storage!r}. {reason}"
+        )
+
+    def require_io_dtype(self, io_dtype: str | None) -> str:
+        """Returns the type of inputs and outputs; a wrong one is a ValueError.
+
+        Args:
+            io_dtype: As in `export`.
+        """
+        if io_dtype is None:
+            return self.io_dtypes[0]
+        if io_dtype in self.io_dtypes:
+            return io_dtype
+        others = [
+            t.name for t in _REGISTERED.values() if io_dtype in t.io_dtypes
+        ]
+        remedy = f"Use {self.io_dtypes[0]!r}, or leave it out."
+        if others:
+            remedy = f"Use `target={others[0]!r}`, or leave it out."
+        raise ValueError(
+            f"`io_dtype` for the target {self.name!r} must be one of "
+            f"{list(self.io_dtypes)}. Received: {io_dtype!r}. {remedy}"
         )
 
     def require_project(self, project: str | None, path: Path) -> None:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tflite_export.conversion.graphs import named_outputs, ranged_model
+from tflite_export.format.borders import Borders
 from tflite_export.format.decoding import decoded_constants
 from tflite_export.format.flatbuffer import Flatbuffer
 from tflite_export.format.kinds import read_tflite
@@ -151,7 +152,9 @@ def _compared(
     outputs = _Outputs(actual, expected)
     unequal = unequal_weights(file, trained.weights, trained.kernels)
     compared = tuple(
-        _compare_output(name, tensor, actual[name], expected[name])
+        _compare_output(
+            name, Borders(file).step(tensor), actual[name], expected[name]
+        )
         for name, tensor in file.outputs().items()
     )
     report = VerificationReport(
@@ -237,12 +240,10 @@ def _predict(
 
 
 def _compare_output(
-    name: str, tensor: Tensor, actual: np.ndarray, expected: np.ndarray
+    name: str, step: float | None, actual: np.ndarray, expected: np.ndarray
 ) -> OutputComparison:
-    # An integer output without a scale counts: its step is 1.
-    step = float(tensor.scales[0]) if tensor.scales.size else 1.0
-    is_float = tensor.dtype == "float32"
-    if is_float:
+    is_float = step is None
+    if step is None:
         # A constant output has no range; its size stands for it.
         step = float(np.ptp(expected) or np.abs(expected).max() or 1.0)
     difference = np.abs(actual - expected) / step

@@ -67,6 +67,7 @@ class LiteRtSparse(Target):
         **dict.fromkeys(("int8", "int4", "sparse"), _REFUSAL),
         **PACKED_REFUSALS,
     }
+    io_dtypes = ("float32",)
     devices = PHONE_DEVICES
     weighs_codes = False
 
