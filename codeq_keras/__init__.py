@@ -45,7 +45,8 @@ from codeq_keras.model import QuantizedModel, quantize_model
 from codeq_keras.post_training.compress import compress_post_training
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer, QuantizedWeight
 from codeq_keras.quantizers.kernels import KernelQuantizer, QuantizedKernel
-from codeq_keras.reports.report import CompressionReport, report
+from codeq_keras.reports.compression_report import CompressionReport
+from codeq_keras.reports.report import report
 from codeq_keras.training.regularizer import CompressionRegularizer
 
 __all__ = [

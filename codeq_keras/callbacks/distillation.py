@@ -46,6 +46,11 @@ class Distillation(keras.callbacks.Callback):
     With several outputs the distances add up. `weight` and `loss` are then one
     for all, a list in the order of the outputs, or a dict by their names.
 
+    `keras.distillation.Distiller` wraps the model in one of its own, which
+    hides the quantizers from budgets, reports and `export`. Its losses are
+    taken here, with the same values, but for those between inner layers: make
+    the inner tensor an output of both models. They know no sample weights.
+
     Args:
         teacher: Built Keras model with the inputs and outputs of the
             quantized one: the float model it was made from, or a larger one.
@@ -54,7 +59,10 @@ class Distillation(keras.callbacks.Callback):
             takes for second best.
         loss: Distance to take instead: a Keras loss, its name or a function,
             called as `loss(teacher_outputs, outputs)`, for example `"mse"`.
-            Not softened. In a list or dict, None leaves an output out.
+            Not softened. In a list or dict, None leaves an output out. Or a
+            loss of `keras.distillation`, with a temperature of its own: alone
+            for all outputs, its own `loss` as nested as they are, or in the
+            list or dict for one of them.
 
     Raises:
         ValueError: If an argument is out of range; at the beginning of `fit`,
@@ -127,6 +135,10 @@ class Distillation(keras.callbacks.Callback):
             )
             names = known or _names_in(y_pred)
             _require_like(target, y_pred)
+            if _is_of_all_outputs(self.loss):
+                return self.weight * _sample_loss(self.loss)(
+                    target, y_pred, sample_weight
+                )
             return sum(
                 weight * distance(*each)
                 for (weight, distance), *each in zip(
@@ -149,6 +161,8 @@ class Distillation(keras.callbacks.Callback):
 
     def _distances(self, names: list[str]) -> list[tuple[Any, Distance | None]]:
         """Weight and distance of each output."""
+        if _is_of_all_outputs(self.loss):
+            require_number("weight", self.weight, Interval(0))
         weights = _per_output("weight", self.weight, names)
         given = _per_output("loss", self.loss, names)
         if self.loss is not None:
@@ -319,6 +333,8 @@ class SoftenedDivergence(keras.losses.Loss):
 
 def _sample_loss(loss: Any) -> Distance:
     """A loss that takes sample weights, from whatever Keras takes for one."""
+    if isinstance(loss, keras.distillation.DistillationLoss):
+        return _keras_distance(loss)
     loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):
         return loss
@@ -328,3 +344,35 @@ def _sample_loss(loss: Any) -> Distance:
             return loss(y_true, y_pred)
 
     return Wrapped()
+
+
+def _is_of_all_outputs(loss: Any) -> bool:
+    """Whether a loss of `keras.distillation` takes all outputs at once."""
+    if not isinstance(loss, keras.distillation.DistillationLoss):
+        return False
+    # One loss for all goes to each output, as elsewhere.
+    return keras.tree.is_nested(getattr(loss, "loss", ()))
+
+
+def _keras_distance(loss: Any) -> Distance:
+    """The distance of a loss of `keras.distillation`."""
+    names = ("teacher_layer_name", "student_layer_name")
+    inner = {n: v for n in names if (v := getattr(loss, n, None)) is not None}
+    if inner:
+        raise ValueError(
+            "`Distillation` compares outputs, not inner layers. Received: "
+            f"{type(loss).__name__} with {inner}. Make the tensors of these "
+            "layers outputs of both models, before `quantize_model`."
+        )
+
+    def distance(target: Any, outputs: Any, sample_weight: Any) -> Any:
+        if any(w is not None for w in keras.tree.flatten(sample_weight)):
+            raise ValueError(
+                "Losses of `keras.distillation` know no sample weights. "
+                f"Received: {type(loss).__name__} in a training with sample "
+                "weights. Leave `loss` out, or give one of `keras.losses`."
+            )
+        loss.validate_outputs(target, outputs)
+        return loss.compute_loss(target, outputs)
+
+    return distance

@@ -1,6 +1,7 @@
 """The part of a report that is about one kernel."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,16 +10,18 @@ import numpy as np
 from codeq_keras import costs
 from codeq_keras.architecture.kernels import FloatWeight, Kernel
 from codeq_keras.architecture.narrowing import narrowed
+from codeq_keras.architecture.visits import own_variables, visit_layers
 from codeq_keras.costs import FLOAT_BITS, entropy_bits
 from codeq_keras.ops.grids import GRIDS
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.kernels import QuantizedKernel
 from codeq_keras.reports.advice import better_choice
 from codeq_keras.reports.choices import Choice, snr_db
-from codeq_keras.reports.records import KernelReport
+from codeq_keras.reports.records import KernelReport, SkippedLayer
 
 FLOAT_BYTES = 4
 _HISTOGRAM_BINS = 101
+_NO_KERNEL = "no kernel, only biases, gains or statistics"
 
 
 def float_report(kernel: Kernel) -> KernelReport:
@@ -31,9 +34,7 @@ def float_report(kernel: Kernel) -> KernelReport:
     return KernelReport(
         path=kernel.path,
         is_quantized=False,
-        float_reason=(
-            kernel.reason if isinstance(kernel, FloatWeight) else "by choice"
-        ),
+        float_reason=_float_reason(kernel),
         num_weights=latent.size,
         num_macs=kernel.num_macs,
         sparsity=float(np.mean(values == 0)),
@@ -114,3 +115,28 @@ def _levels(kernel: QuantizedKernel, values: np.ndarray) -> np.ndarray:
     axes = {axis % values.ndim for axis in kernel.output_axes}
     first = tuple(0 if i in axes else slice(None) for i in range(values.ndim))
     return np.unique(values[first])
+
+
+def skipped_layers(
+    model: keras.Layer, kernels: Sequence[Kernel]
+) -> tuple[SkippedLayer, ...]:
+    """Returns the layers with weights of which none is quantized."""
+    known = {id(kernel.variable): kernel for kernel in kernels}
+    seen: set[int] = set()
+    skipped = []
+    for visit in visit_layers(model):
+        variables = own_variables(visit.layer)
+        if not variables or id(visit.layer) in seen:
+            continue
+        seen.add(id(visit.layer))
+        found = [known[id(v)] for v in variables if id(v) in known]
+        if any(isinstance(kernel, QuantizedKernel) for kernel in found):
+            continue
+        reasons = dict.fromkeys(map(_float_reason, found))
+        path = "/".join(visit.path) or visit.layer.name
+        skipped.append(SkippedLayer(path, ", ".join(reasons) or _NO_KERNEL))
+    return tuple(skipped)
+
+
+def _float_reason(kernel: Kernel) -> str:
+    return kernel.reason if isinstance(kernel, FloatWeight) else "by choice"

@@ -65,6 +65,19 @@ class KernelReport:
 
 
 @dataclasses.dataclass(frozen=True)
+class SkippedLayer:
+    """A layer with weights of which none is quantized.
+
+    Attributes:
+        path: Path of the layer.
+        reason: Why, in a few words.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ChannelReport:
     """One class of channels, which can only be removed together.
 

@@ -162,7 +162,10 @@ def _file(file: FileReport) -> Grid:
 
 
 def _notes(report: Any) -> list[str]:
-    notes = [str(each) for each in report.channels]
+    notes = [
+        f"{each.path} is skipped: {each.reason}" for each in report.skipped
+    ]
+    notes += [str(each) for each in report.channels]
     if report.held_sparsity is not None:
         notes.append(
             f"{report.held_sparsity:.1%} zeros are held in trainings without a "

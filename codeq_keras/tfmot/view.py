@@ -17,7 +17,7 @@ from codeq_keras.architecture.kernels import (
 from codeq_keras.quantizers.channel_gates import ChannelGates
 from codeq_keras.quantizers.dead_zone import QuantizedWeight
 from codeq_keras.quantizers.kernels import QuantizedKernel, quantized
-from codeq_keras.reports.report import CompressionReport
+from codeq_keras.reports.compression_report import CompressionReport
 from codeq_keras.tfmot.weight_quantizer import KernelState, kernel_states
 from codeq_keras.training.regularizer import CompressionRegularizer
 from codeq_keras.training.schedule import TrainingSchedule

@@ -19,6 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ),
         ("tfmot_migration", "tensors equal", ("digits.tflite",)),
         ("keras3_to_tfmot", "same codes: True", ()),
+        ("without_training", "tensors equal", ("artifacts/untrained.tflite",)),
     ],
 )
 def test_example_runs(tmp_path, name, end, files):
@@ -39,4 +40,9 @@ def test_example_runs(tmp_path, name, end, files):
 def test_every_example_is_run():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
 
-    assert names == {"quickstart", "tfmot_migration", "keras3_to_tfmot"}
+    assert names == {
+        "quickstart",
+        "tfmot_migration",
+        "keras3_to_tfmot",
+        "without_training",
+    }

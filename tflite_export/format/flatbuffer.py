@@ -207,7 +207,7 @@ byte 4). Received: 11 bytes that start with b'not a mo'.
         self._tensors(subgraph)[index].type = dtype_code(dtype)
         self.set_scales(subgraph, index, scales)
         if scales.size:
-            points = np.full(scales.size, zero_point, np.int64)
+            points: np.ndarray = np.full(scales.size, zero_point, np.int64)
             self._tensors(subgraph)[index].quantization.zeroPoint = points
 
     def set_interface(

@@ -310,3 +310,75 @@ def test_nested_outputs_are_refused_before_the_training(arguments):
     assert "Return them" in str(refusal.value)
     for weight, value in zip(qmodel.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+KL = keras.distillation.LogitsDistillation(temperature=4.0)
+MAE = keras.distillation.FeatureDistillation("mae")
+
+
+def keras_distance(structure, loss, pairs):
+    """The loss that Keras's own `Distiller` computes of the same outputs."""
+    target, outputs = (packed(structure, *arrays) for arrays in pairs)
+    inputs = keras.Input((4,))
+    same = keras.Model(inputs, packed(structure, inputs, inputs))
+    distiller = keras.distillation.Distiller(
+        same, same, distillation_losses=loss, student_loss_weight=0.0
+    )
+    distiller.compile(loss=packed(structure, "mse", "mse"))
+    distiller._extract_all_teacher_features = lambda x: {"final_output": target}
+    return float(distiller.compute_loss(pairs[0][0], y_pred=outputs))
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+@pytest.mark.parametrize("kind", ["logits", "features"])
+def test_losses_of_keras_have_the_values_of_its_distiller(structure, kind):
+    single = packed(structure, "mse", "mae")
+    if kind == "logits":
+        single = packed(structure, "kl_divergence", "kl_divergence")
+        loss = keras.distillation.LogitsDistillation(4.0, single)
+    else:
+        loss = keras.distillation.FeatureDistillation(single)
+    losses = packed(structure, "mse", CATEGORICAL)
+
+    added, pairs = added_to_the_loss(structure, losses, weight=0.5, loss=loss)
+
+    expected = 0.5 * keras_distance(structure, loss, pairs)
+    # Differences of float32 sums.
+    assert added == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "distances"), [(MAE, (MAE, MAE)), ([MAE, KL], (MAE, KL))]
+)
+def test_losses_of_keras_go_to_each_output(loss, distances):
+    losses = ["mse", CATEGORICAL]
+
+    added, pairs = added_to_the_loss("list", losses, loss=loss)
+
+    expected = sum(
+        float(distance.compute_loss(*each))
+        for distance, *each in zip(distances, *pairs, strict=True)
+    )
+    assert added == pytest.approx(expected, rel=1e-3)
+
+
+def test_losses_of_inner_layers_are_refused(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+    inner = keras.distillation.FeatureDistillation("mse", "conv", "conv")
+
+    with pytest.raises(ValueError, match="outputs of both models"):
+        compile_and_fit(qmodel, data, callbacks=[Distillation(cnn, loss=inner)])
+
+
+def test_losses_of_keras_refuse_sample_weights(cnn, data):
+    qmodel = codeq_keras.quantize_model(cnn)
+    qmodel.compile("sgd", CATEGORICAL)
+    weights = np.ones(len(data[1]), "float32")
+
+    with pytest.raises(ValueError, match="know no sample weights"):
+        qmodel.fit(
+            *data,
+            sample_weight=weights,
+            verbose=0,
+            callbacks=[Distillation(cnn, loss=KL)],
+        )

@@ -107,3 +107,34 @@ def test_model_left_in_float_has_no_sparsity(cnn):
     assert report.sparsity == 0.0
     assert report.mean_bit_width == 32
     assert report.relative_bops == 1.0
+
+
+def test_skipped_layers_are_listed_with_reasons(qmodel):
+    report = codeq_keras.report(qmodel)
+
+    reasons = {layer.path: layer.reason for layer in report.skipped}
+    assert reasons == {
+        "norm": "no kernel, only biases, gains or statistics",
+        "head": "by choice",
+    }
+    assert "skipped        head: by choice" in str(report)
+    assert report.to_dict()["skipped"][1] == {
+        "path": "head",
+        "reason": "by choice",
+    }
+
+
+def test_skipped_layers_of_one_reason_take_one_line():
+    keep = keras.layers.PReLU
+    model = keras.Sequential(
+        [
+            keras.Input((8, 4)),
+            keras.layers.Dense(4),
+            *(keep(name=f"act_{i}") for i in range(5)),
+        ]
+    )
+
+    text = str(codeq_keras.report(codeq_keras.quantize_model(model)))
+
+    line = "act_0, act_1, act_2 and 2 more: used element by element"
+    assert f"skipped        {line}" in text
