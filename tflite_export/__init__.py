@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from tflite_export.extras import FILE_MODULES, MODEL_MODULES, require_extra
 
 if TYPE_CHECKING:
-    from tflite_export.exporting import ExportResult, export
+    from tflite_export.exporting import export
     from tflite_export.inspection import Inspection, TensorRow, inspect
     from tflite_export.measuring.benchmark import benchmark
+    from tflite_export.measuring.export_result import ExportResult
     from tflite_export.measuring.report import BenchmarkReport, BenchmarkRow
     from tflite_export.runtime.predicting import predict
     from tflite_export.targets.checking import check
@@ -46,7 +47,7 @@ _HOMES = {
     "BenchmarkReport": "measuring.report",
     "BenchmarkRow": "measuring.report",
     "CheckReport": "targets.findings",
-    "ExportResult": "exporting",
+    "ExportResult": "measuring.export_result",
     "Finding": "targets.findings",
     "Inspection": "inspection",
     "OutputComparison": "verification.report",

@@ -170,13 +170,10 @@ class CompressionReport:
                 + ("  frozen" if kernel.is_frozen else "")
                 + _pattern(kernel)
             )
-        if self.relative_bops is None:
-            bops = "unknown: an input size is not fixed"
-        else:
-            bops = (
-                f"{self.relative_bops:.2%} of dense float32 "
-                "(32-bit activations)"
-            )
+        bops = "unknown: an input size is not fixed"
+        if self.relative_bops is not None:
+            part = f"{self.relative_bops:.2%}"
+            bops = f"{part} of dense float32 (32-bit activations)"
         ratio = self.float_size_bytes / max(self.size_bytes, 1)
         lines += [
             "",

@@ -9,7 +9,7 @@ from keras import layers
 from support.plain import export_plain, put_on_grid, random_codes
 
 from codeq_keras import QuantizedWeight
-from tflite_export.exporting import ExportResult
+from tflite_export.measuring.export_result import ExportResult
 
 
 class Exported(NamedTuple):

@@ -17,8 +17,8 @@ from tflite_export.conversion.graphs import (
     affine_coefficients,
     ranged_model,
 )
-from tflite_export.exporting import ExportResult
 from tflite_export.format.flatbuffer import Flatbuffer
+from tflite_export.measuring.export_result import ExportResult
 from tflite_export.trained_model import read_model
 from tflite_export.verification import by_layer
 from tflite_export.verification.report import (
