@@ -53,9 +53,12 @@ def main() -> None:
         model, codeq_keras.CoDeQConfig(bit_width=BIT_WIDTH)
     )
     budget = codeq_keras.CompressionBudget(relative_bops=RELATIVE_BOPS)
-    fit(qmodel, train, validation, epochs=args.epochs, callbacks=[budget])
+    history = fit(
+        qmodel, train, validation, epochs=args.epochs, callbacks=[budget]
+    )
     report = codeq_keras.report(qmodel)
     report.plot(args.output / "report.png")
+    report.to_html(args.output / "report.html", history=history)
     (args.output / "report.txt").write_text(f"{report}\n")
 
     print("4/5  Exporting to int8 .tflite")
@@ -133,7 +136,7 @@ def fit(
     *,
     epochs: int,
     callbacks: list[keras.callbacks.Callback] | None = None,
-) -> None:
+) -> keras.callbacks.History:
     """Compiles and fits with a cosine learning rate."""
     num_steps = epochs * -(-len(train[0]) // BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(3e-3, num_steps)
@@ -142,7 +145,7 @@ def fit(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(
+    return model.fit(
         *train,
         batch_size=BATCH_SIZE,
         epochs=epochs,
@@ -209,7 +212,7 @@ def print_table(
         f"File {ratio:.2f}x smaller than the float .tflite. Trained integers "
         f"in the file: {'all equal' if proof.codes_equal else 'DIFFERENT'}. "
         f"LiteRT and Keras agree on {proof.top1_agreement:.2%} of the images.\n"
-        f"Wrote {path.name}, report.txt and report.png to {folder}/.",
+        f"Wrote {path.name} and report.txt, .png and .html to {folder}/.",
         highlight=False,
     )
 

@@ -65,7 +65,9 @@ def export(
         path: The file to write, ending in `.tflite`. Its folder must exist; a
             failed export leaves an older file as it was.
         target: The device:
-            - `"litert"`: phones and single-board computers;
+            - `"litert"`: phones and single-board computers. `"auto"` stores
+              weights for their CPU; `"litert,accelerator=gpu"`, or `npu`, is
+              for apps that ask for those;
             - `"litert-sparse"`: their ARM CPUs, in float32 with the sparse
               kernels of XNNPACK, for networks such as MobileNet (see `check`).
               These are faster than int8 from about 80 % zeros in 1x1

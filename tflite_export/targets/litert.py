@@ -4,6 +4,7 @@ Its loader checks little: a kernel reads an unexpected sparse weight as a dense
 one, silently. The faults and the slow forms were measured with LiteRT 2.3.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -44,25 +45,56 @@ _SLOW_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _NO_INT4 = ("TRANSPOSE_CONV",)
 
 
+ACCELERATORS = ("cpu", "gpu", "npu")
+
+
 class LiteRt(Target):
     """LiteRT on phones and single-board computers, with XNNPACK."""
 
     name = "litert"
     title = "LiteRT"
-    storages = ("auto", "int8", "int4", "sparse")
+    storages: tuple[str, ...] = ("auto", "int8", "int4", "sparse")
     refused_storages: Mapping[str, str] = PACKED_REFUSALS
     io_dtypes = IO_DTYPES
     devices = PHONE_DEVICES
     reads_names = False
+    settings: Mapping[str, str] = {
+        "accelerator": "cpu, gpu or npu: what an app may ask for"
+    }
+
+    def __init__(self, accelerator: str = "cpu") -> None:
+        self._is_dense = accelerator != "cpu"
+        if self._is_dense:
+            self.storages = ("auto", "int8")
+            article = "a GPU" if accelerator == "gpu" else "an NPU"
+            reason = f"Only the CPU reads it, not {article}."
+            self.refused_storages = {
+                "int4": reason,
+                "sparse": reason,
+                **PACKED_REFUSALS,
+            }
+
+    def configured(self, settings: Mapping[str, str]) -> "LiteRt":
+        """Returns the target for apps that ask for an accelerator."""
+        accelerator = settings["accelerator"]
+        if accelerator not in ACCELERATORS:
+            raise ValueError(
+                f"The setting 'accelerator' must be one of {ACCELERATORS}. "
+                f"Received: 'accelerator={accelerator}'."
+            )
+        return LiteRt(accelerator)
 
     def store(self, file: Flatbuffer, weight_storage: str) -> list[str]:
         """Stores each weight in the fewest bytes that run at full speed."""
-        return store_weights(file, weight_storage)
+        return store_weights(file, "int8" if self._is_dense else weight_storage)
 
     def package(self, proven: ProvenFile, trained: "TrainedModel") -> Package:
         """Proves that the storage does not change the outputs."""
         _require_same_outputs(proven, trained)
-        return Package(proven.data)
+        notes = tuple(
+            f"{f.subject} {f.text} {f.remedy}" for f in _cpu_only(proven.file)
+        )
+        return Package(proven.data, notes=notes)
 
     def check(self, data: bytes) -> CheckReport:
         """Says whether LiteRT runs a file right, by rules and by a run."""
@@ -73,7 +105,7 @@ class LiteRt(Target):
                 if index >= 0:
                     tensor = file.tensor(operator.subgraph, index)
                     findings += _weight_findings(operator, tensor)
-        findings += _sparse_notes(file)
+        findings += [*_sparse_notes(file), *_cpu_only(file)]
         findings += [
             Finding(
                 name,
@@ -158,6 +190,39 @@ def _sparse_notes(file: Flatbuffer) -> list[Finding]:
             "`make arm`.",
             is_blocking=False,
         )
+    ]
+
+
+def _cpu_only(file: Flatbuffer) -> list[Finding]:
+    """Notes on weights that the delegates for GPU and NPU do not read.
+
+    By the sources of LiteRT: the GPU delegate claims each DENSIFY of a constant
+    (`tflite/tools/versioning/gpu_compatibility.cc`), then fails on int8, since
+    its `ObjectReader::ReadTensor` unpacks float16 and float32 only. A delegate
+    that fails ends `CompiledModel::Create`, with or without the CPU
+    (`litert/runtime/compiled_model.cc`). No rule there is on int4.
+    """
+    remedy = "For those export with `target='litert,accelerator=gpu'`."
+    counts = Counter[str]()
+    for operator in file.operators:
+        held = [
+            file.tensor(operator.subgraph, i) for i in operator.inputs if i >= 0
+        ]
+        counts["DENSIFY"] += (
+            operator.name == "DENSIFY" and held[0].dtype == "int8"
+        )
+        counts["int4"] += any(t.dtype == "int4" and t.size_bytes for t in held)
+    texts = {
+        "DENSIFY": "unpack int8 weights on the CPU: by its source, the GPU "
+        "delegate fails on them, and an app gets no model even if it allows "
+        "the CPU as well.",
+        "int4": "weights are for the CPU: no documented rule says that GPU and "
+        "NPU delegates run them.",
+    }
+    return [
+        Finding(f"{counts[kind]} {kind}", text, remedy, is_blocking=False)
+        for kind, text in texts.items()
+        if counts[kind]
     ]
 
 

@@ -242,3 +242,30 @@ def test_equal_indices_in_two_subgraphs_are_two_tensors(dense):
     assert shared_with_others([fully, body]) == {}
     reasons = shared_with_others([fully, other])
     assert reasons == {fully.key: "also read by CONV_2D"}
+
+
+@pytest.mark.parametrize("weight_storage", ["sparse", "int4", "int8"])
+def test_check_says_which_weights_are_for_the_cpu_alone(
+    dense, weight_storage, tmp_path
+):
+    stored, _ = _stored(dense, weight_storage)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(stored)
+    report = check(path)
+    subjects = {f.subject.split()[-1] for f in report.findings}
+    kind = {"sparse": "DENSIFY", "int4": "int4"}.get(weight_storage)
+
+    assert report.is_ok
+    assert subjects & {"DENSIFY", "int4"} == ({kind} if kind else set())
+
+
+def test_files_for_a_gpu_have_int8_weights_alone(export_for):
+    for_cpu = export_for("litert", weight_storage="auto")
+    for_gpu = export_for("litert,accelerator=gpu", weight_storage="auto")
+
+    dense = export_for("litert", weight_storage="int8")
+    assert for_gpu.size_bytes == dense.size_bytes > for_cpu.size_bytes
+    assert any("an app gets no model" in note for note in for_cpu.notes)
+    assert not any("an app gets no model" in note for note in for_gpu.notes)
+    with pytest.raises(ValueError, match="Only the CPU reads it, not a GPU"):
+        find_target("litert,accelerator=gpu").require_storage("sparse")

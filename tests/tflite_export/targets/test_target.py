@@ -118,7 +118,8 @@ def test_a_target_is_measured_where_it_says_or_the_reason_is_told(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("litert,max_arena_bytes=9", "'litert' can have no settings"),
+        ("edgetpu,max_arena_bytes=9", "'edgetpu' can have no settings"),
+        ("litert,accelerator=tpu", "must be one of ('cpu', 'gpu', 'npu')"),
         ("tflm,ram=9", "settings, each as ',name=value': 'max_arena_bytes'"),
         ("tflm,max_arena_bytes", "each as ',name=value'"),
         ("tflm,max_arena_bytes=-1", "a whole number of bytes above 0"),
