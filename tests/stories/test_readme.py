@@ -1,5 +1,6 @@
 """The README does what it says, and every link of the pages leads somewhere."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -185,3 +186,20 @@ def test_pages_begin_with_their_question():
         _, _, text = page.read_text().partition("\n\n")
         assert text.startswith("This page answers"), page.name
         assert "?" in text.partition("\n\n")[0], page.name
+
+
+def test_equations_of_the_method_name_code_and_tests_that_exist():
+    rows = re.findall(
+        r"^\| [(F][^|]*\| [^|]* \| `([^`]*)` \| `(test_\w+)` \|$",
+        (ROOT / "docs" / "method.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 9
+    sources = [p.read_text() for p in (ROOT / "tests").rglob("test_*.py")]
+    for code, test in rows:
+        assert any(f"def {test}(" in text for text in sources), test
+        if "/" in code:
+            assert (ROOT / code).exists(), code
+            continue
+        module, _, name = code.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), code
