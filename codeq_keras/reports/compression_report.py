@@ -137,12 +137,13 @@ class CompressionReport:
         Example:
 
         >>> import codeq_keras, keras, pathlib, tempfile
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> dense = keras.layers.Dense(3, name="head")
+        >>> model = keras.Sequential([keras.Input((4,)), dense])
         >>> qmodel = codeq_keras.quantize_model(model)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "report.html")
         ...     codeq_keras.report(qmodel).to_html(path)
-        ...     "dense/kernel" in path.read_text()
+        ...     "head/kernel" in path.read_text()
         True
         """
         write_page(

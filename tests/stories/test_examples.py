@@ -14,8 +14,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     [
         (
             "quickstart",
-            "Wrote digits.tflite, report.txt and report.png to artifacts/.",
-            ("artifacts/digits.tflite", "artifacts/report.png"),
+            "Wrote digits.tflite and report.txt, .png and .html to artifacts/.",
+            ("artifacts/digits.tflite", "artifacts/report.html"),
         ),
         ("tfmot_migration", "tensors equal", ("digits.tflite",)),
         ("keras3_to_tfmot", "same codes: True", ()),

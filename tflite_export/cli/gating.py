@@ -110,7 +110,7 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> int:
-    from tflite_export.measuring.gate import parse_size
+    from tflite_export.measuring.gate_report import parse_size
 
     try:
         return parse_size(text)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +12,8 @@ from xml.etree import ElementTree
 from tflite_export.tables import Table, as_markdown, as_text
 
 ACCELERATOR_KEY = "accelerator"
+_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "Ki": 2**10, "Mi": 2**20}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(k|M|Ki|Mi)?")
 _JUNIT_NAME = "tflite-export gate"
 
 
@@ -193,3 +197,29 @@ class GateReport:
         if "cycles" in held:
             held[ACCELERATOR_KEY] = accelerator
         return f"{json.dumps(held, indent=2)}\n"
+
+
+def parse_size(text: str) -> int:
+    """Returns a number of bytes or cycles; k and M are 10**3 and 10**6.
+
+    Ki and Mi are 2**10 and 2**20. A fraction of a byte is a ValueError.
+
+    Example:
+
+    >>> parse_size("100k"), parse_size("1.5M"), parse_size("32Ki")
+    (100000, 1500000, 32768)
+    >>> parse_size("100kB")
+    Traceback (most recent call last):
+    ...
+    ValueError: Expected a whole number such as 2048, 100k (10**3), 1.5M \
+(10**6), 32Ki (2**10) or 1Mi (2**20). Received: '100kB'.
+    """
+    match = _SIZE.fullmatch(text)
+    size = float(match[1]) * _SUFFIXES[match[2] or ""] if match else math.nan
+    # `32.1k` is whole, and 32.1 * 1000 in floats is not quite.
+    if not match or abs(size - round(size)) > 1e-6:
+        raise ValueError(
+            "Expected a whole number such as 2048, 100k (10**3), 1.5M (10**6), "
+            f"32Ki (2**10) or 1Mi (2**20). Received: {text!r}."
+        )
+    return round(size)

@@ -219,7 +219,7 @@ def test_budget_that_frozen_layers_make_impossible_says_so(wide_cnn, data):
     wide_cnn.layers[1].trainable = False
     qmodel = codeq_keras.quantize_model(wide_cnn)
 
-    with pytest.warns(UserWarning, match="kernels left in float or frozen"):
+    with pytest.raises(ValueError, match="Kernels in float or frozen"):
         compile_and_fit(
             qmodel, data, callbacks=[CompressionBudget(sparsity=TARGET)]
         )

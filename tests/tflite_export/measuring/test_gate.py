@@ -17,7 +17,7 @@ import yaml
 from tflite_export.cli.commands import EXIT_ERROR, EXIT_NO, EXIT_OK, main
 from tflite_export.measuring.devices import microcontroller
 from tflite_export.measuring.devices.records import NotRun
-from tflite_export.measuring.gate import parse_size
+from tflite_export.measuring.gate_report import parse_size
 
 ROOT = Path(__file__).parents[3]
 
