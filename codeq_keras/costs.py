@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from codeq_keras.architecture.kernels import FloatWeight, Kernel
+from codeq_keras.architecture.listing import first_few
 from codeq_keras.quantizers.apart import taken_apart
 from codeq_keras.quantizers.kernels import (
     QuantizedKernel,
@@ -25,7 +26,6 @@ FLOAT_BITS = 32
 
 # The part of all weights that may stay in float without a word.
 _FEW = 0.01
-_MAX_NAMED = 3
 
 # Bits, and bytes for each weight that is not zero.
 Rate = Sequence[tuple[float, float]]
@@ -306,13 +306,12 @@ def not_covered(kernels: Sequence[Kernel]) -> str | None:
     uncovered = sum(k.num_weights for k in others)
     if uncovered <= _FEW * total:
         return None
-    largest = sorted(others, key=lambda k: -k.num_weights)[:_MAX_NAMED]
-    named = ", ".join(f"{k.path!r} ({k.reason})" for k in largest)
-    rest = len(others) - len(largest)
+    largest = sorted(others, key=lambda k: -k.num_weights)
+    named = first_few([f"{k.path!r} ({k.reason})" for k in largest])
     return (
         f"{uncovered:,} of {total:,} weights stay in float, which no budget "
-        f"changes: {named}{f' and {rest} more' if rest else ''}. A variable "
-        "that a layer multiplies with is quantized if its name is 'kernel'."
+        f"changes: {named}. A variable that a layer multiplies with is "
+        "quantized if its name is 'kernel'."
     )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from keras import ops
 
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.architecture.listing import first_few
 
-_MAX_NAMED = 3
 REMEDY = (
     "Lower the learning rate, clip the gradients, or look for NaN in the "
     "data, and go on from an earlier checkpoint."
@@ -16,16 +16,11 @@ REMEDY = (
 def words_on_divergence(kernels: Sequence[Kernel]) -> str:
     """Names the kernels with NaN or infinity; "" if there are none."""
     paths = [
-        kernel.path
+        repr(kernel.path)
         for kernel in kernels
         if not bool(ops.all(ops.isfinite(kernel.variable)))
     ]
-    if not paths:
-        return ""
-    rest = len(paths) - _MAX_NAMED
-    more = f" and {rest} more" if rest > 0 else ""
-    named = ", ".join(map(repr, paths[:_MAX_NAMED]))
-    return f"NaN or infinity in {named}{more}"
+    return f"NaN or infinity in {first_few(paths)}" if paths else ""
 
 
 def require_finite(kernels: Sequence[Kernel]) -> None:

@@ -8,6 +8,7 @@ import keras
 
 from codeq_keras.architecture.finite import REMEDY, words_on_divergence
 from codeq_keras.architecture.kernels import Kernel
+from codeq_keras.architecture.listing import first_few
 from codeq_keras.config import first_match, require_patterns
 from codeq_keras.costs import KernelCost
 from codeq_keras.quantizers.dead_zone import DeadZoneQuantizer
@@ -15,9 +16,6 @@ from codeq_keras.quantizers.kernels import QuantizedKernel, gates_of
 
 # Training steps that a budget takes.
 _MIN_STEPS = 300
-
-# Frozen kernels that a message names.
-_MAX_NAMED = 3
 
 
 def is_lowered(kernel: Kernel) -> bool:
@@ -32,10 +30,8 @@ def words_on_frozen(gates: Any) -> str:
     found = list(dict.fromkeys(path for path in paths if path is not None))
     if not found:
         return ""
-    rest = len(found) - _MAX_NAMED
-    named = ", ".join(map(repr, found[:_MAX_NAMED]))
-    more = f" and {rest} more" if rest > 0 else ""
-    return f", and those of {named}{more}, not trainable, keep all"
+    named = first_few([repr(path) for path in found])
+    return f", and those of {named}, not trainable, keep all"
 
 
 def least_densities(

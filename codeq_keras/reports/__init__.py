@@ -12,7 +12,7 @@ from codeq_keras.reports.page import (
     Lines,
     write_page,
 )
-from codeq_keras.reports.report_page import report_blocks
+from codeq_keras.reports.report_page import bytes_grid, report_blocks
 
 __all__ = [
     "Block",
@@ -23,6 +23,7 @@ __all__ = [
     "Figures",
     "Grid",
     "Lines",
+    "bytes_grid",
     "charts",
     "report_blocks",
     "write_page",

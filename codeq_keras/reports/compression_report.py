@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from codeq_keras.architecture.listing import first_few
 from codeq_keras.reports.advice import sentences
 from codeq_keras.reports.page import write_page
 from codeq_keras.reports.plot import plot_kernels
@@ -19,8 +20,13 @@ from codeq_keras.reports.records import (
 from codeq_keras.reports.report_page import report_blocks
 
 _MAX_ADVICE = 4  # The rest is of smaller kernels.
-_MAX_SKIPPED = 3  # Of one reason; the others are in `report.skipped`.
 _WIDTH = 100
+# Of the numbers of a kernel; its path is as wide as the longest.
+_COLUMNS = (
+    *("kernel", "weights", "MACs", "zeros", "bits", "entropy"),
+    *("bytes", "dB"),
+)
+_WIDTHS = (9, 11, 6, 4, 7, 9, 4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,22 +161,7 @@ class CompressionReport:
 
     def __str__(self) -> str:
         """Returns a table with a line per kernel and a summary."""
-        width = max(6, *(len(kernel.path) for kernel in self.layers))
-        lines = [
-            f"{'kernel':<{width}}  {'weights':>9}  {'MACs':>11}  {'zeros':>6}"
-            f"  {'bits':>4}  {'entropy':>7}  {'bytes':>9}  {'dB':>4}"
-        ]
-        for kernel in self.layers:
-            macs = "?" if kernel.num_macs is None else f"{kernel.num_macs:,}"
-            lines.append(
-                f"{kernel.path:<{width}}  {kernel.num_weights:>9,}  {macs:>11}"
-                f"  {kernel.sparsity:>6.1%}  {kernel.bit_width:>4}"
-                f"  {kernel.entropy_bits:>7.2f}  {kernel.size_bytes:>9,}"
-                f"  {_decibels(kernel):>4}"
-                + _in_float(kernel)
-                + ("  frozen" if kernel.is_frozen else "")
-                + _pattern(kernel)
-            )
+        lines = _table(self.layers)
         bops = "unknown: an input size is not fixed"
         if self.relative_bops is not None:
             part = f"{self.relative_bops:.2%}"
@@ -204,18 +195,30 @@ class CompressionReport:
         return "\n".join([*lines, *_wrapped(self.advice)])
 
 
+def _table(kernels: Sequence[KernelReport]) -> list[str]:
+    """A line of names, and one of each kernel with its remarks."""
+    paths = max(6, *(len(kernel.path) for kernel in kernels))
+
+    def line(cells: Sequence[str]) -> str:
+        path, *numbers = cells
+        columns = zip(numbers, _WIDTHS, strict=True)
+        return "  ".join([path.ljust(paths), *(c.rjust(n) for c, n in columns)])
+
+    rows = [
+        "  ".join([line(kernel.cells()), *kernel.remarks]) for kernel in kernels
+    ]
+    return [line(_COLUMNS), *rows]
+
+
 def _lines_on_skipped(skipped: Sequence[SkippedLayer]) -> list[str]:
     """A line per reason, with the first layers that have it."""
     reasons: dict[str, list[str]] = {}
     for layer in skipped:
         reasons.setdefault(layer.reason, []).append(layer.path)
-    lines = []
-    for reason, paths in reasons.items():
-        names = ", ".join(paths[:_MAX_SKIPPED])
-        if len(paths) > _MAX_SKIPPED:
-            names += f" and {len(paths) - _MAX_SKIPPED} more"
-        lines.append(f"skipped        {names}: {reason}")
-    return lines
+    return [
+        f"skipped        {first_few(paths)}: {reason}"
+        for reason, paths in reasons.items()
+    ]
 
 
 def _wrapped(advice: Sequence[str]) -> list[str]:
@@ -230,22 +233,3 @@ def _aligned(title: str, text: str) -> list[str]:
     return textwrap.wrap(
         f"{title:<14} {text}", _WIDTH, subsequent_indent=" " * 15
     )
-
-
-def _decibels(kernel: KernelReport) -> str:
-    return "" if kernel.snr_db is None else f"{kernel.snr_db:.1f}"
-
-
-def _in_float(kernel: KernelReport) -> str:
-    """The end of a kernel's line in the table."""
-    if kernel.is_quantized:
-        return ""
-    return f"  left in float: {kernel.float_reason}"
-
-
-def _pattern(kernel: KernelReport) -> str:
-    """What a kernel's line says about a pattern that was asked for."""
-    if kernel.pattern_obstacle is not None:
-        return f"  no 2:4: {kernel.pattern_obstacle}"
-    pattern = kernel.sparsity_pattern
-    return "" if pattern is None else f"  {pattern}"

@@ -63,6 +63,30 @@ class KernelReport:
     better: Choice | None = None
     zero_interval: tuple[float, float] | None = None
 
+    def cells(self) -> tuple[str, ...]:
+        """Returns its row of a table, from the path to the SNR."""
+        return (
+            self.path,
+            f"{self.num_weights:,}",
+            "?" if self.num_macs is None else f"{self.num_macs:,}",
+            f"{self.sparsity:.1%}",
+            str(self.bit_width),
+            f"{self.entropy_bits:.2f}",
+            f"{self.size_bytes:,}",
+            "" if self.snr_db is None else f"{self.snr_db:.1f}",
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the numbers do not say, in a few words each."""
+        found = {
+            f"left in float: {self.float_reason}": not self.is_quantized,
+            "frozen": self.is_frozen,
+            f"no 2:4: {self.pattern_obstacle}": self.pattern_obstacle,
+            f"{self.sparsity_pattern}": self.sparsity_pattern,
+        }
+        return tuple(text for text, is_so in found.items() if is_so)
+
 
 @dataclasses.dataclass(frozen=True)
 class SkippedLayer:

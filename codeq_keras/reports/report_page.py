@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from codeq_keras.costs import FLOAT_BITS
 from codeq_keras.reports import charts
+from codeq_keras.reports.kernel_reports import FLOAT_BYTES
 from codeq_keras.reports.page import (
     Block,
     Cell,
@@ -14,13 +16,12 @@ from codeq_keras.reports.page import (
     Grid,
     Lines,
 )
-from codeq_keras.reports.records import FileReport, KernelReport
+from codeq_keras.reports.records import KernelReport
 
 _COLUMNS = (
     *("kernel", "weights", "MACs", "zeros", "bits", "entropy", "bytes"),
     *("of float32", "SNR, dB", ""),
 )
-_FLOAT_BITS, _FLOAT_BYTES = 32, 4
 # Keras's prefix of metrics of the validation data.
 _VALIDATION = "val_"
 # What may be below 1 and is no fraction.
@@ -34,13 +35,17 @@ def report_blocks(report: Any, history: Any = None) -> list[Block]:
 
     `history` is what `fit` returned, or its dict.
     """
+    file = []
+    if report.file is not None:
+        title = f"Bytes of the file for {report.file.target}"
+        file = [bytes_grid(title, report.file.bytes_by_kind)]
     return [
         _facts(report),
         Lines("Advice", report.advice),
         Figures("Training", _training(history)),
         _kernels(report.layers),
         Figures("Weights, levels and what becomes zero", _weights(report)),
-        *([] if report.file is None else [_file(report.file)]),
+        *file,
         Lines("Notes", _notes(report)),
     ]
 
@@ -94,26 +99,16 @@ def _kernels(kernels: Sequence[KernelReport]) -> Grid:
 
 
 def _row(kernel: KernelReport) -> list[Cell]:
-    share = kernel.size_bytes / (_FLOAT_BYTES * kernel.num_weights)
-    remarks = [
-        f"left in float: {kernel.float_reason}" * (not kernel.is_quantized),
-        "frozen" * kernel.is_frozen,
-        kernel.sparsity_pattern or "",
-        f"no 2:4: {kernel.pattern_obstacle}" if kernel.pattern_obstacle else "",
-    ]
-    snr = "" if kernel.snr_db is None else f"{kernel.snr_db:.1f}"
-    macs = "?" if kernel.num_macs is None else f"{kernel.num_macs:,}"
+    share = kernel.size_bytes / (FLOAT_BYTES * kernel.num_weights)
+    bits = kernel.bit_width / FLOAT_BITS
+    entropy = kernel.entropy_bits / FLOAT_BITS
+    parts = (None, None, None, kernel.sparsity, bits, entropy, None)
+    *numbers, snr = kernel.cells()
     return [
-        Cell(kernel.path),
-        Cell(f"{kernel.num_weights:,}"),
-        Cell(macs),
-        Cell(f"{kernel.sparsity:.1%}", kernel.sparsity),
-        Cell(str(kernel.bit_width), kernel.bit_width / _FLOAT_BITS),
-        Cell(f"{kernel.entropy_bits:.2f}", kernel.entropy_bits / _FLOAT_BITS),
-        Cell(f"{kernel.size_bytes:,}"),
+        *map(Cell, numbers, parts),
         Cell(f"{share:.1%}", min(share, 1.0)),
         Cell(snr),
-        Cell("; ".join(filter(None, remarks))),
+        Cell("; ".join(kernel.remarks)),
     ]
 
 
@@ -148,17 +143,15 @@ def _training(history: Any) -> list[Figure]:
     return figures
 
 
-def _file(file: FileReport) -> Grid:
-    total = max(file.size_bytes, 1)
-    return Grid(
-        f"Bytes of the file for {file.target}",
-        ("kind", "bytes", "share"),
-        (False, True, True),
-        [
-            [Cell(kind), Cell(f"{n:,}"), Cell(f"{n / total:.1%}", n / total)]
-            for kind, n in file.bytes_by_kind.items()
-        ],
-    )
+def bytes_grid(title: str, by_kind: Mapping[str, int]) -> Grid:
+    """Returns the table of a file's bytes, with the share of each kind."""
+    total = max(sum(by_kind.values()), 1)
+    rows = [
+        [Cell(kind), Cell(f"{n:,}"), Cell(f"{n / total:.1%}", n / total)]
+        for kind, n in by_kind.items()
+    ]
+    columns = ("kind", "bytes", "share")
+    return Grid(title, columns, (False, True, True), rows)
 
 
 def _notes(report: Any) -> list[str]:

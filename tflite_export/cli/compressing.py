@@ -6,12 +6,8 @@ from typing import Any
 from tflite_export.cli.exporting import model_and_samples, write
 from tflite_export.cli.options import (
     add_command,
-    add_html,
-    add_io_dtype,
-    add_project,
+    add_file_options,
     add_samples,
-    add_target,
-    add_weight_storage,
 )
 from tflite_export.cli.output import progress
 
@@ -44,11 +40,7 @@ def add_compress(commands: Any) -> None:
         type=int,
         help="bits of a weight, 2 to 8 (default: what suits the budget)",
     )
-    add_target(command)
-    add_weight_storage(command)
-    add_io_dtype(command)
-    add_project(command)
-    add_html(command)
+    add_file_options(command)
 
 
 def _compress(options: argparse.Namespace) -> int:

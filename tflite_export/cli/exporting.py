@@ -5,12 +5,8 @@ from typing import Any
 
 from tflite_export.cli.options import (
     add_command,
-    add_html,
-    add_io_dtype,
-    add_project,
+    add_file_options,
     add_samples,
-    add_target,
-    add_weight_storage,
 )
 from tflite_export.cli.output import EXIT_OK, progress, show
 
@@ -21,11 +17,7 @@ def add_export(commands: Any) -> None:
     command.add_argument("model", help="quantized model, a .keras file")
     command.add_argument("file", help="the .tflite file to write")
     add_samples(command)
-    add_target(command)
-    add_weight_storage(command)
-    add_io_dtype(command)
-    add_project(command)
-    add_html(command)
+    add_file_options(command)
 
 
 def _export(options: argparse.Namespace) -> int:

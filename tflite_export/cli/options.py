@@ -74,6 +74,15 @@ def add_project(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_file_options(command: argparse.ArgumentParser) -> None:
+    """Adds what an export can be told of the file that it writes."""
+    add_target(command)
+    add_weight_storage(command)
+    add_io_dtype(command)
+    add_project(command)
+    add_html(command)
+
+
 def add_html(command: argparse.ArgumentParser) -> None:
     """Adds `--html`."""
     command.add_argument(

@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any
 from tflite_export.tables import as_blocks
 
 if TYPE_CHECKING:
-    from codeq_keras.reports import Block, Fact, Grid
+    from codeq_keras.reports import Block, Fact
 
 
 def export_blocks(result: Any) -> "list[Block]":
     """Returns what is to be read of an export, the most important first."""
-    from codeq_keras.reports import Facts, Lines
+    from codeq_keras.reports import Facts, Lines, bytes_grid
 
     device = [] if result.device is None else [str(result.device)]
     others = [f"also written: {text}" for text in result.other_names()]
     return [
         Facts(_facts(result)),
         Lines("Proof", result.verification.parts()),
-        _kinds(result),
+        bytes_grid("Bytes of the file", result.bytes_by_kind),
         Lines("Device", [*device, *others]),
         *as_blocks(result.grouped_notes()),
     ]
@@ -54,15 +54,3 @@ def _facts(result: Any) -> "list[Fact]":
         if size is not None:
             facts.append(Fact(f"with {name}, bytes", f"{size:,}"))
     return facts
-
-
-def _kinds(result: Any) -> "Grid":
-    from codeq_keras.reports import Cell, Grid
-
-    total = max(result.size_bytes, 1)
-    rows = [
-        [Cell(kind), Cell(f"{n:,}"), Cell(f"{n / total:.1%}", n / total)]
-        for kind, n in result.bytes_by_kind.items()
-    ]
-    columns = ("kind", "bytes", "share")
-    return Grid("Bytes of the file", columns, (False, True, True), rows)
